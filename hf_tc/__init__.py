@@ -1,0 +1,13 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""hf_tc turns pretrained Transformer language models into hybrids with Gated DeltaNet layers.
+
+Importing it registers the student's classes with Transformers, so that `AutoModelForCausalLM.from_pretrained` loads a
+converted student without further arguments.
+"""
+
+from .modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
+from .registration import register
+
+register()
+
+__all__ = ["HybridGDNConfig", "HybridGDNForCausalLM", "HybridGDNModel"]

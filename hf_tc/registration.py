@@ -1,0 +1,28 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Makes Transformers and PEFT know the student's model type."""
+
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers.models.auto import modeling_auto
+
+from .modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
+
+# What LoRA adapts by default: the projections that attention and recurrent layers have in common.
+LORA_TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+def register() -> None:
+    """Registers configuration, models and PEFT targets; safe to call twice."""
+    model_type = HybridGDNConfig.model_type
+    AutoConfig.register(model_type, HybridGDNConfig, exist_ok=True)
+    AutoModel.register(HybridGDNConfig, HybridGDNModel, exist_ok=True)
+    AutoModelForCausalLM.register(HybridGDNConfig, HybridGDNForCausalLM, exist_ok=True)
+    # Several tools look the class up by name only: the trainer's label smoothing, lm-eval, the common test suite.
+    modeling_auto.MODEL_MAPPING_NAMES[model_type] = HybridGDNModel.__name__
+    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type] = HybridGDNForCausalLM.__name__
+    _register_lora_targets(model_type)
+
+
+def _register_lora_targets(model_type: str) -> None:
+    from peft.utils import constants
+
+    constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type] = LORA_TARGET_MODULES

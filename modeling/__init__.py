@@ -1,0 +1,16 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The student's own code: what travels to the Hub with the weights. Needs torch and transformers; uses fla."""
+
+from .cache import GDNCacheLayer
+from .configuration_hybrid_gdn import HybridGDNConfig
+from .gated_deltanet import GatedDeltaNet
+from .modeling_hybrid_gdn import HybridGDNForCausalLM, HybridGDNModel, HybridGDNPreTrainedModel
+
+__all__ = [
+    "GDNCacheLayer",
+    "GatedDeltaNet",
+    "HybridGDNConfig",
+    "HybridGDNForCausalLM",
+    "HybridGDNModel",
+    "HybridGDNPreTrainedModel",
+]

@@ -1,0 +1,199 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The student: the teacher family's own classes with the attention of some layers replaced by Gated DeltaNet.
+
+`HybridGDNModel` and `HybridGDNForCausalLM` build the family's object from the teacher's configuration, swap the
+attention of the recurrent layers, and share the family object's modules, so that parameter names are the teacher's and
+everything outside the recurrent layers (norms, experts, logit scaling, losses) is the family's own code.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.masking_utils import create_masks_for_generate, create_recurrent_attention_mask
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
+
+from .cache import adopt_cache
+from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
+from .gated_deltanet import GatedDeltaNet, HeadwiseRMSNorm
+from .recurrent_mask import build_recurrent_mask
+from .short_convolution import ShortConvolution
+from .teacher_attention import find_attention, find_decoder_layers
+
+# Class attributes by which Transformers asks a model what it can do: the student answers as its family does.
+FAMILY_FLAGS = (
+    "_supports_sdpa",
+    "_supports_flash_attn",
+    "_supports_flex_attn",
+    "_supports_attention_backend",
+    "_can_compile_fullgraph",
+    "_can_record_outputs",
+    "_no_split_modules",
+    "_skip_keys_device_placement",
+    "_keep_in_fp32_modules",
+    "_keep_in_fp32_modules_strict",
+    "_keys_to_ignore_on_load_unexpected",
+    "_tied_weights_keys",
+    "base_model_prefix",
+)
+SHARED_STATE = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
+
+
+class HybridGDNPreTrainedModel(PreTrainedModel):
+    """What the backbone and the causal LM share: the family object behind them, weight initialisation, saving."""
+
+    config: HybridGDNConfig
+    config_class = HybridGDNConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    def _take_family_flags(self, family_class: type[PreTrainedModel]) -> None:
+        for name in FAMILY_FLAGS:
+            if hasattr(family_class, name):
+                self.__dict__[name] = getattr(family_class, name)
+
+    def _adopt(self, family: PreTrainedModel) -> None:
+        """Makes the family object's modules and parameters this model's own, under the same names.
+
+        The dictionaries are shared, not copied: whatever is replaced in one (an LM head, a wrapped layer) is replaced
+        in both. The family object itself stays out of `_modules`, or each parameter would be found twice.
+        """
+        for name in SHARED_STATE:
+            self.__dict__[name] = family.__dict__[name]
+        self.__dict__["family"] = family
+
+    def train(self, mode: bool = True) -> "HybridGDNPreTrainedModel":
+        super().train(mode)
+        self.family.training = mode
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.family.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.family.set_input_embeddings(value)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, GatedDeltaNet):
+            init_gates(module)
+        elif isinstance(module, ShortConvolution):
+            init.zeros_(module.weight)
+            if not getattr(module.weight, "_is_hf_initialized", False):
+                init.ones_(module.weight[0])
+        elif isinstance(module, HeadwiseRMSNorm):
+            init.ones_(module.weight)
+        else:
+            self.family._init_weights(module)
+
+    @classmethod
+    def is_remote_code(cls) -> bool:
+        """Saving writes the code files itself (see `hf_tc.hub`); the library's copy would break under FSDP2."""
+        return False
+
+
+def init_gates(mixer: GatedDeltaNet) -> None:
+    """The usual initialisation of decay parameters (Mamba-2, Gated DeltaNet): time steps spread over [1e-3, 1e-1]."""
+    heads, device = mixer.num_heads, mixer.dt_bias.device
+    steps = torch.exp(torch.linspace(math.log(1e-3), math.log(1e-1), heads, device=device))
+    init.copy_(mixer.dt_bias, steps + torch.log(-torch.expm1(-steps)))  # softplus(dt_bias) = steps
+    init.copy_(mixer.A_log, torch.log(torch.linspace(1.0, 16.0, heads, device=device)))
+
+
+class HybridGDNModel(HybridGDNPreTrainedModel):
+    """The backbone: token ids or embeddings in, hidden states out."""
+
+    def __init__(self, config: HybridGDNConfig, family: PreTrainedModel | None = None) -> None:
+        family_class = MODEL_MAPPING[type(config.text_config)] if family is None else type(family)
+        self._take_family_flags(family_class)
+        super().__init__(config)
+        if family is None:
+            family = family_class(config.text_config)
+        self._adopt(family)
+        layers = find_decoder_layers(family)
+        for index in config.linear_layers:
+            name, attention = find_attention(layers[index])
+            setattr(layers[index], name, GatedDeltaNet(config, index, attention))
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The family's forward, with a cache and a mask that also serve the recurrent layers."""
+        config, tokens = self.config, input_ids if inputs_embeds is None else inputs_embeds
+        if tokens is None:
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds.")
+        if use_cache is None:
+            use_cache = bool(config.use_cache)
+        if self.training and getattr(self.family, "gradient_checkpointing", False):
+            use_cache = False
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=config.text_config)
+        if past_key_values is not None:
+            adopt_cache(past_key_values, config.linear_layers, config.num_hidden_layers)
+        if isinstance(attention_mask, dict):
+            attention_mask = dict(attention_mask)
+            padding = attention_mask.pop(LINEAR_ATTENTION, None)
+            if not hasattr(config.text_config, "layer_types"):  # such families take one mask, not one for each type
+                attention_mask = next(iter(attention_mask.values()), None)
+        else:
+            padding = attention_mask
+        recurrent_mask = build_recurrent_mask(
+            config, tokens, padding, past_key_values, position_ids, kwargs.get("cu_seq_lens_q")
+        )
+        return self.family.forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            recurrent_mask=recurrent_mask,
+            **kwargs,
+        )
+
+
+class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
+    """The student: a causal language model for generation, training and the Hub."""
+
+    def __init__(self, config: HybridGDNConfig) -> None:
+        family_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config.text_config)]
+        self._take_family_flags(family_class)
+        super().__init__(config)
+        family = family_class(config.text_config)
+        prefix = family.base_model_prefix
+        setattr(family, prefix, HybridGDNModel(config, getattr(family, prefix)))
+        self._adopt(family)
+        self.post_init()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The family's forward: `input_ids`, `attention_mask`, `labels`, `logits_to_keep` and whatever it adds."""
+        return self.family.forward(*args, **kwargs)
+
+    @staticmethod
+    def create_masks_for_generate(config: HybridGDNConfig, **kwargs: Any) -> dict[str, torch.Tensor | None]:
+        """The masks of the teacher's layers and, beside them, the padding mask of the recurrent ones.
+
+        `generate` calls it before compiled forwards, where masks cannot be made; the result must be a flat dictionary.
+        """
+        masks = create_masks_for_generate(config=config.text_config, **kwargs)
+        if not isinstance(masks, dict):
+            masks = {"full_attention": masks}
+        padding = create_recurrent_attention_mask(config, kwargs["inputs_embeds"], kwargs["attention_mask"])
+        return {**masks, LINEAR_ATTENTION: padding}

@@ -1,0 +1,48 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Package description. `modeling/` is installed as `hf_tc.modeling`; the same files go to the Hub with a student."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+DATA = ["datasets>=3.0"]
+EVALUATION = ["lm-eval>=0.4.9"]
+SERVING = ["fastapi", "uvicorn", "openai", "pydantic"]
+LINT = ["ruff>=0.9", "mypy>=1.14"]
+TEST = ["pytest>=8.3", "pytest-timeout>=2.3", "parameterized", *DATA, *LINT]
+
+setup(
+    name="hf_tc",
+    version="0.1.0.dev0",
+    description="Turn any pretrained Transformer language model into a hybrid with Gated DeltaNet layers",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=[
+        "hf_tc",
+        "hf_tc.assets",
+        "hf_tc.calibration",
+        "hf_tc.distillation",
+        "hf_tc.model_cards",
+        "hf_tc.modeling",
+    ],
+    package_dir={"hf_tc.modeling": "modeling", "hf_tc.model_cards": "model_cards"},
+    package_data={"hf_tc.assets": ["*.md", "*.txt", "tiny_teacher/*"], "hf_tc.model_cards": ["*.md"]},
+    install_requires=[
+        # Bounded to what is tested: a newer torch would also bring another set of CUDA libraries.
+        "torch>=2.7,<2.14",
+        "transformers>=5.15,<6",
+        "accelerate>=1.1",
+        "peft>=0.18",
+        "huggingface_hub>=1.3",
+        "flash-linear-attention>=0.5",
+        "safetensors>=0.4",
+        "matplotlib>=3.8",
+        "rich>=13",
+        "tqdm>=4.66",
+    ],
+    extras_require={"data": DATA, "eval": EVALUATION, "serve": SERVING, "test": TEST},
+    entry_points={"console_scripts": ["hf-tc = hf_tc.cli:main"]},
+)
