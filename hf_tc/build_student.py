@@ -1,0 +1,127 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""A student around a teacher: the retained part taken over, recurrent layers on the teacher's projections.
+
+Filled from the teacher object, never from its files: runtime names are the student's names, whatever the checkpoint
+calls them.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from .modeling import GatedDeltaNet, HybridGDNConfig, HybridGDNForCausalLM
+from .modeling.teacher_attention import FUSED_PROJECTION_NAMES, OUTPUT_PROJECTION_NAMES, split_fused_projection
+
+# What a recurrent layer has and attention has not.
+NEW_IN_MIXER = ("A_log", "dt_bias", "a_proj", "b_proj", "g_proj", "o_norm", "short_conv")
+# Parameters of softmax itself, which a recurrent layer has no place for; calibration fits what they amount to.
+SOFTMAX_PARAMETERS = ("sinks",)
+
+
+def build_student(
+    teacher: PreTrainedModel,
+    layer_types: list[str],
+    *,
+    config_kwargs: Mapping[str, Any] | None = None,
+    share_weights: bool = False,
+) -> HybridGDNForCausalLM:
+    """A student with the teacher's weights, and gates at their usual initialisation; the teacher stays as it is.
+
+    Args:
+        teacher: a causal language model that `check_teacher` accepts.
+        layer_types: one entry a layer, "linear_attention" where the student is to be recurrent.
+        config_kwargs: further fields of `HybridGDNConfig`.
+        share_weights: the retained part of the student uses the teacher's storage instead of a copy. Projections of
+            recurrent layers are copies either way, since calibration writes to them.
+
+    Raises:
+        RuntimeError: the teacher has a parameter the student has no place for, or the other way round.
+    """
+    config = HybridGDNConfig(
+        text_config=copy.deepcopy(teacher.config), layer_types=list(layer_types), **config_kwargs or {}
+    )
+    config.dtype = teacher.dtype
+    config._attn_implementation = teacher.config._attn_implementation
+    with torch.device("meta"):
+        student = HybridGDNForCausalLM(config)
+    mixers = {name: module for name, module in student.named_modules() if isinstance(module, GatedDeltaNet)}
+    _take_weights(student, mixers, teacher, share_weights)
+    student.tie_weights()
+    for name, mixer in mixers.items():
+        _initialise_new_parameters(student, mixer, like=teacher.get_submodule(name))
+    _copy_runtime_state(teacher, student)
+    student.generation_config = copy.deepcopy(teacher.generation_config)
+    return student.train(teacher.training)
+
+
+def _take_weights(
+    student: HybridGDNForCausalLM, mixers: Mapping[str, GatedDeltaNet], teacher: PreTrainedModel, share_weights: bool
+) -> None:
+    prefixes = tuple(f"{name}." for name in mixers)
+    weights = {name: tensor for name, tensor in teacher.state_dict().items() if not name.startswith(prefixes)}
+    if not share_weights:
+        weights = {name: tensor.clone() for name, tensor in weights.items()}
+    for name, mixer in mixers.items():
+        for key, tensor in _mixer_weights(teacher.get_submodule(name), mixer).items():
+            weights[f"{name}.{key}"] = tensor
+    result = student.load_state_dict(weights, strict=False, assign=True)
+    new = tuple(f"{prefix}{name}" for prefix in prefixes for name in NEW_IN_MIXER)
+    missing = [key for key in result.missing_keys if not key.startswith(new)]
+    if missing or result.unexpected_keys:
+        raise RuntimeError(
+            f"Teacher {type(teacher).__name__} and student differ in more than the recurrent layers: the teacher lacks "
+            f"{missing}, the student has no place for {result.unexpected_keys}. The attention of this family is not "
+            "known well enough to convert it; retain the layers named here, or report it."
+        )
+
+
+def _mixer_weights(attention: nn.Module, mixer: GatedDeltaNet) -> dict[str, torch.Tensor]:
+    """Copies of an attention's tensors under the mixer's names; a fused projection is split."""
+    weights = {}
+    for name, tensor in attention.state_dict().items():
+        owner, _, kind = name.rpartition(".")
+        if owner in FUSED_PROJECTION_NAMES:
+            parts = split_fused_projection(tensor, attention, (mixer.num_heads, mixer.num_kv_heads, mixer.head_dim))
+            weights |= {f"{part}_proj.{kind}": rows.clone() for part, rows in zip("qkv", parts, strict=True)}
+        elif owner in OUTPUT_PROJECTION_NAMES:
+            weights[f"o_proj.{kind}"] = tensor.clone()
+        elif name not in SOFTMAX_PARAMETERS:
+            weights[name] = tensor.clone()
+    return weights
+
+
+def _initialise_new_parameters(student: HybridGDNForCausalLM, mixer: GatedDeltaNet, like: nn.Module) -> None:
+    """Gives the gates memory beside the attention they stand in for, and the model's own initial values."""
+    tensor = next(like.parameters())
+    for module in mixer.modules():
+        new = {name: p for name, p in module.named_parameters(recurse=False) if p.is_meta}
+        for name, parameter in new.items():
+            empty = torch.empty(parameter.shape, dtype=tensor.dtype, device=tensor.device)
+            setattr(module, name, nn.Parameter(empty))
+        if new:
+            student._init_weights(module)
+
+
+def _copy_runtime_state(teacher: PreTrainedModel, student: HybridGDNForCausalLM) -> None:
+    """Buffers that are not saved (rotary frequencies, embedding scales) and the counters kept beside them.
+
+    Copied, not computed again: `teacher.to(bfloat16)` and a dynamic rotary table change them, and the student must
+    rotate as the teacher does.
+    """
+    teacher_modules = dict(teacher.named_modules())
+    for name, module in student.named_modules():
+        missing = {key for key, buffer in module.named_buffers(recurse=False) if buffer.is_meta}
+        if not missing:
+            continue
+        source = teacher_modules[name]
+        for key in missing:
+            module._buffers[key] = source._buffers[key].detach().clone()
+        for key, value in vars(source).items():
+            if isinstance(value, torch.Tensor):
+                setattr(module, key, value.clone())
+            elif isinstance(value, (int, float)) and not key.startswith("_"):
+                setattr(module, key, value)

@@ -1,0 +1,107 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Which teachers can be converted, and what is refused before anything is computed."""
+
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from .build_student import build_student
+from .families import REFUSED_FAMILIES, REVIEWED_FAMILIES
+from .modeling import HybridGDNConfig
+from .parity import TeacherParityError, parity_self_check
+
+__all__ = [
+    "REFUSED_FAMILIES",
+    "REVIEWED_FAMILIES",
+    "TeacherParityError",
+    "UnreviewedTeacherError",
+    "build_student",
+    "check_teacher",
+    "parity_self_check",
+    "resolve_text_config",
+]
+
+RECURRENT_LAYER_TYPES = frozenset({"linear_attention", "mamba", "mamba2", "recurrent", "conv", "ssm", "hybrid"})
+
+
+class UnreviewedTeacherError(ValueError):
+    """The teacher's family was not reviewed for what its attention does beyond q.k."""
+
+    def __init__(self, model_type: str) -> None:
+        super().__init__(
+            f"Teacher family {model_type!r} is not reviewed: its attention may do more than a recurrent layer carries, "
+            f"and nothing would say so. Reviewed: {', '.join(sorted(REVIEWED_FAMILIES))}. To go on all the same, pass "
+            "from_teacher(..., allow_unreviewed=True), or --allow-unreviewed to the command; the parity self-check "
+            "still runs."
+        )
+
+
+def resolve_text_config(teacher: PreTrainedModel) -> PreTrainedConfig:
+    """The configuration of the causal language model that the teacher is.
+
+    Raises:
+        ValueError: encoder-decoder, multimodal wrapper, bare backbone, other head, or a class of remote code.
+    """
+    config = teacher.config
+    name = f"{type(teacher).__name__} (model_type {config.model_type!r})"
+    if getattr(config, "is_encoder_decoder", False):
+        raise ValueError(f"{name} is an encoder-decoder; only decoder-only causal language models can be converted.")
+    text_config = config.get_text_config(decoder=True)
+    if type(text_config) is not type(config):
+        family = _causal_lm_class(text_config)
+        way_out = f"Load it with {family.__name__}.from_pretrained(...)" if family else "Load its language model alone"
+        raise ValueError(f"{name} is a multimodal wrapper; only its language model can be converted. {way_out}.")
+    family = _causal_lm_class(config)
+    if family is None:
+        raise ValueError(f"{name} has no causal language model in Transformers: encoders cannot be converted.")
+    if type(teacher) is not family:
+        raise ValueError(f"{name} is not {family.__name__}; load the teacher with AutoModelForCausalLM.")
+    return config
+
+
+def _causal_lm_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
+    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+
+
+def check_teacher(teacher: PreTrainedModel, *, allow_unreviewed: bool = False) -> None:
+    """Refuses a teacher that cannot be converted, or whose conversion would be silently wrong.
+
+    Raises:
+        UnreviewedTeacherError: a family that nobody reviewed, unless `allow_unreviewed`.
+        ValueError: no causal LM, a hybrid already, refused family, quantised or offloaded weights, NaN or infinity.
+    """
+    if not isinstance(teacher, PreTrainedModel):
+        raise ValueError(
+            f"The teacher is a {type(teacher).__name__}; it must be a Transformers model. Unwrap it first "
+            "(PEFT: merge_and_unload(), accelerate: unwrap_model)."
+        )
+    if teacher.config.model_type == HybridGDNConfig.model_type:
+        raise ValueError("The teacher is already a hybrid_gdn student; convert the model that it was made from.")
+    model_type = resolve_text_config(teacher).model_type
+    recurrent = RECURRENT_LAYER_TYPES.intersection(getattr(teacher.config, "layer_types", None) or ())
+    if recurrent or getattr(teacher, "_is_stateful", False):
+        raise ValueError(
+            f"{model_type!r} already has recurrent layers ({', '.join(sorted(recurrent)) or 'stateful'}); the "
+            "conversion starts from a Transformer whose layers are all attention."
+        )
+    if model_type in REFUSED_FAMILIES:
+        raise ValueError(f"Teacher family {model_type!r} cannot be converted: {REFUSED_FAMILIES[model_type]}")
+    if model_type not in REVIEWED_FAMILIES and not allow_unreviewed:
+        raise UnreviewedTeacherError(model_type)
+    if getattr(teacher, "hf_quantizer", None) is not None:
+        raise ValueError("The teacher is quantised; load it without quantization_config, for instance in bfloat16.")
+    _check_weights(teacher)
+
+
+def _check_weights(teacher: PreTrainedModel) -> None:
+    for name, tensor in teacher.state_dict().items():
+        if tensor.is_meta:
+            raise ValueError(
+                f"The teacher's {name} has no data here (meta device: offloaded, or never loaded). Load the whole "
+                "teacher on CPU or GPU."
+            )
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            bad = tensor.numel() - int(tensor.isfinite().sum())
+            raise ValueError(
+                f"The teacher's {name} has {bad} of {tensor.numel()} values that are NaN or infinite; every weight "
+                "must be finite. Load the checkpoint again, in bfloat16 or float32 if this was float16."
+            )
