@@ -4,7 +4,8 @@
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.models.auto import modeling_auto
 
-from .modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
+from .hub import write_companions
+from .modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel, HybridGDNPreTrainedModel
 
 # What LoRA adapts by default: the projections that attention and recurrent layers have in common.
 LORA_TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -19,6 +20,7 @@ def register() -> None:
     # Several tools look the class up by name only: the trainer's label smoothing, lm-eval, the common test suite.
     modeling_auto.MODEL_MAPPING_NAMES[model_type] = HybridGDNModel.__name__
     modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type] = HybridGDNForCausalLM.__name__
+    HybridGDNPreTrainedModel.write_companions = write_companions  # saving a student writes report and model card too
     _register_lora_targets(model_type)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from .serve_support import RemoteLoader, make_servable
+
 LINEAR_ATTENTION = "linear_attention"
 
 
@@ -36,6 +38,8 @@ class HybridGDNConfig(PreTrainedConfig):
             Taps of the depthwise convolution over q, k and v of recurrent layers. 0 leaves it out.
         recurrent_rope (`bool`, *optional*, defaults to `True`):
             Whether recurrent layers rotate q and k as the teacher's attention does.
+        nope_layers (`list[int]`, *optional*):
+            Layers whose attention ignored positions in the teacher, where q and k are not rotated in any case.
         calibration (`dict`, *optional*):
             Where the weights come from: teacher, data, tokens, seed and versions of the conversion.
     """
@@ -48,6 +52,7 @@ class HybridGDNConfig(PreTrainedConfig):
     layer_types: list[str] | None = None
     conv_kernel_size: int = 4
     recurrent_rope: bool = True
+    nope_layers: list[int] | None = None
     tie_word_embeddings: bool = False
     calibration: dict[str, Any] | None = None
 
@@ -116,5 +121,8 @@ class HybridGDNConfig(PreTrainedConfig):
 _FORWARDED_NAMES = frozenset(
     name for name, value in vars(HybridGDNConfig).items() if isinstance(value, property) and value.fset is not None
 )
+
+if __name__.startswith("transformers_modules"):  # the student's own code, trusted by whoever loads it
+    make_servable("HybridGDNForCausalLM", RemoteLoader)
 
 __all__ = ["HybridGDNConfig"]

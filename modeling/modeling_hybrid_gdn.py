@@ -21,6 +21,7 @@ from .cache import adopt_cache
 from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
 from .gated_deltanet import GatedDeltaNet, HeadwiseRMSNorm
 from .recurrent_mask import build_recurrent_mask
+from .saving import SavesItsCode
 from .short_convolution import ShortConvolution
 from .teacher_attention import find_attention, find_decoder_layers
 
@@ -43,7 +44,7 @@ FAMILY_FLAGS = (
 SHARED_STATE = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
 
 
-class HybridGDNPreTrainedModel(PreTrainedModel):
+class HybridGDNPreTrainedModel(SavesItsCode, PreTrainedModel):
     """What the backbone and the causal LM share: the family object behind them, weight initialisation, saving."""
 
     config: HybridGDNConfig
@@ -94,11 +95,6 @@ class HybridGDNPreTrainedModel(PreTrainedModel):
             init.ones_(module.weight)
         else:
             self.family._init_weights(module)
-
-    @classmethod
-    def is_remote_code(cls) -> bool:
-        """Saving writes the code files itself (see `hf_tc.hub`); the library's copy would break under FSDP2."""
-        return False
 
 
 def init_gates(mixer: GatedDeltaNet) -> None:

@@ -1,0 +1,231 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""A student's folder, complete with tokenizer, report and model card, and its way to the Hub."""
+
+import json
+import math
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, ModelCard, ModelCardData
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from .modeling import HybridGDNConfig, HybridGDNPreTrainedModel
+from .modeling.saving import code_files, upload_folder
+from .report import ConversionReport
+
+CARD_FILE = "README.md"
+TAGS = ["hf_tc", "gated-deltanet", "linear-attention", "hybrid"]
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+LAYER_COLUMNS = {
+    "layer": "layer",
+    "timescale_tokens": "timescale (tokens)",
+    "beta": "beta",
+    "error_copied": "error, copied weights",
+    "error_closed_form": "error, closed form",
+    "error_aligned": "error, aligned",
+}
+
+
+def save_student(
+    student: HybridGDNPreTrainedModel,
+    folder: str | os.PathLike,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    report: ConversionReport | None = None,
+    **kwargs: Any,
+) -> None:
+    """Saves a student with what belongs to it; later saves of the same object include it as well.
+
+    Args:
+        tokenizer, report: default to `student.tokenizer` and `student.conversion_report`, which conversion sets.
+        kwargs: of `save_pretrained`, such as `max_shard_size`.
+    """
+    if tokenizer is not None:
+        student.tokenizer = tokenizer
+    if report is not None:
+        student.conversion_report = report
+    student.save_pretrained(folder, **kwargs)
+
+
+def write_companions(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -> None:
+    """Writes the conversion report, if the student has one, and the model card; `save_pretrained` calls it.
+
+    A student without a report, such as one loaded from a folder, leaves a card that is there already as it is.
+    """
+    report = student.conversion_report
+    if report is not None:
+        report.save(folder)
+    if report is not None or not (folder / CARD_FILE).exists():
+        known = (student.config.calibration or {}) if report is None else report.to_dict()
+        card = render_card(student.config, known, repo_id, student.model_tags or [])
+        (folder / CARD_FILE).write_text(card, encoding="utf-8")
+
+
+def render_card(config: HybridGDNConfig, report: dict[str, Any], model_id: str, tags: list[str] | None = None) -> str:
+    """The model card, from model_cards/template.md.
+
+    Args:
+        report: `ConversionReport.to_dict()`, or as much of it as is known. What is missing is left out of the card.
+        model_id: folder or `user/name` that the usage example loads.
+        tags: further tags of the metadata.
+    """
+    teacher = str(report.get("teacher") or "")
+    is_local = _is_local(teacher)
+    metadata = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=teacher if teacher and not is_local else None,
+        license=_license(teacher) if is_local else None,
+        tags=[*TAGS, *(tag for tag in tags or [] if tag not in TAGS)],
+    )
+    name = Path(teacher).name if is_local else teacher
+    card = ModelCard.from_template(
+        metadata,
+        template_str=files("hf_tc.model_cards").joinpath("template.md").read_text(encoding="utf-8"),
+        title=f"{name.split('/')[-1] or config.text_config.model_type} with Gated DeltaNet layers",
+        teacher=f"`{name}`" if name else f"a {config.text_config.model_type} model",
+        model_id=model_id,
+        layer_count=config.num_hidden_layers,
+        linear_layers=config.linear_layers,
+        retained_layers=config.retained_layers,
+        layer_table=_layer_table(report.get("layers") or []),
+        perplexity_table=_perplexity_table(report.get("perplexity") or {}),
+        provenance=_provenance(report, name),
+    )
+    return str(card) + "\n"
+
+
+def _is_local(teacher: str) -> bool:
+    return os.path.isabs(teacher) or teacher.startswith((".", "~")) or os.path.isdir(teacher)
+
+
+def _license(teacher: str) -> str | None:
+    """The licence that the model card in a teacher's folder states."""
+    card = Path(teacher).expanduser() / CARD_FILE
+    return ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
+
+
+def _is_known(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and math.isnan(value))
+
+
+def _number(value: Any) -> str:
+    if not _is_known(value):
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _layer_table(layers: list[dict[str, Any]]) -> str:
+    columns = {key: title for key, title in LAYER_COLUMNS.items() if any(_is_known(row.get(key)) for row in layers)}
+    rows = [[_number(row.get(key)) for key in columns] for row in layers]
+    return _table(list(columns.values()), rows) if rows and columns else ""
+
+
+def _perplexity_table(perplexity: dict[str, float | None]) -> str:
+    known = {stage: value for stage, value in perplexity.items() if _is_known(value)}
+    teacher = known.get("teacher")
+    header = ["model", "perplexity"] + ([] if teacher is None else ["times the teacher's"])
+    rows = []
+    for stage, value in known.items():
+        share = [] if teacher is None else [f"{value / teacher:.2f}"]  # type: ignore[operator]
+        rows.append([stage.replace("_", " "), f"{value:,.2f}", *share])
+    return _table(header, rows) if rows else ""
+
+
+def _provenance(report: dict[str, Any], teacher: str) -> dict[str, str]:
+    versions = report.get("versions") or {}
+    facts = {
+        "teacher": teacher,
+        "calibration data": report.get("data"),
+        "calibration tokens": report.get("calibration_tokens"),
+        "alignment steps per layer": report.get("alignment_steps"),
+        "tokens behind the perplexities": report.get("perplexity_tokens") or None,
+        "seed": None if report.get("seed") is None else str(report["seed"]),
+        "seconds": report.get("seconds") or None,
+        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
+    }
+    shown = {name: value for name, value in facts.items() if _is_known(value) and value != ""}
+    return {name: value if isinstance(value, str) else _number(value) for name, value in shown.items()}
+
+
+def push_folder(folder: str | os.PathLike, repo_id: str, private: bool | None = None, **options: Any) -> CommitInfo:
+    """Uploads a student's folder as it is, after checking that whoever downloads it can load it.
+
+    The usage example of its model card is made to name the repository.
+
+    Args:
+        private, options: as in `push_to_hub`: `token`, `revision`, `create_pr`, `commit_message`, `commit_description`.
+
+    Raises:
+        ValueError: the folder is not a complete student; nothing was uploaded.
+    """
+    folder = Path(folder)
+    check_student_folder(folder)
+    card = folder / CARD_FILE
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+        usage = f'model_id = "{folder.resolve().name}"'
+        card.write_text(text.replace(usage, f'model_id = "{repo_id}"'), encoding="utf-8")
+    return upload_folder(folder, repo_id, private=private, **options)
+
+
+def check_student_folder(folder: str | os.PathLike) -> None:
+    """Checks that a folder holds a whole student: configuration, code, readable weights, and no pickled file.
+
+    Raises:
+        ValueError: names the folder, what is wrong with it and what to do.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder. Give the folder that save_pretrained or `hf-tc convert` wrote.")
+    _check_config(folder)
+    missing = [source.name for source in code_files() if not (folder / source.name).is_file()]
+    if missing:
+        raise ValueError(f"{folder} lacks the code files {', '.join(missing)}. Load the student and save it again.")
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
+    if pickled:
+        raise ValueError(
+            f"{folder} holds {', '.join(pickled)}, which may be pickled and would run code when loaded. Remove them; a "
+            "student needs safetensors only."
+        )
+    for name in weight_files(folder):
+        try:
+            with safe_open(folder / name, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{folder / name} is missing or damaged ({error}). Save or download it again.") from error
+
+
+def _check_config(folder: Path) -> None:
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {CONFIG_NAME}, so it is no model's folder.")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("model_type") != HybridGDNConfig.model_type:
+        raise ValueError(
+            f"{folder} holds a model of type {config.get('model_type')!r}; a student's is {HybridGDNConfig.model_type!r}."
+        )
+    if not config.get("auto_map"):
+        raise ValueError(f"{path} has no auto_map, so the student loads with hf_tc only. Load it and save it again.")
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the files that hold a student's weights, whether or not they are there.
+
+    Raises:
+        ValueError: neither weights nor their index.
+    """
+    if (folder / SAFE_WEIGHTS_NAME).is_file():
+        return [SAFE_WEIGHTS_NAME]
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if not index.is_file():
+        raise ValueError(f"{folder} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}: no weights.")
+    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

@@ -1,0 +1,146 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Tiny students with a tokenizer, saved to a folder, and Python processes in which hf_tc is or is not installed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
+from hf_tc.report import ConversionReport, LayerReport
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen3Config
+
+PROMPT_IDS = [[5, 17, 80, 3, 44, 9, 120, 61]]
+SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+# Makes `import hf_tc` fail as where it was never installed.
+BLOCKER = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "hf_tc":
+            raise ModuleNotFoundError("No module named 'hf_tc'", name="hf_tc")
+sys.meta_path.insert(0, Absent())
+"""
+LOGITS = """
+import sys, torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code={trust}, dtype="auto")
+ids = torch.tensor({ids})
+torch.save((type(model).__module__, model(ids).logits), sys.argv[2])
+"""
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte, so that any text is known to it."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        padding_side="left",
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=256,
+    )
+
+
+def tiny_student(seed: int = 0) -> HybridGDNForCausalLM:
+    """Random and perturbed; layers 1 and 2 of 4 are recurrent."""
+    torch.manual_seed(seed)
+    teacher = Qwen3Config(
+        vocab_size=len(SPECIAL_TOKENS) + 256,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    kinds = ["full_attention", "linear_attention", "linear_attention", "full_attention"]
+    student = HybridGDNForCausalLM(HybridGDNConfig(text_config=teacher, layer_types=kinds))
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    student.generation_config.temperature = 0.75
+    student.generation_config.do_sample = True
+    return student.eval()
+
+
+def tiny_report() -> ConversionReport:
+    rows = [
+        LayerReport(
+            layer=layer,
+            mean_attention_distance=31.0,
+            attention_entropy=2.5,
+            timescale_tokens=41.5 + layer,
+            beta=0.321,
+            value_scale=0.9,
+            output_gate=0.5,
+            error_copied=0.987,
+            error_closed_form=0.543,
+            error_aligned=float("nan"),
+            seconds=1.5,
+        )
+        for layer in (1, 2)
+    ]
+    return ConversionReport(
+        teacher="some-org/some-teacher",
+        retained_layers=[0, 3],
+        linear_layers=[1, 2],
+        calibration_tokens=65536,
+        alignment_steps=0,
+        seed=7,
+        data="a sample of public-domain books",
+        versions={"torch": "2.13.0"},
+        layers=rows,
+        perplexity={"teacher": 20.0, "copied": 700.0, "closed_form": 30.0, "aligned": None},
+        perplexity_tokens=4096,
+        seconds=12.0,
+    )
+
+
+def logits_of(student: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return student(torch.tensor(PROMPT_IDS)).logits
+
+
+def run_python(
+    code: str, *arguments: str | Path, with_hf_tc: bool, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs code in a fresh process; stdin is closed, so that a question about remote code cannot wait for an answer."""
+    prefix = "import hf_tc\n" if with_hf_tc else BLOCKER
+    return subprocess.run(
+        [sys.executable, "-c", prefix + code, *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def load_in_fresh_process(folder: str | Path, scratch: Path, with_hf_tc: bool, **environment: str) -> Any:
+    """(module of the loaded class, logits) from a process of its own, whose modules cache is its own as well."""
+    output = scratch / "logits.pt"
+    code = LOGITS.format(trust=not with_hf_tc, ids=json.dumps(PROMPT_IDS))
+    environment = {"HF_MODULES_CACHE": str(scratch / "modules"), **environment}
+    result = run_python(code, folder, output, with_hf_tc=with_hf_tc, **environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return torch.load(output)
