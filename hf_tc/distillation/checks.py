@@ -1,0 +1,71 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""What must hold of a student and a teacher before a distillation run starts."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+
+def check_vocabularies_agree(student: nn.Module, teacher: nn.Module) -> None:
+    """Raise ValueError unless both models give logits over equally many words."""
+    student_size, teacher_size = _logit_count(student), _logit_count(teacher)
+    if student_size != teacher_size:
+        raise ValueError(
+            f"The student has logits for {student_size} words, the teacher for {teacher_size}; distillation compares "
+            "them word by word. Use the teacher that the student was converted from, or resize_token_embeddings() of "
+            "one model to the other's size if both use the same tokenizer."
+        )
+
+
+def _logit_count(model: nn.Module) -> int:
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    if head is not None and getattr(head, "weight", None) is not None and head.weight.dim() == 2:
+        return head.weight.shape[0]
+    return model.config.get_text_config().vocab_size  # type: ignore[operator, union-attr]
+
+
+def refuse_shared_parameters(student: nn.Module, teacher: nn.Module) -> None:
+    """Raise ValueError if training the student would change the teacher's weights."""
+    teacher_storages = {_storage(parameter) for parameter in teacher.parameters()} - {0}
+    shared = [
+        name
+        for name, parameter in student.named_parameters()
+        if parameter.requires_grad and _storage(parameter) in teacher_storages
+    ]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} trainable parameters of the student are the teacher's own memory (the first: {shared[0]}), "
+            "so training would move the teacher. Pass a second copy, e.g. copy.deepcopy(teacher), or load the teacher "
+            "again; or freeze these parameters."
+        )
+
+
+def _storage(parameter: nn.Parameter) -> int:
+    return 0 if parameter.is_meta else parameter.untyped_storage().data_ptr()
+
+
+def upcast_trainable_parameters(student: nn.Module) -> None:
+    """Make fp32 masters of bf16 or fp16 trainable parameters, in place, and say so.
+
+    An optimiser step of 1e-5 on a bf16 weight of 0.03 is lost in rounding. Without PEFT the whole student is upcast, so
+    that its layers keep one dtype; with PEFT the frozen base keeps its own.
+    """
+    low = [p for p in student.parameters() if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16)]
+    if not low:
+        return
+    logger.warning(
+        "The student's %d trainable parameter tensors in %s were upcast to float32: optimiser steps on them would be "
+        "lost in rounding. Set bf16=True in DistillationConfig to compute in bf16 all the same.",
+        len(low),
+        str(low[0].dtype).removeprefix("torch."),
+    )
+    if getattr(student, "peft_config", None) is None:
+        student.float()
+        return
+    for parameter in low:
+        parameter.data = parameter.data.float()

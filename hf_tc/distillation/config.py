@@ -1,0 +1,68 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Arguments of a distillation run: `transformers.TrainingArguments` and three of our own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class DistillationConfig(TrainingArguments):
+    """`TrainingArguments` plus the shape of the distillation loss.
+
+    Use ``bf16=True`` for speed on a GPU: weights stay fp32, only the computation is bf16.
+
+    Raises:
+        ValueError: a value out of range, or an option of `TrainingArguments` that distillation cannot honour.
+    """
+
+    temperature: float = field(
+        default=1.0,
+        metadata={"help": "Both distributions are softened by this temperature; the loss is scaled by its square."},
+    )
+    cross_entropy_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share in [0, 1] of the loss that is cross-entropy with the text; the rest is KL to the teacher."
+        },
+    )
+    chunk_tokens: int = field(
+        default=256,
+        metadata={
+            "help": "Tokens whose logits exist at the same time; memory is about 24 bytes x chunk_tokens x vocabulary."
+        },
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature is {self.temperature}; it must be a number above 0. Use 1.0 for plain KL.")
+        if not 0.0 <= self.cross_entropy_share <= 1.0:
+            raise ValueError(
+                f"cross_entropy_share is {self.cross_entropy_share}; it is a share of the loss in [0, 1]. "
+                "Use 0 for KL alone, 1 for cross-entropy alone."
+            )
+        if self.chunk_tokens < 1:
+            raise ValueError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 1. The default 256 suits most.")
+        self._refuse_what_distillation_cannot_honour()
+
+    def _refuse_what_distillation_cannot_honour(self) -> None:
+        if self.label_smoothing_factor != 0:
+            raise ValueError(
+                f"label_smoothing_factor is {self.label_smoothing_factor}; the teacher's distribution is already soft, "
+                "so distillation has none. Leave it at 0; raise `temperature` for softer targets."
+            )
+        if self.torch_compile:
+            raise ValueError(
+                "torch_compile=True compiles the student's forward, which distillation runs in two parts. Leave it off "
+                "and call student.model.compile() if you want the backbone compiled."
+            )
+        for name in ("bf16_full_eval", "fp16_full_eval"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"{name}=True casts the student's weights for good, and training continues on them. Leave it off; "
+                    "bf16=True evaluates in bf16 too."
+                )

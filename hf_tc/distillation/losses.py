@@ -1,0 +1,173 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The distillation loss of one token, and its evaluation over token chunks of bounded memory.
+
+With student logits z, teacher logits y, temperature T, next token w and cross-entropy share a:
+
+    objective = (1 - a) * T^2 * KL(softmax(y / T) || softmax(z / T)) + a * -log softmax(z)_w
+
+in nats. T^2 keeps the gradient's size independent of T (Hinton et al. 2015, section 2). KL is the forward one: the
+student must cover whatever the teacher considers possible. All softmaxes are fp32 whatever the logits' dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+IGNORE_INDEX = -100
+
+Head = Callable[[Tensor], Tensor]  # hidden states [N, C] -> logits [N, V]
+
+
+class TokenMetrics(NamedTuple):
+    """Per labelled token, each [N] fp32: nats, and 1 or 0 for the agreement; all but `objective` at temperature 1."""
+
+    objective: Tensor
+    kl: Tensor
+    student_nll: Tensor
+    teacher_nll: Tensor
+    top1_agreement: Tensor
+
+
+def forward_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """T^2 * KL(teacher || student) per token, [N] fp32 in nats, from logits [N, V]. Exactly 0 for equal logits."""
+    student_log_probs = F.log_softmax(student_logits.float() / temperature, dim=-1)
+    teacher_log_probs = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
+    kl = F.kl_div(student_log_probs, teacher_log_probs, reduction="none", log_target=True).sum(-1)
+    return kl * temperature**2
+
+
+def token_objective(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    cross_entropy_share: float = 0.0,
+) -> Tensor:
+    """The objective above per token, [N] fp32, from logits [N, V] and next tokens [N]."""
+    if cross_entropy_share == 0.0:
+        return forward_kl(student_logits, teacher_logits, temperature)
+    cross_entropy = F.cross_entropy(student_logits.float(), targets, reduction="none")
+    if cross_entropy_share == 1.0:
+        return cross_entropy
+    kl = forward_kl(student_logits, teacher_logits, temperature)
+    return (1.0 - cross_entropy_share) * kl + cross_entropy_share * cross_entropy
+
+
+def token_metrics(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    cross_entropy_share: float = 0.0,
+) -> TokenMetrics:
+    """What an evaluation reports, per token, from logits [N, V] and next tokens [N]."""
+    kl = forward_kl(student_logits, teacher_logits)
+    softened_kl = kl if temperature == 1.0 else forward_kl(student_logits, teacher_logits, temperature)
+    student_nll = F.cross_entropy(student_logits.float(), targets, reduction="none")
+    return TokenMetrics(
+        objective=(1.0 - cross_entropy_share) * softened_kl + cross_entropy_share * student_nll,
+        kl=kl,
+        student_nll=student_nll,
+        teacher_nll=F.cross_entropy(teacher_logits.float(), targets, reduction="none"),
+        top1_agreement=(student_logits.argmax(-1) == teacher_logits.argmax(-1)).float(),
+    )
+
+
+def perplexity_from_nll(mean_nll: float) -> float:
+    """exp of a mean negative log-likelihood in nats; infinity where a float cannot hold it."""
+    try:
+        return math.exp(mean_nll)
+    except OverflowError:
+        return math.inf
+
+
+def next_token_targets(labels: Tensor) -> Tensor:
+    """Targets [B, T] of labels [B, T]: position t is to predict labels[t + 1]; the last position predicts nothing."""
+    return F.pad(labels[..., 1:], (0, 1), value=IGNORE_INDEX)
+
+
+def chunked_objective(
+    student_head: Head,
+    student_hidden: Tensor,
+    teacher_head: Head,
+    teacher_hidden: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    cross_entropy_share: float = 0.0,
+    chunk_tokens: int = 256,
+) -> Tensor:
+    """`token_objective` of the labelled positions, [N] fp32 in row-major order, from hidden states.
+
+    Logits exist for ``chunk_tokens`` positions at a time and are recomputed in the backward pass; unlabelled positions
+    cost nothing. Gradients reach ``student_hidden`` and the parameters of ``student_head``, also when nothing is
+    labelled (they are zeros then, so that data-parallel processes stay in step). Nothing is differentiated through the
+    teacher.
+
+    Args:
+        student_head, teacher_head: hidden states [n, C] -> logits [n, V].
+        student_hidden, teacher_hidden: [B, T, C], the two C may differ.
+        targets: [B, T], the token that each position is to predict, or -100.
+    """
+
+    def of_chunk(student: Tensor, teacher: Tensor, chunk_targets: Tensor) -> Tensor:
+        with torch.no_grad():
+            teacher_logits = teacher_head(teacher)
+        return token_objective(
+            student_head(student),
+            teacher_logits,
+            chunk_targets,
+            temperature=temperature,
+            cross_entropy_share=cross_entropy_share,
+        )
+
+    labelled = targets != IGNORE_INDEX
+    tensors = (student_hidden[labelled], teacher_hidden[labelled].detach(), targets[labelled])
+    parts = [
+        checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
+        for chunk in _chunks(tensors, chunk_tokens)
+    ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def chunked_metrics(
+    student_head: Head,
+    student_hidden: Tensor,
+    teacher_head: Head,
+    teacher_hidden: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float = 1.0,
+    cross_entropy_share: float = 0.0,
+    chunk_tokens: int = 256,
+) -> TokenMetrics:
+    """`token_metrics` of the labelled positions, each [N] fp32 in row-major order; arguments as `chunked_objective`."""
+    labelled = targets != IGNORE_INDEX
+    tensors = (student_hidden[labelled], teacher_hidden[labelled], targets[labelled])
+    parts = [
+        token_metrics(
+            student_head(student),
+            teacher_head(teacher),
+            chunk_targets,
+            temperature=temperature,
+            cross_entropy_share=cross_entropy_share,
+        )
+        for student, teacher, chunk_targets in _chunks(tensors, chunk_tokens)
+    ]
+    return TokenMetrics(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _chunks(tensors: tuple[Tensor, Tensor, Tensor], size: int) -> Iterator[tuple[Tensor, ...]]:
+    """Slices along dim 0; one empty slice when there are no rows."""
+    for start in range(0, max(len(tensors[0]), 1), size):
+        yield tuple(tensor[start : start + size] for tensor in tensors)

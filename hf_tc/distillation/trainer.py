@@ -1,0 +1,215 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""`DistillationTrainer`: a `transformers.Trainer` whose loss is the distance to a teacher."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+
+from hf_tc.calibration.data import check_vocabulary
+from hf_tc.distillation.checks import check_vocabularies_agree, refuse_shared_parameters, upcast_trainable_parameters
+from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
+from hf_tc.distillation.config import DistillationConfig
+from hf_tc.distillation.head import BackboneThenHead, call_through_wrapper
+from hf_tc.distillation.losses import (
+    IGNORE_INDEX,
+    chunked_metrics,
+    chunked_objective,
+    next_token_targets,
+    perplexity_from_nll,
+)
+
+logger = logging.getLogger(__name__)
+
+MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
+EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # summed over tokens; then come the tokens
+
+
+class DistillationTrainer(Trainer):
+    """Trains a student to give the teacher's next-token distribution.
+
+    The loss is the mean of `losses.token_objective` over the labelled tokens of the whole optimiser step: all
+    accumulated batches and all processes. Position t counts if labels[t + 1] is not -100; without labels every token
+    that is not padding is one. Evaluation adds ``eval_kl`` (nats per token, temperature 1), ``eval_student_perplexity``
+    and ``eval_teacher_perplexity``, exact over the labelled tokens of the dataset.
+
+    The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. A checkpoint
+    resumes to the same trajectory. Tested with DDP, gradient checkpointing, PEFT and mixed precision; several GPUs need
+    ``torchrun`` or ``accelerate launch``. Under FSDP or DeepSpeed every process holds the whole teacher.
+
+    Args:
+        model: the student, any decoder-only causal LM, PEFT-wrapped or not.
+        teacher: a loaded causal LM, a folder, or a Hub id (loaded in its own dtype, without remote code).
+        args, data_collator, train_dataset, eval_dataset, processing_class, callbacks, optimizers: as in `Trainer`.
+
+    Raises:
+        ValueError: vocabularies differ, the teacher shares trainable weights with the student, or the tokenizer has
+            tokens that the teacher lacks.
+    """
+
+    args: DistillationConfig
+    _tag_names = MODEL_TAGS
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        teacher: PreTrainedModel | str | Path,
+        args: DistillationConfig,
+        data_collator: Collator | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+    ) -> None:
+        if not isinstance(args, DistillationConfig):
+            raise TypeError(f"args is a {type(args).__name__}; use hf_tc.distillation.DistillationConfig, a subclass.")
+        if isinstance(teacher, str | Path):
+            teacher = AutoModelForCausalLM.from_pretrained(teacher, dtype="auto")
+        check_vocabularies_agree(model, teacher)
+        if hasattr(processing_class, "get_vocab"):
+            check_vocabulary(processing_class, teacher)
+        refuse_shared_parameters(model, teacher)
+        upcast_trainable_parameters(model)
+        _use_one_gpu_per_process(args)
+        student_use_cache = getattr(model.config, "use_cache", None)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=TargetsCollator(data_collator or default_collator(processing_class)),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            callbacks=callbacks,
+            optimizers=optimizers,
+        )
+        if student_use_cache is not None:
+            # Trainer writes args.use_cache here, and a saved student would generate without a cache for ever.
+            model.config.use_cache = student_use_cache
+        # Whatever the student's signature, Trainer is to count the step's targets and leave the scaling to us.
+        self.model_accepts_loss_kwargs = True
+        model.add_model_tags(MODEL_TAGS)
+        self.teacher = self._place_teacher(teacher)
+        self._student_parts = BackboneThenHead(model)
+        self._teacher_parts = BackboneThenHead(self.teacher)
+        self._evaluation_sums = torch.zeros(len(EVALUATED) + 1, dtype=torch.float64)
+
+    def _place_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
+        if getattr(teacher, "hf_device_map", None) is None:
+            teacher.to(self.args.device)  # type: ignore[arg-type]
+        teacher = self.accelerator.prepare_model(teacher.eval(), evaluation_mode=True)
+        # Trainer takes the first prepared model for the student, and would not prepare it before an evaluation.
+        self.accelerator._models.remove(teacher)
+        return teacher
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """Mean objective per labelled token of the step; `Trainer` calls this.
+
+        Args:
+            model: the student in its wrapper (DDP, FSDP) or bare.
+            inputs: ``input_ids`` [B, T] and ``labels`` or ``shift_labels`` [B, T], with what else the backbone takes.
+            num_items_in_batch: labelled tokens of the whole step, over all processes if
+                ``args.average_tokens_across_devices``.
+        """
+        per_token = self._through_both(chunked_objective, model, inputs)
+        if num_items_in_batch is None:
+            loss = per_token.sum() / max(per_token.numel(), 1)
+        else:
+            loss = per_token.sum() / torch.as_tensor(num_items_in_batch, device=per_token.device).clamp(min=1)
+            if self.args.average_tokens_across_devices:
+                loss = loss * self.accelerator.num_processes  # DDP averages the gradients of the processes
+        return (loss, {}) if return_outputs else loss
+
+    def _through_both(self, chunked: Callable[..., Any], model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+        """Run student and teacher on a batch and give their hidden states to one of `losses.chunked_*`."""
+        student, teacher = self._student_parts, self._teacher_parts
+
+        def forward(inputs: Mapping[str, Any]) -> Any:
+            with self.accelerator.autocast():
+                with torch.no_grad():
+                    teacher_hidden = teacher.hidden_states(inputs)
+                return chunked(
+                    student.logits,
+                    student.hidden_states(inputs),
+                    teacher.logits,
+                    teacher_hidden,
+                    _targets(inputs),
+                    temperature=self.args.temperature,
+                    cross_entropy_share=self.args.cross_entropy_share,
+                    chunk_tokens=self.args.chunk_tokens,
+                )
+
+        return call_through_wrapper(model, self.accelerator.unwrap_model(model), forward, inputs)
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor, None, None]:
+        """Mean objective of one evaluation batch, while the sums over its examples are kept; no logits are returned."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad():
+            metrics = self._through_both(chunked_metrics, model, inputs)
+        targets = _targets(inputs)
+        example_of_token = (targets != IGNORE_INDEX).nonzero()[:, 0]
+        per_token = torch.stack([getattr(metrics, name) for name in EVALUATED] + [torch.ones_like(metrics.kl)], dim=-1)
+        per_example = per_token.new_zeros(len(targets), len(EVALUATED) + 1).index_add_(0, example_of_token, per_token)
+        # Drops the examples that a distributed sampler repeats to fill the last batch.
+        gathered = self.accelerator.gather_for_metrics(per_example)
+        self._evaluation_sums += gathered.cpu().double().sum(0)
+        return metrics.objective.sum() / max(metrics.objective.numel(), 1), None, None
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """`Trainer.evaluation_loop` with the exact token means in place of its mean over batches."""
+        self._evaluation_sums.zero_()
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        *sums, tokens = self._evaluation_sums.tolist()
+        if tokens == 0:
+            raise ValueError(
+                "No token of the evaluation dataset is labelled, so there is nothing to measure. "
+                "Examples need at least two tokens, and some labels that are not -100."
+            )
+        objective, kl, student_nll, teacher_nll = (value / tokens for value in sums)
+        metrics = {
+            "loss": objective,
+            "kl": kl,
+            "student_perplexity": perplexity_from_nll(student_nll),
+            "teacher_perplexity": perplexity_from_nll(teacher_nll),
+        }
+        prefixed = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return output._replace(metrics={**(output.metrics or {}), **prefixed})
+
+
+def _use_one_gpu_per_process(args: DistillationConfig) -> None:
+    if args.n_gpu > 1:
+        logger.warning("%d GPUs are visible, one is used. Start with torchrun or accelerate launch.", args.n_gpu)
+        args._n_gpu = 1
+
+
+def _targets(inputs: Mapping[str, Any]) -> Tensor:
+    if inputs.get("shift_labels") is not None:
+        return inputs["shift_labels"]
+    return next_token_targets(inputs["labels"])
