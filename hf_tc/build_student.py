@@ -14,12 +14,26 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .modeling import GatedDeltaNet, HybridGDNConfig, HybridGDNForCausalLM
-from .modeling.teacher_attention import FUSED_PROJECTION_NAMES, OUTPUT_PROJECTION_NAMES, split_fused_projection
+from .modeling.teacher_attention import (
+    FUSED_PROJECTION_NAMES,
+    NORM_AFTER_ROTATION,
+    NORM_BEFORE_ROTATION,
+    OUTPUT_PROJECTION_NAMES,
+    split_fused_projection,
+)
+from .nope_layers import find_nope_layers
 
+# Other names for what every mixer calls o_proj, q_norm and k_norm.
+MIXER_NAMES = dict.fromkeys(OUTPUT_PROJECTION_NAMES, "o_proj") | {
+    name: mixer_name
+    for pair in (*NORM_BEFORE_ROTATION, *NORM_AFTER_ROTATION)
+    for name, mixer_name in zip(pair, ("q_norm", "k_norm"), strict=True)
+}
 # What a recurrent layer has and attention has not.
 NEW_IN_MIXER = ("A_log", "dt_bias", "a_proj", "b_proj", "g_proj", "o_norm", "short_conv")
-# Parameters of softmax itself, which a recurrent layer has no place for; calibration fits what they amount to.
-SOFTMAX_PARAMETERS = ("sinks",)
+# What attention does to its weights or its output, in whose place the recurrent layer has its decay, its norm and its
+# output gate. Calibration fits those to what enters the teacher's output projection, so after all of this.
+REPLACED_IN_MIXER = ("sinks", "attn_sub_norm", "gate_proj", "gate_bias")
 
 
 def build_student(
@@ -42,7 +56,10 @@ def build_student(
         RuntimeError: the teacher has a parameter the student has no place for, or the other way round.
     """
     config = HybridGDNConfig(
-        text_config=copy.deepcopy(teacher.config), layer_types=list(layer_types), **config_kwargs or {}
+        text_config=copy.deepcopy(teacher.config),
+        layer_types=list(layer_types),
+        nope_layers=find_nope_layers(teacher),
+        **config_kwargs or {},
     )
     config.dtype = teacher.dtype
     config._attn_implementation = teacher.config._attn_implementation
@@ -87,10 +104,8 @@ def _mixer_weights(attention: nn.Module, mixer: GatedDeltaNet) -> dict[str, torc
         if owner in FUSED_PROJECTION_NAMES:
             parts = split_fused_projection(tensor, attention, (mixer.num_heads, mixer.num_kv_heads, mixer.head_dim))
             weights |= {f"{part}_proj.{kind}": rows.clone() for part, rows in zip("qkv", parts, strict=True)}
-        elif owner in OUTPUT_PROJECTION_NAMES:
-            weights[f"o_proj.{kind}"] = tensor.clone()
-        elif name not in SOFTMAX_PARAMETERS:
-            weights[name] = tensor.clone()
+        elif name.split(".")[0] not in REPLACED_IN_MIXER:
+            weights[f"{MIXER_NAMES.get(owner, owner)}.{kind}".removeprefix(".")] = tensor.clone()
     return weights
 
 

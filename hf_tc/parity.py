@@ -12,11 +12,15 @@ from typing import Any
 
 import torch
 import transformers
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from .build_student import build_student
-from .modeling import HybridGDNConfig, HybridGDNForCausalLM
+from .modeling import GatedDeltaNet, HybridGDNConfig, HybridGDNForCausalLM
+from .modeling.gated_deltanet import l2_normalise
+from .modeling.teacher_attention import find_attention, find_decoder_layers
 
 LENGTH = 12
 PREFILL = 8
@@ -56,8 +60,9 @@ class TeacherParityError(RuntimeError):
         self.check, self.difference = check, difference
         found = reason if difference is None else f"maximum difference {difference:.2e}"
         super().__init__(
-            f"Parity self-check of {model_type!r} failed at {check!r}: {found} (transformers {transformers.__version__}, "
-            f"torch {torch.__version__}). Nothing was converted. Try another Transformers release, and report this line."
+            f"Parity self-check of {model_type!r} failed at {check!r}: {found} (transformers "
+            f"{transformers.__version__}, torch {torch.__version__}). Nothing was converted. Try another Transformers "
+            "release, and report this line."
         )
 
 
@@ -124,9 +129,14 @@ def parity_self_check(text_config: PreTrainedConfig) -> dict[str, float]:
         types = HybridGDNConfig(text_config=copy.deepcopy(small)).teacher_layer_types
         same = build_student(teacher, types, share_weights=True)
         hybrid = build_student(teacher, ["linear_attention", *types[1:]], share_weights=True)
+        recurrent = build_student(teacher, ["linear_attention"] * len(types), share_weights=True)
     ids = torch.randint(3, small.vocab_size, (1, LENGTH), generator=torch.Generator().manual_seed(1))
     checks = {
         "no layer converted equals teacher": (lambda: zero_converted_difference(teacher, same, ids), 0.0),
+        "recurrent layers read the teacher's q, k and v": (
+            lambda: heads_difference(teacher, recurrent, ids),
+            TOLERANCE,
+        ),
         "prefill and decode equal full": (lambda: decode_difference(hybrid, ids), TOLERANCE),
         "left-padded equals single": (lambda: padding_difference(hybrid, ids), TOLERANCE),
     }
@@ -150,6 +160,52 @@ def _reported(model_type: str, check: str) -> Iterator[None]:
 def zero_converted_difference(teacher: PreTrainedModel, student: HybridGDNForCausalLM, ids: torch.Tensor) -> float:
     """Largest difference of the logits of a student without recurrent layers from its teacher's; ids `[1, T]`."""
     return _largest(student(ids).logits, teacher(ids).logits)
+
+
+def heads_difference(teacher: PreTrainedModel, student: HybridGDNForCausalLM, ids: torch.Tensor) -> float:
+    """Largest difference of the directions of q and k, and of v, that teacher and recurrent layers make of one input.
+
+    Norms, biases, clipping and rotation in another order, or left out, show here and in none of the other checks.
+    Lengths of q and k are left out of account: recurrent layers normalise them.
+    """
+    seen = _attention_inputs(teacher, ids)
+    mixers = [module for module in student.modules() if isinstance(module, GatedDeltaNet)]
+    differences = []
+    for mixer in mixers:
+        hidden_states, rotation, *expected = seen[mixer.layer_idx]
+        actual = mixer.heads(mixer.project(hidden_states), rotation)
+        for (x, y), unit in zip(
+            zip(actual, expected, strict=True), (l2_normalise, l2_normalise, lambda v: v), strict=True
+        ):
+            y = y.transpose(1, 2)
+            differences.append(_largest(unit(x), unit(y.repeat_interleave(x.shape[2] // y.shape[2], dim=2))))
+    return max(differences)
+
+
+def _attention_inputs(teacher: PreTrainedModel, ids: torch.Tensor) -> dict[int, list[Any]]:
+    """For each layer: attention's input `[B, T, C]`, rotation, and the q, k, v `[B, H, T, K]` it attends with."""
+    seen: dict[int, list[Any]] = {}
+
+    def attend(module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any, **__: Any) -> Any:
+        seen[module.layer_idx] += [q, k, v]
+        return v.repeat_interleave(q.shape[1] // v.shape[1], dim=1).transpose(1, 2).contiguous(), None
+
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen[module.layer_idx] = [args[0] if args else kwargs["hidden_states"], kwargs.get("position_embeddings")]
+
+    attentions = [find_attention(layer)[1] for layer in find_decoder_layers(teacher.base_model)]
+    handles = [attention.register_forward_pre_hook(note, with_kwargs=True) for attention in attentions]
+    usual = teacher.config._attn_implementation
+    ALL_ATTENTION_FUNCTIONS["hf_tc_parity"] = attend
+    teacher.config._attn_implementation = "hf_tc_parity"
+    try:
+        teacher(ids, use_cache=False)
+    finally:
+        teacher.config._attn_implementation = usual
+        del ALL_ATTENTION_FUNCTIONS["hf_tc_parity"]
+        for handle in handles:
+            handle.remove()
+    return seen
 
 
 def decode_difference(student: HybridGDNForCausalLM, ids: torch.Tensor, cache: Any = None) -> float:

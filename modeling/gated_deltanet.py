@@ -22,7 +22,7 @@ from .configuration_hybrid_gdn import HybridGDNConfig
 from .gated_delta_rule import gated_delta_rule
 from .recurrent_mask import RecurrentMask
 from .short_convolution import ShortConvolution, pad_window
-from .teacher_attention import fused_projection, head_shape, output_projection, rotary_function
+from .teacher_attention import fused_projection, head_shape, output_projection, query_key_norms, rotary_function
 
 L2_EPS = 1e-6
 
@@ -66,8 +66,9 @@ class GatedDeltaNet(nn.Module):
         self.num_heads, self.num_kv_heads, self.head_dim = shape
         hidden, inner = config.hidden_size, self.num_heads * self.head_dim
         self._adopt_projections(attention, hidden)
-        self.q_norm, self.k_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
-        self.rotary = rotary_function(attention) if config.recurrent_rope else None
+        self.q_norm, self.k_norm, self.norm_after_rotation = query_key_norms(attention)
+        self.rotary = None if layer_idx in (config.nope_layers or ()) else rotary_function(attention)
+        self.recurrent_rope = config.recurrent_rope
         self.clip_qkv = getattr(getattr(attention, "config", None), "clip_qkv", None)
 
         channels = inner + 2 * self.num_kv_heads * self.head_dim
@@ -147,22 +148,34 @@ class GatedDeltaNet(nn.Module):
         memory: GDNCacheLayer | None = None,
     ) -> tuple[RecurrenceInputs, torch.Tensor | None]:
         """Everything the delta rule reads, and the window that entered the convolution (None without one)."""
-        qkv = self._project(hidden_states)
+        qkv = self.project(hidden_states)
         if recurrent_mask.padding is not None:
             qkv = qkv * recurrent_mask.padding[..., None].to(qkv.dtype)
         qkv, window = self._convolve(qkv, recurrent_mask, memory)
-        kv_rows = (qkv.shape[-1] - self.g_proj.out_features) // 2
-        q, k, v = qkv.split([self.g_proj.out_features, kv_rows, kv_rows], dim=-1)
-        q, k = self._normalised_heads(q, self.q_norm), self._normalised_heads(k, self.k_norm)
-        if self.rotary is not None and position_embeddings is not None:
-            q, k = self._rotate(q, k, position_embeddings)
-        groups = q.shape[2] // k.shape[2]
-        k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v.unflatten(-1, (-1, self.head_dim))))
+        q, k, v = self.heads(qkv, position_embeddings if self.recurrent_rope else None)
         log_decay, beta = self.log_decay(hidden_states), self.beta(hidden_states)
         if recurrent_mask.padding is not None:  # nothing forgotten, nothing written: padding leaves the state as it was
             real = recurrent_mask.padding[..., None]
             log_decay, beta = log_decay.masked_fill(~real, 0.0), beta.masked_fill(~real, 0.0)
         return RecurrenceInputs(l2_normalise(q), l2_normalise(k), v, log_decay, beta), window
+
+    def heads(
+        self, qkv: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """q, k `[B, T, H, K]`, v `[B, T, H, V]` as the teacher's attention has them: normed, rotated, K/V repeated."""
+        kv_rows = (qkv.shape[-1] - self.g_proj.out_features) // 2
+        q, k, v = qkv.split([self.g_proj.out_features, kv_rows, kv_rows], dim=-1)
+        norms = (None, None) if self.norm_after_rotation else (self.q_norm, self.k_norm)
+        q, k, v = (self._normalised_heads(x, norm) for x, norm in zip((q, k, v), (*norms, None), strict=True))
+        if self.clip_qkv is not None:
+            q, k, v = (x.clamp(-self.clip_qkv, self.clip_qkv) for x in (q, k, v))
+        if self.rotary is not None and position_embeddings is not None:
+            q, k = self._rotate(q, k, position_embeddings)
+        if self.norm_after_rotation:
+            q, k = self.q_norm(q), self.k_norm(k)
+        groups = q.shape[2] // k.shape[2]
+        k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))
+        return q, k, v
 
     def log_decay(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """log alpha_t `[B, T, H]`, in float32: a bf16 decay near 1 forgets at the wrong rate."""
@@ -177,10 +190,10 @@ class GatedDeltaNet(nn.Module):
         """Norm and output gate: `[B, T, H, V]` to the input of o_proj, `[B, T, H * V]`."""
         return self.o_norm(read_out).flatten(2) * F.silu(self.g_proj(hidden_states))
 
-    def _project(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """q, k and v side by side, `[B, T, channels]`, before convolution, norms and rotation."""
         projections = (self.q_proj, self.k_proj, self.v_proj)
-        qkv = torch.cat([projection(hidden_states) for projection in projections], dim=-1)
-        return qkv if self.clip_qkv is None else qkv.clamp(-self.clip_qkv, self.clip_qkv)
+        return torch.cat([projection(hidden_states) for projection in projections], dim=-1)
 
     def _convolve(
         self, qkv: torch.Tensor, recurrent_mask: RecurrentMask, memory: GDNCacheLayer | None

@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import nn
 
 OUTPUT_PROJECTION_NAMES = ("o_proj", "dense", "out_proj")
 FUSED_PROJECTION_NAMES = ("qkv_proj", "query_key_value")
+NORM_BEFORE_ROTATION = (("q_norm", "k_norm"), ("q_layernorm", "k_layernorm"))
+NORM_AFTER_ROTATION = (("query_layernorm", "key_layernorm"),)
 
 
 def find_attention(decoder_layer: nn.Module) -> tuple[str, nn.Module]:
@@ -80,8 +83,35 @@ def fused_projection(attention: nn.Module) -> nn.Linear | None:
     return None
 
 
+def query_key_norms(attention: nn.Module) -> tuple[nn.Module | None, nn.Module | None, bool]:
+    """q norm, k norm, and whether they follow the rotation; (None, None, False) where there are none."""
+    for pairs, after_rotation in ((NORM_BEFORE_ROTATION, False), (NORM_AFTER_ROTATION, True)):
+        for query_name, key_name in pairs:
+            if getattr(attention, query_name, None) is not None:
+                return getattr(attention, query_name), getattr(attention, key_name), after_rotation
+    return None, None, False
+
+
 def rotary_function(attention: nn.Module) -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
-    """The family's own `apply_rotary_pos_emb`; None where this layer has no positions (NoPE)."""
-    if getattr(attention, "use_rope", True) is False or not getattr(attention, "use_rotary", True):
+    """The family's own `apply_rotary_pos_emb`, `[B, H, T, K]`; None where this layer has no positions (NoPE).
+
+    Families that rotate the first channels only do so inside this function, or around it (`rotary_ndims`).
+    """
+    if getattr(attention, "use_rope", True) is False:
         return None
-    return getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
+    rotate = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
+    channels = getattr(attention, "rotary_ndims", None)
+    return rotate if rotate is None or channels is None else partial(_rotate_first, rotate, channels)
+
+
+def _rotate_first(
+    rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    channels: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rotated = rotate(q[..., :channels], k[..., :channels], cos, sin)
+    q, k = (torch.cat([head, x[..., channels:]], dim=-1) for head, x in zip(rotated, (q, k), strict=True))
+    return q, k
