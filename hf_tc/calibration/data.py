@@ -1,53 +1,21 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Text in, blocks of token ids out: the same for calibration, alignment, distillation and evaluation.
-
-A source is a file (text, JSON lines or parquet, the first two also as .xz or .gz), several files, a Hub dataset
-``name[:split[:column]]``, or a `datasets` object. In a text file a line ``<|endoftext|>`` ends a document.
-"""
+"""Blocks of token ids from documents: the same for calibration, alignment, distillation and evaluation."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import lzma
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import LongTensor, Tensor, nn
 
-DOCUMENT_SEPARATOR = "<|endoftext|>"
-TEXT_COLUMN = "text"
+from hf_tc.calibration.documents import CalibrationDataError, read_documents
 
-_OPENERS = {".xz": lzma.open, ".gz": gzip.open}
-_JSON_LINES = {".jsonl", ".ndjson"}
-_DATA_SUFFIXES = {".txt", ".text", ".md", ".json", ".parquet", *_JSON_LINES, *_OPENERS}
+__all__ = ["CalibrationDataError", "calibration_batches", "check_vocabulary", "read_documents", "token_blocks"]
+
 # Characters read per token wanted: English has 4 to 5; a cut this far away cannot change the tokens that are kept.
 _CHARACTERS_PER_TOKEN = 8
 _TOKENS_NEAR_A_CUT = 32
-
-
-class CalibrationDataError(ValueError):
-    """The text cannot be used. The message says what was found, what is needed and what to do."""
-
-
-def read_documents(source: Any) -> list[str]:
-    """All documents of a source, in order, none of them blank.
-
-    Args:
-        source: a path, a sequence of paths, ``name[:split[:column]]`` of a Hub dataset (split "train" and column "text"
-            by default), or a `datasets.Dataset` or `IterableDataset` (read to its end: give `.take(n)` of an endless
-            one).
-
-    Raises:
-        CalibrationDataError: a file is missing, empty, a folder or not text; a row is not text; no such dataset or
-            column.
-    """
-    documents = [document for document in _documents(source) if document.strip()]
-    if not documents:
-        raise CalibrationDataError(f"{_name(source)} holds no text. Give a source with at least one document.")
-    return documents
 
 
 def token_blocks(documents: Sequence[str], tokenizer: Any, seq_len: int, max_tokens: int | None = None) -> LongTensor:
@@ -135,121 +103,3 @@ def _encode(document: str, tokenizer: Any, needed: int | None) -> list[int]:
             return ids[:needed]
         characters *= 2
     return encode(document)[:needed]
-
-
-def _name(source: Any) -> str:
-    return str(source) if isinstance(source, str | Path) else f"The given {type(source).__name__}"
-
-
-def _documents(source: Any) -> Iterator[str]:
-    if isinstance(source, str | Path):
-        path = Path(source)
-        if path.exists():
-            yield from _file_documents(path)
-        elif isinstance(source, Path) or _looks_like_a_path(source):
-            raise CalibrationDataError(f"There is no file {source}. Give an existing file or the id of a Hub dataset.")
-        else:
-            yield from _hub_documents(source)
-    elif hasattr(source, "column_names"):
-        yield from _rows(source, TEXT_COLUMN, _name(source))
-    elif isinstance(source, Sequence):
-        for item in source:
-            if not isinstance(item, str | Path):
-                raise CalibrationDataError(f"{item!r} is in the list of files; each must be a path or a dataset id.")
-            yield from _documents(item)
-    else:
-        raise CalibrationDataError(
-            f"Calibration data is {source!r} ({type(source).__name__}); give a file, several files, a Hub dataset "
-            "name[:split[:column]] or a datasets.Dataset."
-        )
-
-
-def _looks_like_a_path(source: str) -> bool:
-    return source.startswith(("/", "./", "../", "~")) or Path(source).suffix in _DATA_SUFFIXES or source.count("/") > 1
-
-
-def _file_documents(path: Path) -> Iterator[str]:
-    if path.is_dir():
-        raise CalibrationDataError(f"{path} is a folder. Give its files.")
-    if path.suffix == ".parquet":
-        yield from _parquet_documents(path)
-        return
-    kind = Path(path.stem).suffix if path.suffix in _OPENERS else path.suffix
-    try:
-        with _OPENERS.get(path.suffix, open)(path, "rt", encoding="utf-8") as file:  # type: ignore[operator]
-            yield from _json_lines(file, path) if kind in _JSON_LINES else _split_text(file)
-    except UnicodeDecodeError as error:
-        raise CalibrationDataError(
-            f"{path} is not UTF-8 text: {error}. Give text, JSON lines or parquet; convert other encodings with iconv."
-        ) from error
-    except (OSError, EOFError, lzma.LZMAError) as error:
-        raise CalibrationDataError(f"{path} cannot be read: {error}. Check the file and its permissions.") from error
-
-
-def _split_text(file: TextIO) -> Iterator[str]:
-    lines: list[str] = []
-    for line in file:
-        if line.strip() == DOCUMENT_SEPARATOR:
-            yield "".join(lines).strip("\n")
-            lines = []
-        else:
-            lines.append(line)
-    yield "".join(lines).strip("\n")
-
-
-def _json_lines(file: TextIO, path: Path) -> Iterator[str]:
-    def rows() -> Iterator[Any]:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise CalibrationDataError(f"Line {number} of {path} is not JSON: {error}.") from error
-            yield row if isinstance(row, dict) else {TEXT_COLUMN: row}
-
-    return _rows(rows(), TEXT_COLUMN, str(path))
-
-
-def _parquet_documents(path: Path) -> Iterator[str]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise CalibrationDataError(f"Reading {path} needs pyarrow: pip install hf_tc[data]") from error
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                yield from _rows(batch.to_pylist(), TEXT_COLUMN, str(path))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise CalibrationDataError(f"{path} is not a readable parquet file: {error}") from error
-
-
-def _hub_documents(source: str) -> Iterator[str]:
-    name, _, rest = source.partition(":")
-    split, _, column = rest.partition(":")
-    try:
-        import datasets
-    except ImportError as error:
-        raise CalibrationDataError(
-            f"{source} is no file, and reading it from the Hub needs datasets: pip install hf_tc[data]"
-        ) from error
-    try:
-        dataset = datasets.load_dataset(name, split=split or "train")
-    except Exception as error:  # load_dataset raises a dozen unrelated kinds
-        raise CalibrationDataError(f"{source} is no file, and no dataset that can be loaded: {error}") from error
-    return _rows(dataset, column or TEXT_COLUMN, source)
-
-
-def _rows(rows: Iterable[Any], column: str, name: str) -> Iterator[str]:
-    for number, row in enumerate(rows):
-        if column not in row:
-            raise CalibrationDataError(
-                f"Row {number} of {name} has the columns {sorted(row)}, not {column!r}. Rename the text column to "
-                f"{column!r}, or name it: dataset:split:column."
-            )
-        if not isinstance(row[column], str):
-            raise CalibrationDataError(
-                f"Row {number} of {name} has {row[column]!r} in column {column!r}, not text. Remove such rows."
-            )
-        yield row[column]

@@ -58,7 +58,9 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, gradient_
         output_dir.mkdir(parents=True, exist_ok=True)
         result = {"processes": args.world_size, "losses": losses, **figures}
         (output_dir / "result.json").write_text(json.dumps(result))
-        save_file(dict(trainer.accelerator.unwrap_model(trainer.model).state_dict()), output_dir / "weights.safetensors")
+        save_file(
+            dict(trainer.accelerator.unwrap_model(trainer.model).state_dict()), output_dir / "weights.safetensors"
+        )
 
 
 if __name__ == "__main__":

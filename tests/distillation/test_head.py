@@ -28,7 +28,6 @@ from transformers import (
 
 from hf_tc.distillation.head import BackboneThenHead, call_through_wrapper
 
-
 INPUTS = {
     "input_ids": torch.arange(3, 23).view(2, 10),
     "attention_mask": torch.tensor([[1] * 10, [0] * 4 + [1] * 6]),

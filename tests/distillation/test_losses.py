@@ -174,8 +174,12 @@ def test_metrics_equal_full_logits() -> None:
     labelled = targets != -100
     student_logits, teacher_logits = student_head(student_hidden)[labelled], teacher_head(teacher_hidden)[labelled]
     torch.testing.assert_close(metrics.kl, forward_kl(student_logits, teacher_logits))
-    torch.testing.assert_close(metrics.student_nll, F.cross_entropy(student_logits, targets[labelled], reduction="none"))
-    torch.testing.assert_close(metrics.teacher_nll, F.cross_entropy(teacher_logits, targets[labelled], reduction="none"))
+    torch.testing.assert_close(
+        metrics.student_nll, F.cross_entropy(student_logits, targets[labelled], reduction="none")
+    )
+    torch.testing.assert_close(
+        metrics.teacher_nll, F.cross_entropy(teacher_logits, targets[labelled], reduction="none")
+    )
     assert torch.equal(metrics.top1_agreement, (student_logits.argmax(-1) == teacher_logits.argmax(-1)).float())
     objective = token_objective(
         student_logits, teacher_logits, targets[labelled], temperature=2.0, cross_entropy_share=0.25

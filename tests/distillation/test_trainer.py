@@ -314,7 +314,10 @@ def test_low_precision_student_is_upcast_and_says_so(
 
 def train_with(student: Any, teacher: Any, output_dir: Path, **changes: Any) -> DistillationTrainer:
     trainer = DistillationTrainer(
-        model=student, teacher=teacher, args=config(output_dir, max_steps=1, **changes), train_dataset=labelled_examples(4)
+        model=student,
+        teacher=teacher,
+        args=config(output_dir, max_steps=1, **changes),
+        train_dataset=labelled_examples(4),
     )
     trainer.train()
     return trainer
