@@ -211,7 +211,7 @@ def _check_config(folder: Path) -> None:
     config = json.loads(path.read_text(encoding="utf-8"))
     if config.get("model_type") != HybridGDNConfig.model_type:
         raise ValueError(
-            f"{folder} holds a model of type {config.get('model_type')!r}; a student's is {HybridGDNConfig.model_type!r}."
+            f"{folder} holds a model of type {config.get('model_type')!r}, not {HybridGDNConfig.model_type!r}."
         )
     if not config.get("auto_map"):
         raise ValueError(f"{path} has no auto_map, so the student loads with hf_tc only. Load it and save it again.")

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
-from hf_tc.report import ConversionReport, LayerReport
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config
+
+from hf_tc.report import ConversionReport, LayerReport
 
 PROMPT_IDS = [[5, 17, 80, 3, 44, 9, 120, 61]]
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
