@@ -33,7 +33,7 @@ MIXER_NAMES = dict.fromkeys(OUTPUT_PROJECTION_NAMES, "o_proj") | {
 NEW_IN_MIXER = ("A_log", "dt_bias", "a_proj", "b_proj", "g_proj", "o_norm", "short_conv")
 # What attention does to its weights or its output, in whose place the recurrent layer has its decay, its norm and its
 # output gate. Calibration fits those to what enters the teacher's output projection, so after all of this.
-REPLACED_IN_MIXER = ("sinks", "attn_sub_norm", "gate_proj", "gate_bias")
+REPLACED_IN_MIXER = ("sinks", "attn_sub_norm", "gate_proj", "gate_bias", "indexer")
 
 
 def build_student(
@@ -85,13 +85,17 @@ def _take_weights(
     for name, mixer in mixers.items():
         for key, tensor in _mixer_weights(teacher.get_submodule(name), mixer).items():
             weights[f"{name}.{key}"] = tensor
-    result = student.load_state_dict(weights, strict=False, assign=True)
     new = tuple(f"{prefix}{name}" for prefix in prefixes for name in NEW_IN_MIXER)
+    unexpected = [key for key in weights if key.startswith(new)]  # a teacher's g_proj is not our g_proj
+    result = student.load_state_dict(
+        {k: w for k, w in weights.items() if k not in unexpected}, strict=False, assign=True
+    )
     missing = [key for key in result.missing_keys if not key.startswith(new)]
-    if missing or result.unexpected_keys:
+    unexpected += result.unexpected_keys
+    if missing or unexpected:
         raise RuntimeError(
             f"Teacher {type(teacher).__name__} and student differ in more than the recurrent layers: the teacher lacks "
-            f"{missing}, the student has no place for {result.unexpected_keys}. The attention of this family is not "
+            f"{missing}, the student has no place for {unexpected}. The attention of this family is not "
             "known well enough to convert it; retain the layers named here, or report it."
         )
 

@@ -1,12 +1,107 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Teacher families by `model_type`, as data: what a recurrent layer carries of their attention, and what it cannot."""
+"""Teacher families by `model_type`, as data: what a recurrent layer carries of their attention, and what it cannot.
+
+Said once, for all: projections, biases, q/k norms, clipping and rotation are the teacher's and are compared with it in
+the self-check. A softmax temperature (multipliers, query scales) and a soft-cap have no counterpart, since recurrent
+layers normalise q and k; a sliding window has none either, the decay takes its place. Calibration fits what these did.
+"""
+
+WINDOW = "window not carried"
+TEMPERATURE = "softmax multiplier not carried"
+SOFT_CAP = "soft-cap and query scale not carried"
+SINKS = "attention sinks not carried"
+EXPERTS = "experts and router are the family's own"
+NOPE = "layers without positions found by measurement, not rotated"
+INTERLEAVED = "interleaved RoPE carried"
 
 REVIEWED_FAMILIES = {
-    "llama": "biases and RoPE (llama3, yarn, ...) carried",
-    "mistral": "RoPE carried; a sliding window becomes the decay",
-    "qwen2": "q/k/v biases and RoPE carried; a sliding window becomes the decay",
-    "qwen3": "q/k norms and RoPE carried; a sliding window becomes the decay",
-    "qwen3_moe": "q/k norms and RoPE carried; experts and router are the family's own",
+    "afmoe": f"per-head q/k norm carried; {NOPE}; {WINDOW}; sigmoid gate replaced by the output gate; {EXPERTS}",
+    "apertus": "per-head q/k norm carried",
+    "arcee": "as llama",
+    "aria_text": f"as llama; {EXPERTS}",
+    "beam": f"per-head q/k norm carried; {NOPE}; {WINDOW}; query scale by position not carried; sigmoid gate replaced "
+    f"by the output gate; {EXPERTS}",
+    "bitnet": "norm before the output projection replaced by the output norm; ternary checkpoints refused",
+    "cohere": f"{INTERLEAVED}; LayerNorm on q/k, one weight a head, carried; parallel residual is the family's own",
+    "cohere2": f"{INTERLEAVED}; {NOPE}; {WINDOW}; parallel residual is the family's own",
+    "cohere2_moe": f"{INTERLEAVED}; {NOPE}; {WINDOW}; {EXPERTS}",
+    "cwm": f"llama3 RoPE carried; {WINDOW}",
+    "dots1": f"per-head q/k norm carried; {WINDOW}; {EXPERTS}",
+    "ernie4_5": f"{INTERLEAVED}",
+    "ernie4_5_moe": f"{INTERLEAVED}; {EXPERTS}",
+    "exaone4": f"per-head q/k norm carried; {NOPE}; {WINDOW}",
+    "exaone_moe": f"per-head q/k norm carried; {NOPE}; {WINDOW}; {EXPERTS}",
+    "flex_olmo": f"q/k norm over all heads carried; {EXPERTS}",
+    "flint": f"per-head q/k norm carried; {NOPE}; {WINDOW}; {SINKS}",
+    "gemma": "as llama",
+    "gemma2": f"{SOFT_CAP}; {WINDOW}",
+    "gemma3_text": f"per-head q/k norm and one RoPE for each layer type carried; {SOFT_CAP}; {WINDOW}",
+    "glm": f"{INTERLEAVED} on the first channels",
+    "glm4": f"{INTERLEAVED} on the first channels",
+    "glm4_moe": f"partial RoPE and per-head q/k norm carried; {EXPERTS}",
+    "gpt_neox": "fused projection split; partial RoPE carried; parallel residual is the family's own",
+    "gpt_oss": f"half-width RoPE (yarn) and biases carried; {SINKS}; {WINDOW}; {EXPERTS}",
+    "granite": f"{TEMPERATURE}",
+    "granite_swa": f"{NOPE}; {TEMPERATURE}; {SINKS}; {WINDOW}",
+    "granitemoe": f"{TEMPERATURE}; {EXPERTS}",
+    "granitemoe_swa": f"{NOPE}; {TEMPERATURE}; {SINKS}; {WINDOW}; {EXPERTS}",
+    "granitemoeshared": f"{TEMPERATURE}; {EXPERTS}",
+    "helium": f"{INTERLEAVED}",
+    "hunyuan_v1_dense": "q/k norm after the rotation carried",
+    "hunyuan_v1_moe": f"q/k norm after the rotation carried; {EXPERTS}",
+    "hy_v3": f"per-head q/k norm carried; {EXPERTS}",
+    "hyperclovax": f"{TEMPERATURE}",
+    "internlm3": "as llama, biases carried",
+    "iquestcoder": "as llama",
+    "jais2": "as llama, biases carried",
+    "kolibri1": f"per-head q/k norm carried; {NOPE}; {WINDOW}; {EXPERTS}",
+    "llama": "biases and every RoPE type (llama3, yarn, ...) carried",
+    "mellum": f"per-head q/k norm and one RoPE for each layer type carried; {WINDOW}; {EXPERTS}",
+    "minimax_m2": f"q/k norm over all heads and partial RoPE carried; {EXPERTS}",
+    "minimax_m3_vl_text": f"per-head q/k norm and partial RoPE carried; sparse block choice not carried; {EXPERTS}",
+    "ministral": f"{WINDOW}",
+    "ministral3": f"RoPE carried; query scale by position not carried; {WINDOW}",
+    "mistral": f"{WINDOW}",
+    "mixtral": f"{WINDOW}; {EXPERTS}",
+    "nanochat": "q/k norm without weight carried; its own direction of rotation carried",
+    "olmo": "clip_qkv carried",
+    "olmo2": "q/k norm over all heads carried",
+    "olmo3": f"q/k norm over all heads carried; {WINDOW}",
+    "olmoe": f"q/k norm over all heads, then clip_qkv, carried; {EXPERTS}",
+    "persimmon": "fused projection split; partial RoPE and LayerNorm on q/k carried",
+    "phi": "inline partial RoPE, LayerNorm on q/k and biases carried; parallel residual is the family's own",
+    "phi3": f"fused projection split; partial RoPE and longrope carried; {WINDOW}",
+    "phimoe": f"biases and longrope carried; {WINDOW}; {EXPERTS}",
+    "qwen2": f"q/k/v biases carried; {WINDOW}",
+    "qwen2_moe": f"q/k/v biases carried; {WINDOW}; {EXPERTS}",
+    "qwen3": f"per-head q/k norm carried; {WINDOW}",
+    "qwen3_moe": f"per-head q/k norm carried; {WINDOW}; {EXPERTS}",
+    "seed_oss": "biases carried; dropout after the output projection not carried",
+    "smollm3": f"{NOPE}; {WINDOW}",
+    "solar_open": f"as llama; {EXPERTS}",
+    "starcoder2": f"biases carried; dropout after the output projection not carried; {WINDOW}",
+    "vaultgemma": f"{SOFT_CAP}; {WINDOW}",
 }
 
-REFUSED_FAMILIES: dict[str, str] = {}
+NO_KEYWORDS = (
+    "its decoder layers do not hand keyword arguments to attention, so padding could not reach recurrent layers."
+)
+LATENT = "its attention keeps a low-rank latent instead of keys and values; there are no k and v projections to adopt."
+OLD_LAYOUT = "its blocks are not in `layers` and do not follow the library's present decoder layout."
+RECURRENT = "it already has recurrent or convolutional layers."
+
+# Families that fail for a reason known, so that the reason is told at once. No flag overrides it.
+REFUSED_FAMILIES: dict[str, str] = {
+    **dict.fromkeys(("nemotron", "stablelm", "gpt_neox_japanese"), NO_KEYWORDS),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "minicpm3", "youtu"), LATENT),
+    **dict.fromkeys(("bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "mpt", "opt"), OLD_LAYOUT),
+    **dict.fromkeys(
+        ("bamba", "falcon_h1", "jamba", "kimi_linear", "lfm2", "minimax", "olmo_hybrid", "qwen3_next"), RECURRENT
+    ),
+    "diffllama": "its attention is the difference of two softmaxes; one recurrent state a head cannot be both.",
+    "doge": "its attention masks keys by a learned score, and its own decoding differs from its own full forward.",
+    "jetmoe": "each expert has its own query and output projection; a mixer has one.",
+    "laguna": "the number of heads differs between layers, and its gate a head would be taken for the output gate.",
+    "llama4_text": "chunked attention and complex rotations; its backbone is not where Transformers says.",
+    "mimo_v2_flash": "its value heads are smaller than its key heads.",
+}

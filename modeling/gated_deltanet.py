@@ -206,7 +206,8 @@ class GatedDeltaNet(nn.Module):
 
     def _normalised_heads(self, x: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
         """`[B, T, H * K]` to `[B, T, H, K]`, with the family's q/k norm over all heads at once or over each."""
-        if norm is not None and norm.weight.dim() == 1 and norm.weight.numel() == x.shape[-1]:
+        weight = getattr(norm, "weight", None)
+        if norm is not None and weight is not None and weight.shape == x.shape[-1:]:
             x, norm = norm(x), None
         x = x.unflatten(-1, (-1, self.head_dim))
         return x if norm is None else norm(x)
