@@ -126,7 +126,7 @@ def parity_self_check(text_config: PreTrainedConfig) -> dict[str, float]:
     """
     small = shrink_config(text_config)
     differences: dict[str, float] = {}
-    with torch.no_grad(), _reported(text_config.model_type, "build"):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), _reported(text_config.model_type, "build"):
         teacher = random_teacher(small)
         types = HybridGDNConfig(text_config=copy.deepcopy(small)).teacher_layer_types
         same = build_student(teacher, types, share_weights=True)

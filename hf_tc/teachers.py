@@ -87,6 +87,11 @@ def check_teacher(teacher: PreTrainedModel, *, allow_unreviewed: bool = False) -
         raise ValueError(f"Teacher family {model_type!r} cannot be converted: {REFUSED_FAMILIES[model_type]}")
     if model_type not in REVIEWED_FAMILIES and not allow_unreviewed:
         raise UnreviewedTeacherError(model_type)
+    if getattr(teacher.config, "use_bidirectional_attention", False):
+        raise ValueError(
+            f"This {model_type!r} has use_bidirectional_attention set: its tokens see the future, which a recurrent "
+            "layer cannot. Load a causal checkpoint."
+        )
     if getattr(teacher, "hf_quantizer", None) is not None:
         raise ValueError("The teacher is quantised; load it without quantization_config, for instance in bfloat16.")
     _check_weights(teacher)
