@@ -14,13 +14,13 @@ from torch import nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
-from transformers.masking_utils import create_masks_for_generate, create_recurrent_attention_mask
+from transformers.masking_utils import create_masks_for_generate
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 
 from .cache import adopt_cache
 from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
 from .gated_deltanet import GatedDeltaNet, HeadwiseRMSNorm
-from .recurrent_mask import build_recurrent_mask
+from .recurrent_mask import RecurrentMask, check_mask, has_past, packed_positions, padding_of
 from .saving import SavesItsCode
 from .short_convolution import ShortConvolution
 from .teacher_attention import find_attention, find_decoder_layers
@@ -131,28 +131,37 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
         use_cache: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The family's forward, with a cache and a mask that also serve the recurrent layers."""
+        """The family's forward, with a cache and a mask that also serve the recurrent layers.
+
+        Raises:
+            ValueError: a cache of another model, a mask that does not fit, or packed documents together with a cache.
+        """
         config, tokens = self.config, input_ids if inputs_embeds is None else inputs_embeds
         if tokens is None:
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds.")
+        if past_key_values is not None:
+            adopt_cache(past_key_values, config.linear_layers, config.num_hidden_layers)
+        if config.linear_layers:
+            recurrent_mask = self._recurrent_mask(tokens, attention_mask, position_ids, past_key_values, kwargs)
+            kwargs["recurrent_mask"] = recurrent_mask
+            if recurrent_mask.document_position is not None and not torch.compiler.is_compiling():
+                if use_cache or past_key_values is not None:
+                    raise ValueError(
+                        "Packed documents (restarting position_ids or cu_seq_lens_q) came with a cache, by which "
+                        "attention would read across documents. Pass use_cache=False, or pad the documents instead."
+                    )
+                use_cache = False
         if use_cache is None:
             use_cache = bool(config.use_cache)
         if self.training and getattr(self.family, "gradient_checkpointing", False):
             use_cache = False
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=config.text_config)
-        if past_key_values is not None:
             adopt_cache(past_key_values, config.linear_layers, config.num_hidden_layers)
         if isinstance(attention_mask, dict):
-            attention_mask = dict(attention_mask)
-            padding = attention_mask.pop(LINEAR_ATTENTION, None)
+            attention_mask = {kind: mask for kind, mask in attention_mask.items() if kind != LINEAR_ATTENTION}
             if not hasattr(config.text_config, "layer_types"):  # such families take one mask, not one for each type
                 attention_mask = next(iter(attention_mask.values()), None)
-        else:
-            padding = attention_mask
-        recurrent_mask = build_recurrent_mask(
-            config, tokens, padding, past_key_values, position_ids, kwargs.get("cu_seq_lens_q")
-        )
         return self.family.forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -160,9 +169,26 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
-            recurrent_mask=recurrent_mask,
             **kwargs,
         )
+
+    def _recurrent_mask(
+        self,
+        tokens: torch.Tensor,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None,
+        position_ids: torch.Tensor | None,
+        cache: Cache | None,
+        kwargs: dict[str, Any],
+    ) -> RecurrentMask:
+        (batch, length), first = tokens.shape[:2], self.config.linear_layers[0]
+        if isinstance(attention_mask, dict):
+            padding = attention_mask.get(LINEAR_ATTENTION)
+        else:
+            check_mask(attention_mask, length, 0 if cache is None else cache.layers[first].get_seq_length())
+            padding = padding_of(attention_mask, length)
+        if attention_mask is not None or has_past(cache, first):
+            position_ids = None
+        return RecurrentMask(padding, packed_positions(batch, length, position_ids, kwargs.get("cu_seq_lens_q")))
 
 
 class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
@@ -191,5 +217,5 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
         masks = create_masks_for_generate(config=config.text_config, **kwargs)
         if not isinstance(masks, dict):
             masks = {"full_attention": masks}
-        padding = create_recurrent_attention_mask(config, kwargs["inputs_embeds"], kwargs["attention_mask"])
+        padding = padding_of(kwargs["attention_mask"], kwargs["inputs_embeds"].shape[1])
         return {**masks, LINEAR_ATTENTION: padding}

@@ -4,9 +4,9 @@
 from typing import Any, NamedTuple
 
 import torch
-from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache
-from transformers.masking_utils import create_recurrent_attention_mask, find_packed_sequence_indices
+from transformers.masking_utils import find_packed_sequence_indices
+from transformers.utils.import_utils import is_tracing
 
 
 class RecurrentMask(NamedTuple):
@@ -24,42 +24,60 @@ class RecurrentMask(NamedTuple):
         return None if self.document_position is None else self.document_position == 0
 
 
-def build_recurrent_mask(
-    config: PreTrainedConfig,
-    inputs_embeds: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    past_key_values: Cache | None,
-    position_ids: torch.Tensor | None,
-    cu_seq_lens_q: torch.Tensor | None = None,
-) -> RecurrentMask:
-    """The mask of recurrent layers from the arguments of a model's forward.
+def padding_of(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
+    """`[B, T]` bool, True at real tokens among the last `length`; None where all are real.
 
-    Packed documents are recognised as Transformers recognises them: `cu_seq_lens_q` of DataCollatorWithFlattening, or
-    restarting position_ids without an attention mask and without a filled cache.
-
-    Raises:
-        ValueError: a 2-D attention mask shorter than the input.
+    As in the library, a single traced token counts as real: a generated token is never padding, and its mask would
+    keep growing inside a compiled graph.
     """
-    batch, length = inputs_embeds.shape[:2]
-    if attention_mask is not None and attention_mask.ndim == 2 and attention_mask.shape[-1] < length:
+    if attention_mask is None or (length == 1 and is_tracing(attention_mask)):
+        return None
+    padding = attention_mask[:, -length:].bool().contiguous()
+    return None if not is_tracing(padding) and padding.all() else padding
+
+
+def check_mask(attention_mask: torch.Tensor | None, length: int, past_length: int | torch.Tensor) -> None:
+    """Raises `ValueError` for a mask that is not `[B, tokens before + T]`: its padding could not be told."""
+    if attention_mask is None or is_tracing(attention_mask):
+        return
+    if attention_mask.ndim != 2:
         raise ValueError(
-            f"attention_mask covers {attention_mask.shape[-1]} tokens, the input has {length}. It must cover the input "
-            "and, with a cache, every token before it."
+            f"attention_mask has {attention_mask.ndim} dimensions. Recurrent layers read a `[batch, tokens]` mask of "
+            "padding; they cannot follow an arbitrary mask from token to token."
         )
-    padding = create_recurrent_attention_mask(config, inputs_embeds, attention_mask, past_key_values)
-    if padding is not None:
-        padding = padding.bool()
+    covered, expected = attention_mask.shape[-1], int(past_length) + length
+    if covered != expected:
+        raise ValueError(
+            f"attention_mask covers {covered} tokens; it must cover {expected}: {int(past_length)} in the cache and "
+            f"{length} of the input."
+        )
+
+
+def packed_positions(
+    batch: int,
+    length: int,
+    position_ids: torch.Tensor | None,
+    cu_seq_lens_q: torch.Tensor | None,
+) -> torch.Tensor | None:
+    """`[B, T]` positions inside packed documents; None where every row is one document.
+
+    Documents are recognised as Transformers recognises them: by `cu_seq_lens_q` of DataCollatorWithFlattening, or by
+    position_ids `[B or 1, T]` that restart.
+    """
     if cu_seq_lens_q is not None:
-        return RecurrentMask(padding, _position_from_bounds(cu_seq_lens_q, batch, length))
-    if attention_mask is None and position_ids is not None and length > 1 and not _has_past(past_key_values):
-        documents = find_packed_sequence_indices(position_ids)
-        if documents is not None:
-            return RecurrentMask(padding, _position_from_documents(documents.expand(batch, -1)))
-    return RecurrentMask(padding, None)
+        return _position_from_bounds(cu_seq_lens_q, batch, length)
+    if position_ids is None or length == 1:
+        return None
+    documents = find_packed_sequence_indices(position_ids)
+    return None if documents is None else _position_from_documents(documents.expand(batch, -1))
 
 
-def _has_past(cache: Any) -> bool:
-    return cache is not None and bool(cache.get_seq_length() > 0)
+def has_past(cache: Cache | None, layer: int) -> bool:
+    """Whether tokens are in the cache; assumed where a traced length cannot be read."""
+    if cache is None:
+        return False
+    length: Any = cache.layers[layer].get_seq_length()
+    return True if is_tracing(length) else bool(length > 0)
 
 
 def _position_from_documents(documents: torch.Tensor) -> torch.Tensor:
