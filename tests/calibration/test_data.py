@@ -194,6 +194,17 @@ def test_max_tokens_gives_the_first_tokens_of_the_whole_text() -> None:
     assert torch.equal(token_blocks(documents, tokenizer, 32, 10**9), everything)
 
 
+def test_max_tokens_with_words_much_longer_than_usual() -> None:
+    long_words = [f"incomprehensi{index:02d}" for index in range(50)]  # with its space a token is 16 characters
+    backend = Tokenizer(models.WordLevel({"<eos>": EOS, **{word: 2 + i for i, word in enumerate(long_words)}}, "<eos>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+    documents = [" ".join(long_words * 20), " ".join(reversed(long_words))]
+    everything = token_blocks(documents, tokenizer, 10)
+    for max_tokens in (100, 500, 990, 1000, 1040):
+        assert torch.equal(token_blocks(documents, tokenizer, 10, max_tokens), everything[: max_tokens // 10])
+
+
 def test_max_tokens_does_not_tokenize_everything() -> None:
     real, lengths = bpe_tokenizer(), []
 
