@@ -102,7 +102,7 @@ def _take_weights(
 
 def _mixer_weights(attention: nn.Module, mixer: GatedDeltaNet) -> dict[str, torch.Tensor]:
     """Copies of an attention's tensors under the mixer's names; a fused projection is split."""
-    weights = {}
+    weights: dict[str, torch.Tensor] = {}
     for name, tensor in attention.state_dict().items():
         owner, _, kind = name.rpartition(".")
         if owner in FUSED_PROJECTION_NAMES:

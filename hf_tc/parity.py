@@ -12,10 +12,8 @@ from typing import Any
 
 import torch
 import transformers
-from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from .build_student import build_student
 from .modeling import GatedDeltaNet, HybridGDNConfig, HybridGDNForCausalLM
@@ -108,7 +106,7 @@ def random_teacher(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
     """A model whose every weight matters: norms, biases and sinks off their usual ones and zeros. float32, eval."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).float().eval()
+        model = AutoModelForCausalLM.from_config(config).float().eval()
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() >= 2:
@@ -192,11 +190,11 @@ def _attention_inputs(teacher: PreTrainedModel, ids: torch.Tensor) -> dict[int, 
     """For each layer: attention's input `[B, T, C]`, rotation, and the q, k, v `[B, H, T, K]` it attends with."""
     seen: dict[int, list[Any]] = {}
 
-    def attend(module: nn.Module, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any, **__: Any) -> Any:
+    def attend(module: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: Any, **__: Any) -> Any:
         seen[module.layer_idx] += [q, k, v]
         return v.repeat_interleave(q.shape[1] // v.shape[1], dim=1).transpose(1, 2).contiguous(), None
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         seen[module.layer_idx] = [args[0] if args else kwargs["hidden_states"], kwargs.get("position_embeddings")]
 
     attentions = [find_attention(layer)[1] for layer in find_decoder_layers(teacher.base_model)]

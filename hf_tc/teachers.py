@@ -59,7 +59,7 @@ def resolve_text_config(teacher: PreTrainedModel) -> PreTrainedConfig:
 
 
 def _causal_lm_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)  # type: ignore[return-value]
 
 
 def check_teacher(teacher: PreTrainedModel, *, allow_unreviewed: bool = False) -> None:

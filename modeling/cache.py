@@ -129,7 +129,8 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
         if removed > recorded:
             raise RuntimeError(
                 f"crop({tokens_to_remove}) on a recurrent layer that recorded {recorded} tokens: a recurrent state "
-                "cannot be undone without them. Call cache.activate_past_recording() before that forward."
+                "cannot be undone without them. Call cache.activate_past_recording() after the cache's first forward and "
+                "before the tokens that are to be undone."
             )
         if removed:
             self._replay(recorded - removed)
@@ -215,6 +216,8 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
     """
     while len(cache.layers) < num_layers and getattr(cache, "layer_class_to_replicate", None) is not None:
         cache.layers.append(cache.layer_class_to_replicate())
+    # Not the layer's own: a sliding one holds its window only, and ours answers for the attention over everything.
+    capacity = max((layer.max_cache_len for layer in cache.layers if isinstance(layer, StaticLayer)), default=None)
     for index in linear_layers:
         layer = cache.layers[index]
         if isinstance(layer, GDNCacheLayer):
@@ -224,6 +227,6 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
                 f"past_key_values holds attention keys in layer {index}, which is recurrent in this student: it is the "
                 "cache of the teacher or of another student. Start from an empty cache."
             )
-        cache.layers[index] = GDNCacheLayer(layer.max_cache_len if isinstance(layer, StaticLayer) else None)
+        cache.layers[index] = GDNCacheLayer(capacity if isinstance(layer, StaticLayer) else None)
         if getattr(layer, "record_past", False):
             cache.layers[index].activate_past_recording()

@@ -58,6 +58,9 @@ def head_shape(attention: nn.Module, text_config: Any) -> tuple[int, int, int]:
     kv_heads = getattr(text_config, "num_key_value_heads", None) or heads
     if hasattr(attention, "q_proj"):  # the weights know better than the configuration where layers differ
         heads, kv_heads = attention.q_proj.out_features // head_dim, attention.k_proj.out_features // head_dim
+    fused = fused_projection(attention)
+    if fused is not None:
+        kv_heads = (fused.out_features // head_dim - heads) // 2
     return heads, kv_heads, head_dim
 
 
@@ -97,7 +100,7 @@ def rotary_function(attention: nn.Module) -> Callable[..., tuple[torch.Tensor, t
 
     Families that rotate the first channels only do so inside this function, or around it (`rotary_ndims`).
     """
-    if getattr(attention, "use_rope", True) is False:
+    if not getattr(attention, "use_rope", True):
         return None
     rotate = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
     channels = getattr(attention, "rotary_ndims", None)
