@@ -81,7 +81,7 @@ class SavesItsCode:
         Args:
             repo_id: `user/name`.
             max_shard_size: as in `save_pretrained`.
-            tags: further tags of the model card.
+            tags: further tags of the model card, which hf_tc writes where it is installed.
             options: `private`, `token`, `revision`, `create_pr`, `commit_message`, `commit_description`.
         """
         unknown = set(options) - set(UPLOAD_OPTIONS)

@@ -3,6 +3,7 @@
 
 import json
 import os
+import string
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 import torch
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config
 
 from hf_tc.report import ConversionReport, LayerReport
 
-PROMPT_IDS = [[5, 17, 80, 3, 44, 9, 120, 61]]
-SPECIAL_TOKENS = ["<pad>", "<s>", "</s>"]
+PROMPT_IDS = [[5, 17, 50, 3, 44, 9, 20, 61]]
+SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<unk>"]
+VOCABULARY = [*SPECIAL_TOKENS, *string.ascii_letters, *" .,:?\n"]  # whatever a student says can be printed and streamed
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
@@ -39,18 +41,16 @@ torch.save((type(model).__module__, model(ids).logits), sys.argv[2])
 """
 
 
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte, so that any text is known to it."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *letters])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
+def letter_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a letter."""
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(VOCABULARY)}, [], unk_token="<unk>"))
+    tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         bos_token="<s>",
         eos_token="</s>",
+        unk_token="<unk>",
         padding_side="left",
         chat_template=CHAT_TEMPLATE,
         model_max_length=256,
@@ -61,7 +61,7 @@ def tiny_student(seed: int = 0) -> HybridGDNForCausalLM:
     """Random and perturbed; layers 1 and 2 of 4 are recurrent."""
     torch.manual_seed(seed)
     teacher = Qwen3Config(
-        vocab_size=len(SPECIAL_TOKENS) + 256,
+        vocab_size=len(VOCABULARY),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=4,
@@ -78,7 +78,7 @@ def tiny_student(seed: int = 0) -> HybridGDNForCausalLM:
     student = HybridGDNForCausalLM(HybridGDNConfig(text_config=teacher, layer_types=kinds))
     with torch.no_grad():
         for parameter in student.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            parameter.add_(0.6 * torch.randn_like(parameter))
     student.generation_config.temperature = 0.75
     student.generation_config.do_sample = True
     return student.eval()

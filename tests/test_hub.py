@@ -13,7 +13,7 @@ from fake_hub import FakeHub
 from hf_tc.modeling.saving import AUTO_MAP, MODELING_FILE, code_files
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
-from student_folders import byte_tokenizer, load_in_fresh_process, logits_of, run_python, tiny_report, tiny_student
+from student_folders import letter_tokenizer, load_in_fresh_process, logits_of, run_python, tiny_report, tiny_student
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import hf_tc
@@ -27,6 +27,22 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code={trust})
 model.push_to_hub(sys.argv[2], private=True)
 """
+SAVE_UNDER_FSDP2 = """
+import sys
+import torch.distributed as dist
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForCausalLM
+dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=0, world_size=1)
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code=True)
+for layer in model.model.layers:
+    fully_shard(layer)
+fully_shard(model)
+assert type(model).__name__ == "FSDPHybridGDNForCausalLM"
+weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+model.save_pretrained(sys.argv[2], state_dict=weights)
+dist.destroy_process_group()
+"""
 PUSH_FOLDER = "import sys; from hf_tc.hub import push_folder; push_folder(sys.argv[1], sys.argv[2])"
 
 
@@ -39,7 +55,7 @@ def student() -> hf_tc.HybridGDNForCausalLM:
 def saved(student: hf_tc.HybridGDNForCausalLM, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete folder, which no test changes."""
     folder = tmp_path_factory.mktemp("saved") / "complete-student"
-    save_student(student, folder, byte_tokenizer(), tiny_report())
+    save_student(student, folder, letter_tokenizer(), tiny_report())
     return folder
 
 
@@ -72,8 +88,8 @@ def test_folder_is_complete(saved: Path) -> None:
     assert config["architectures"] == ["HybridGDNForCausalLM"]
     assert ConversionReport.load(saved).layers[1].timescale_tokens == 43.5
     assert GenerationConfig.from_pretrained(saved).temperature == 0.75
-    text = "The sea was dark — très sombre."
-    assert AutoTokenizer.from_pretrained(saved).encode(text) == byte_tokenizer().encode(text)
+    text = "The sea was dark, and the lamp: out."
+    assert AutoTokenizer.from_pretrained(saved).encode(text) == letter_tokenizer().encode(text)
     check_student_folder(saved)
 
 
@@ -108,6 +124,20 @@ def test_saving_a_loaded_student_again_keeps_its_code(
     for source in code_files():
         assert (again / source.name).read_bytes() == source.read_bytes()
     assert json.loads((again / "config.json").read_text())["auto_map"] == AUTO_MAP
+    _, logits = load_in_fresh_process(again, tmp_path, with_hf_tc=False)
+    torch.testing.assert_close(logits, logits_of(student), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("with_hf_tc", [False, True])
+def test_student_sharded_by_fsdp2_saves_a_folder_that_loads(
+    student: hf_tc.HybridGDNForCausalLM, saved: Path, tmp_path: Path, with_hf_tc: bool
+) -> None:
+    again = tmp_path / "again"
+    result = run_python(SAVE_UNDER_FSDP2, saved, again, tmp_path / "store", with_hf_tc=with_hf_tc)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert json.loads((again / "config.json").read_text())["auto_map"] == AUTO_MAP
+    check_student_folder(again)
+    assert not list(again.glob("_fsdp*"))
     _, logits = load_in_fresh_process(again, tmp_path, with_hf_tc=False)
     torch.testing.assert_close(logits, logits_of(student), rtol=0, atol=0)
 
@@ -315,7 +345,7 @@ def test_folders_that_are_no_complete_student_are_refused(folder: Path, tmp_path
 
 
 def test_a_folder_without_weights_is_refused(folder: Path) -> None:
-    for path in folder.glob("model*"):
+    for path in folder.glob("model*.safetensors*"):
         path.unlink()
     with pytest.raises(ValueError, match="no weights"):
         check_student_folder(folder)
