@@ -94,7 +94,11 @@ class BackboneThenHead:
             return False
         finally:
             self.model.train(was_training)
-        return logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-2, atol=1e-2, equal_nan=True)
+        if logits.shape != expected.shape:
+            return False
+        # The same operations on the same numbers: a hundredth of the largest logit leaves room for bf16 kernels only.
+        tolerance = 1e-2 * expected.abs().max().item()
+        return torch.allclose(logits, expected, rtol=0.0, atol=tolerance, equal_nan=True)
 
 
 class _GivenBackbone(nn.Module):

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # summed over tokens; then come the tokens
+BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "labels", "shift_labels")
 
 
 class DistillationTrainer(Trainer):
@@ -109,6 +110,11 @@ class DistillationTrainer(Trainer):
         # Trainer takes the first prepared model for the student, and would not prepare it before an evaluation.
         self.accelerator._models.remove(teacher)
         return teacher
+
+    def _set_signature_columns_if_needed(self) -> None:
+        # Trainer drops the columns that the student's forward does not name, input_ids too if that takes **kwargs only.
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = sorted({*(self._signature_columns or ()), *BATCH_COLUMNS})
 
     def compute_loss(
         self,

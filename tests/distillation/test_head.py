@@ -90,12 +90,15 @@ class _ForwardUsesInputs(LlamaForCausalLM):
     def forward(self, input_ids: torch.Tensor | None = None, **kwargs: Any) -> Any:
         outputs = super().forward(input_ids=input_ids, **kwargs)
         if input_ids is not None:
-            outputs.logits = outputs.logits + input_ids[..., None]
+            outputs.logits = outputs.logits * (1 + input_ids[..., None])
         return outputs
 
 
-def test_a_model_that_cannot_be_split_is_run_whole_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    model = _ForwardUsesInputs(tiny_llama().config).eval()
+@pytest.mark.parametrize("initializer_range", [0.2, 1e-4])  # large and tiny logits
+def test_a_model_that_cannot_be_split_is_run_whole_and_says_so(
+    initializer_range: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = _ForwardUsesInputs(tiny_llama(initializer_range=initializer_range).config).eval()
     with caplog.at_level(logging.WARNING):
         parts = BackboneThenHead(model)
     assert "_ForwardUsesInputs could not be split" in caplog.text

@@ -18,6 +18,7 @@ from transformers import (
     DataCollatorWithFlattening,
     Gemma2Config,
     Gemma2ForCausalLM,
+    LlamaForCausalLM,
     TrainerCallback,
     TrainingArguments,
     set_seed,
@@ -262,6 +263,32 @@ def test_families_with_logit_post_processing_distil_to_their_own_teacher(tmp_pat
     )
     trainer.train()
     assert logged(trainer, "loss")[0] == pytest.approx(expected, rel=1e-4)
+
+
+class _KeywordsOnly(LlamaForCausalLM):
+    """A student whose forward does not name its inputs, as wrappers of another family's forward do."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return super().forward(*args, **kwargs)
+
+
+def test_columns_are_kept_whatever_the_signature_of_the_student(tmp_path: Path) -> None:
+    examples = [{**example, "text": "not a tensor"} for example in labelled_examples(4)]
+    student = _KeywordsOnly(tiny_llama().config)
+    student.load_state_dict(tiny_llama().state_dict())
+    trainer = DistillationTrainer(
+        model=student,
+        teacher=tiny_qwen3(),
+        args=config(tmp_path, max_steps=1),
+        train_dataset=examples,
+        eval_dataset=examples,
+    )
+    expected = DistillationTrainer(
+        model=tiny_llama(), teacher=tiny_qwen3(), args=config(tmp_path), eval_dataset=labelled_examples(4)
+    ).evaluate()
+    assert trainer.evaluate()["eval_kl"] == pytest.approx(expected["eval_kl"], rel=1e-6)
+    trainer.train()
+    assert logged(trainer, "loss")[0] == pytest.approx(expected["eval_kl"], rel=1e-4)
 
 
 def test_packed_documents_equal_separate_ones(tmp_path: Path) -> None:
