@@ -114,7 +114,7 @@ class DistillationTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         # Trainer drops the columns that the student's forward does not name, input_ids too if that takes **kwargs only.
         super()._set_signature_columns_if_needed()
-        self._signature_columns = sorted({*(self._signature_columns or ()), *BATCH_COLUMNS})
+        self._signature_columns = sorted({*(self._signature_columns or ()), *BATCH_COLUMNS})  # type: ignore[assignment]
 
     def compute_loss(
         self,
