@@ -21,7 +21,7 @@ REVIEWED_FAMILIES = {
     "aria_text": f"as llama; {EXPERTS}",
     "beam": f"per-head q/k norm carried; {NOPE}; {WINDOW}; query scale by position not carried; sigmoid gate replaced "
     f"by the output gate; {EXPERTS}",
-    "bitnet": "norm before the output projection replaced by the output norm; ternary checkpoints refused",
+    "bitnet": "norm before the output projection not carried; ternary checkpoints refused (quantised)",
     "cohere": f"{INTERLEAVED}; LayerNorm on q/k, one weight a head, carried; parallel residual is the family's own",
     "cohere2": f"{INTERLEAVED}; {NOPE}; {WINDOW}; parallel residual is the family's own",
     "cohere2_moe": f"{INTERLEAVED}; {NOPE}; {WINDOW}; {EXPERTS}",

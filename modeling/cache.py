@@ -217,7 +217,7 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
     while len(cache.layers) < num_layers and getattr(cache, "layer_class_to_replicate", None) is not None:
         cache.layers.append(cache.layer_class_to_replicate())
     # Not the layer's own: a sliding one holds its window only, and ours answers for the attention over everything.
-    capacity = max((layer.max_cache_len for layer in cache.layers if isinstance(layer, StaticLayer)), default=None)
+    capacities = [layer.max_cache_len for layer in cache.layers if isinstance(layer, StaticLayer)]
     for index in linear_layers:
         layer = cache.layers[index]
         if isinstance(layer, GDNCacheLayer):
@@ -227,6 +227,6 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
                 f"past_key_values holds attention keys in layer {index}, which is recurrent in this student: it is the "
                 "cache of the teacher or of another student. Start from an empty cache."
             )
-        cache.layers[index] = GDNCacheLayer(capacity if isinstance(layer, StaticLayer) else None)
+        cache.layers[index] = GDNCacheLayer(max(capacities) if isinstance(layer, StaticLayer) else None)
         if getattr(layer, "record_past", False):
             cache.layers[index].activate_past_recording()
