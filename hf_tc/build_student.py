@@ -31,8 +31,8 @@ MIXER_NAMES = dict.fromkeys(OUTPUT_PROJECTION_NAMES, "o_proj") | {
 }
 # What a recurrent layer has and attention has not.
 NEW_IN_MIXER = ("A_log", "dt_bias", "a_proj", "b_proj", "g_proj", "o_norm", "short_conv")
-# What attention does to its weights or its output, in whose place the recurrent layer has its decay and its output gate.
-# Calibration fits those to what enters the teacher's output projection, so after all of this.
+# What attention does to its weights or its output; the recurrent layer has its decay and its output gate instead, which
+# calibration fits to what enters the teacher's output projection, so after all of this.
 REPLACED_IN_MIXER = ("sinks", "attn_sub_norm", "gate_proj", "gate_bias", "indexer")
 
 
