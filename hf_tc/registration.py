@@ -1,11 +1,48 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Makes Transformers and PEFT know the student's model type."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 from transformers.models.auto import modeling_auto
 
 from .hub import write_companions
-from .modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel, HybridGDNPreTrainedModel
+from .modeling import (
+    HybridGDNConfig,
+    HybridGDNForCausalLM,
+    HybridGDNForQuestionAnswering,
+    HybridGDNForSequenceClassification,
+    HybridGDNForTokenClassification,
+    HybridGDNModel,
+    HybridGDNPreTrainedModel,
+)
+
+# Class, auto class, and the table in which tools look the class up by name only: the trainer's label smoothing and
+# default labels, lm-eval, the library's common tests.
+MODELS = (
+    (HybridGDNModel, AutoModel, modeling_auto.MODEL_MAPPING_NAMES),
+    (HybridGDNForCausalLM, AutoModelForCausalLM, modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    (
+        HybridGDNForSequenceClassification,
+        AutoModelForSequenceClassification,
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    ),
+    (
+        HybridGDNForTokenClassification,
+        AutoModelForTokenClassification,
+        modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    ),
+    (
+        HybridGDNForQuestionAnswering,
+        AutoModelForQuestionAnswering,
+        modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    ),
+)
 
 # What LoRA adapts by default: the projections that attention and recurrent layers have in common.
 LORA_TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj"]
@@ -15,11 +52,9 @@ def register() -> None:
     """Registers configuration, models and PEFT targets; safe to call twice."""
     model_type = HybridGDNConfig.model_type
     AutoConfig.register(model_type, HybridGDNConfig, exist_ok=True)
-    AutoModel.register(HybridGDNConfig, HybridGDNModel, exist_ok=True)
-    AutoModelForCausalLM.register(HybridGDNConfig, HybridGDNForCausalLM, exist_ok=True)
-    # Several tools look the class up by name only: the trainer's label smoothing, lm-eval, the common test suite.
-    modeling_auto.MODEL_MAPPING_NAMES[model_type] = HybridGDNModel.__name__
-    modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type] = HybridGDNForCausalLM.__name__
+    for model_class, auto_class, names in MODELS:
+        auto_class.register(HybridGDNConfig, model_class, exist_ok=True)
+        names[model_type] = model_class.__name__
     HybridGDNPreTrainedModel.write_companions = write_companions  # saving a student writes report and model card too
     _register_lora_targets(model_type)
 

@@ -4,13 +4,23 @@
 from .cache import GDNCacheLayer
 from .configuration_hybrid_gdn import HybridGDNConfig
 from .gated_deltanet import GatedDeltaNet
-from .modeling_hybrid_gdn import HybridGDNForCausalLM, HybridGDNModel, HybridGDNPreTrainedModel
+from .modeling_hybrid_gdn import (
+    HybridGDNForCausalLM,
+    HybridGDNForQuestionAnswering,
+    HybridGDNForSequenceClassification,
+    HybridGDNForTokenClassification,
+    HybridGDNModel,
+    HybridGDNPreTrainedModel,
+)
 
 __all__ = [
     "GDNCacheLayer",
     "GatedDeltaNet",
     "HybridGDNConfig",
     "HybridGDNForCausalLM",
+    "HybridGDNForQuestionAnswering",
+    "HybridGDNForSequenceClassification",
+    "HybridGDNForTokenClassification",
     "HybridGDNModel",
     "HybridGDNPreTrainedModel",
 ]

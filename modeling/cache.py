@@ -129,7 +129,7 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
         if removed > recorded:
             raise RuntimeError(
                 f"crop({tokens_to_remove}) on a recurrent layer that recorded {recorded} tokens: a recurrent state "
-                "cannot be undone without them. Call cache.activate_past_recording() after the cache's first forward and "
+                "cannot be undone without them. Call cache.activate_past_recording() once the cache was in a forward, "
                 "before the tokens that are to be undone."
             )
         if removed:
@@ -222,7 +222,7 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
         layer = cache.layers[index]
         if isinstance(layer, GDNCacheLayer):
             continue
-        if getattr(layer, "is_initialized", False) or any(getattr(layer, "has_previous_state", {}).values()):
+        if _holds_tokens(layer):
             raise ValueError(
                 f"past_key_values holds attention keys in layer {index}, which is recurrent in this student: it is the "
                 "cache of the teacher or of another student. Start from an empty cache."
@@ -230,3 +230,9 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
         cache.layers[index] = GDNCacheLayer(max(capacities) if isinstance(layer, StaticLayer) else None)
         if getattr(layer, "record_past", False):
             cache.layers[index].activate_past_recording()
+
+
+def _holds_tokens(layer: Any) -> bool:
+    if any(getattr(layer, "has_previous_state", {}).values()):
+        return True
+    return getattr(layer, "is_initialized", False) and bool(layer.get_seq_length() > 0)

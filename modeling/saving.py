@@ -22,6 +22,9 @@ AUTO_MAP = {
     "AutoConfig": "configuration_hybrid_gdn.HybridGDNConfig",
     "AutoModel": "modeling_hybrid_gdn.HybridGDNModel",
     "AutoModelForCausalLM": "modeling_hybrid_gdn.HybridGDNForCausalLM",
+    "AutoModelForQuestionAnswering": "modeling_hybrid_gdn.HybridGDNForQuestionAnswering",
+    "AutoModelForSequenceClassification": "modeling_hybrid_gdn.HybridGDNForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_hybrid_gdn.HybridGDNForTokenClassification",
 }
 
 
@@ -57,11 +60,16 @@ class SavesItsCode:
                 folder is uploaded to. Defaults to the folder's own name.
         """
         folder = Path(save_directory)
+        if folder.is_file():
+            raise NotADirectoryError(f"{folder} is a file. Give a folder to save the student in.")
         repo_id = repo_id or folder.resolve().name
         upload = {name: kwargs.pop(name) for name in UPLOAD_OPTIONS if name in kwargs}
+        writes = self.should_save_on_this_rank(is_main_process)  # type: ignore[attr-defined]
+        if push_to_hub and writes:
+            repo_id = create_repository(repo_id, upload.pop("private", None), upload.get("token"))
         self.config.auto_map = dict(AUTO_MAP)  # type: ignore[attr-defined]
         super().save_pretrained(folder, is_main_process, state_dict, **kwargs)  # type: ignore[misc]
-        if not self.should_save_on_this_rank(is_main_process):  # type: ignore[attr-defined]
+        if not writes:
             return
         if not getattr(self, "_hf_peft_config_loaded", False):  # an adapter is saved without its model
             remove_stale_weights(folder)
@@ -79,7 +87,7 @@ class SavesItsCode:
         """Uploads the folder that `save_pretrained` writes.
 
         Args:
-            repo_id: `user/name`.
+            repo_id: `user/name`, or `name` under your own account.
             max_shard_size: as in `save_pretrained`.
             tags: further tags of the model card, which hf_tc writes where it is installed.
             options: `private`, `token`, `revision`, `create_pr`, `commit_message`, `commit_description`.
@@ -87,6 +95,7 @@ class SavesItsCode:
         unknown = set(options) - set(UPLOAD_OPTIONS)
         if unknown:
             raise TypeError(f"push_to_hub does not know {sorted(unknown)}; it takes {', '.join(UPLOAD_OPTIONS)}.")
+        repo_id = create_repository(repo_id, options.pop("private", None), options.get("token"))
         self.add_model_tags(tags or [])  # type: ignore[attr-defined]
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, max_shard_size=max_shard_size, repo_id=repo_id)
@@ -119,20 +128,23 @@ def remove_stale_weights(folder: Path) -> None:
         min(index, single, key=lambda path: path.stat().st_mtime_ns).unlink()
 
 
+def create_repository(repo_id: str, private: bool | None = None, token: str | bool | None = None) -> str:
+    """Creates the model repository on the Hub if need be, and returns its full name, `user/name`."""
+    return HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id
+
+
 def upload_folder(
     folder: str | os.PathLike,
     repo_id: str,
     *,
-    private: bool | None = None,
     token: str | bool | None = None,
     revision: str | None = None,
     create_pr: bool = False,
     commit_message: str | None = None,
     commit_description: str | None = None,
 ) -> CommitInfo:
-    """Creates the model repository if need be and makes its weights and files those of `folder`, in one commit."""
+    """Makes the weights and files of a repository those of `folder`, in one commit."""
     api = HfApi(token=token)
-    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if revision is not None and not revision.startswith("refs/pr"):
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     return api.upload_folder(

@@ -4,6 +4,7 @@
 import pytest
 import torch
 from hf_tc.modeling import GDNCacheLayer
+from hf_tc.modeling.cache import adopt_cache
 from tiny_models import FAMILIES, student, teacher_config, token_ids
 from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 
@@ -23,8 +24,14 @@ def feed(model, ids: torch.Tensor, cache, lengths: list[int]) -> torch.Tensor:
     return torch.cat(parts, dim=1)
 
 
+def start_recording(cache) -> None:
+    """Lets the cache be rolled back to now; an empty cache must be the student's first."""
+    adopt_cache(cache, ALL, 4)
+    cache.activate_past_recording()
+
+
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("kind", ["plain", "dynamic", "static"])
+@pytest.mark.parametrize("kind", ["plain", "static"])
 @pytest.mark.parametrize("linear", [(0, 2), ALL])
 def test_prefill_chunk_and_decode_equal_one_forward(family: str, kind: str, linear: tuple[int, ...]) -> None:
     model, ids = student(family, linear), token_ids(2, 14)
@@ -60,7 +67,7 @@ def test_the_memory_does_not_grow() -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "static"])
-@pytest.mark.parametrize("removed", [1, 3, 5, 6])
+@pytest.mark.parametrize("removed", [1, 5, 6])
 @pytest.mark.parametrize("prefilled", [0, 4])
 @pytest.mark.parametrize("kernel", [0, 4])
 def test_rollback_and_continuation(kind: str, removed: int, prefilled: int, kernel: int) -> None:
@@ -68,19 +75,14 @@ def test_rollback_and_continuation(kind: str, removed: int, prefilled: int, kern
     cache, expected_cache = new_cache(kind, model), new_cache(kind, model)
     if prefilled:
         feed(model, ids[:, :prefilled], cache, [prefilled])
-    model(ids[:, :1], past_key_values=DynamicCache())
-    for layer in cache.layers:
-        if isinstance(layer, GDNCacheLayer):
-            layer.activate_past_recording()
-    cache.activate_past_recording()
+    start_recording(cache)
     feed(model, ids[:, prefilled:], cache, [2, 4])
     cache.crop(-removed)
     kept = prefilled + 6 - removed
     assert cache.get_seq_length() == kept
     if kept:
         feed(model, ids[:, :kept], expected_cache, [kept])
-    for layer, expected in zip(cache.layers, expected_cache.layers, strict=True):
-        if kept and isinstance(expected, GDNCacheLayer):
+        for layer, expected in zip(cache.layers, expected_cache.layers, strict=True):
             torch.testing.assert_close(layer.recurrent_state, expected.recurrent_state, rtol=0, atol=1e-5)
     new = token_ids(2, 5, seed=9)
     expected_logits = model(torch.cat([ids[:, :kept], new], dim=1), use_cache=False).logits[:, kept:]
@@ -88,11 +90,9 @@ def test_rollback_and_continuation(kind: str, removed: int, prefilled: int, kern
 
 
 def test_rollback_twice() -> None:
-    model, ids, cache = student("qwen2"), token_ids(1, 12), DynamicCache()
-    cache.activate_past_recording()
+    model, ids, cache = student("qwen2", ALL), token_ids(1, 12), DynamicCache()
     feed(model, ids[:, :8], cache, [8])
-    for layer in cache.layers:
-        layer.activate_past_recording()
+    start_recording(cache)
     feed(model, ids[:, 8:], cache, [4])
     cache.crop(-3)
     feed(model, token_ids(1, 4, seed=5), cache, [4])
@@ -104,17 +104,17 @@ def test_rollback_twice() -> None:
 def test_rollback_without_a_recording_is_refused() -> None:
     model, cache = student(linear=ALL), DynamicCache()
     model(token_ids(1, 6), past_key_values=cache)
-    with pytest.raises(RuntimeError, match="recorded 0 tokens.*activate_past_recording"):
+    with pytest.raises(RuntimeError, match=r"recorded 0 tokens.*activate_past_recording"):
         cache.crop(-1)
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match=r"negative"):
         cache.layers[0].crop(3)
 
 
 @pytest.mark.parametrize("change", ["reorder", "repeat", "select"])
 def test_rows_of_the_cache_move_together(change: str) -> None:
-    model, ids, new = student("qwen2"), token_ids(3, 7), token_ids(1, 1)
+    model, ids, new = student("qwen2", ALL), token_ids(3, 7), token_ids(1, 1)
     cache = DynamicCache()
-    cache.activate_past_recording()
+    start_recording(cache)
     model(ids, past_key_values=cache)
     order = torch.tensor([2, 0, 0])
     if change == "reorder":
@@ -148,16 +148,17 @@ def test_the_cache_of_the_teacher_is_refused(kind: str) -> None:
     teacher = AutoModelForCausalLM.from_config(teacher_config())
     cache = new_cache(kind, teacher)
     teacher(token_ids(1, 5), past_key_values=cache)
-    with pytest.raises(ValueError, match="layer 2.*cache of the teacher or of another student"):
+    with pytest.raises(ValueError, match=r"layer 2.*cache of the teacher or of another student"):
         student(linear=(2,))(token_ids(1, 1), past_key_values=cache)
 
 
 def test_the_cache_of_another_student_is_refused() -> None:
     cache = DynamicCache()
     student(linear=(2,))(token_ids(1, 5), past_key_values=cache)
-    with pytest.raises(ValueError, match="layer 1.*cache of the teacher or of another student"):
+    with pytest.raises(ValueError, match=r"layer 1.*cache of the teacher or of another student"):
         student(linear=(1, 2))(token_ids(1, 1), past_key_values=cache)
-    with pytest.raises((ValueError, RuntimeError), match="layer 2|of another"):
+    cache.layers[1] = GDNCacheLayer()
+    with pytest.raises(RuntimeError, match=r"layer caches a state.*another model"):
         student(linear=(1,))(token_ids(1, 1), past_key_values=cache)
 
 

@@ -1,0 +1,192 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Every way of decoding gives the tokens that decoding without a cache gives."""
+
+import pytest
+import torch
+from hf_tc.modeling import GDNCacheLayer, HybridGDNForCausalLM
+from tiny_models import pad_rows, student, token_ids
+from torch._dynamo import testing as dynamo_testing
+from transformers import AutoModelForCausalLM, CompileConfig, DynamicCache, GenerationConfig, StaticCache
+
+ALL = (0, 1, 2, 3)
+STUDENTS = [("llama", (0, 2)), ("qwen2", (0, 2)), ("qwen2", ALL), ("mistral", (1,)), ("qwen3_moe", (0, 3))]
+NEW = 9
+
+
+def decode(model, ids: torch.Tensor, mask: torch.Tensor | None = None, **arguments) -> list[list[int]]:
+    """The new tokens; sampling draws the same numbers each time."""
+    torch.manual_seed(5)
+    mask = torch.ones_like(ids) if mask is None else mask
+    arguments = {"do_sample": False, **arguments}
+    with torch.no_grad():
+        tokens = model.generate(ids, attention_mask=mask, max_new_tokens=NEW, **arguments)
+    return tokens[:, ids.shape[1] :].tolist()
+
+
+MODES = {
+    "greedy": {},
+    "sampling": {"do_sample": True, "top_k": 20, "temperature": 1.5},
+    "beam": {"num_beams": 3},
+    "beam sampling": {"num_beams": 2, "do_sample": True},
+    "several": {"do_sample": True, "num_return_sequences": 3},
+}
+
+
+@pytest.mark.parametrize(("family", "linear"), STUDENTS)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cache_changes_no_token(family: str, linear: tuple[int, ...], mode: str) -> None:
+    model = student(family, linear)
+    ids, mask = pad_rows([token_ids(6), token_ids(4, seed=2)], [0, 2], 6)
+    expected = decode(model, ids, mask, use_cache=False, **MODES[mode])
+    assert decode(model, ids, mask, **MODES[mode]) == expected
+    assert len({tuple(row) for row in expected}) > 1
+
+
+@pytest.mark.parametrize(("family", "linear"), STUDENTS)
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_prefill_in_chunks(family: str, linear: tuple[int, ...], chunk: int) -> None:
+    model = student(family, linear)
+    ids, mask = pad_rows([token_ids(9), token_ids(4, seed=2)], [0, 5], 9)
+    assert decode(model, ids, mask, prefill_chunk_size=chunk) == decode(model, ids, mask, use_cache=False)
+
+
+@pytest.mark.parametrize(("family", "linear"), STUDENTS)
+def test_padded_rows_decode_as_they_do_alone(family: str, linear: tuple[int, ...]) -> None:
+    model, rows = student(family, linear), [token_ids(6), token_ids(3, seed=2)]
+    batched = decode(model, *pad_rows(rows, [0, 3], 6))
+    assert batched == [decode(model, row[None])[0] for row in rows]
+
+
+@pytest.mark.parametrize(("family", "linear"), STUDENTS)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_static_cache(family: str, linear: tuple[int, ...], beams: int) -> None:
+    model = student(family, linear)
+    ids, mask = pad_rows([token_ids(6), token_ids(4, seed=2)], [0, 2], 6)
+    static = decode(model, ids, mask, cache_implementation="static", disable_compile=True, num_beams=beams)
+    assert static == decode(model, ids, mask, use_cache=False, num_beams=beams)
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_a_static_cache_prefilled_in_chunks(chunk: int | None) -> None:
+    model = student("qwen2", ALL)
+    ids, mask = pad_rows([token_ids(9), token_ids(4, seed=2)], [0, 5], 9)
+    arguments = dict(cache_implementation="static", disable_compile=True, prefill_chunk_size=chunk)
+    assert decode(model, ids, mask, **arguments) == decode(model, ids, mask, use_cache=False)
+
+
+@pytest.mark.parametrize(("family", "linear"), [("llama", (0, 2)), ("qwen2", ALL)])
+def test_the_decode_step_compiles_to_one_graph_once(family: str, linear: tuple[int, ...]) -> None:
+    model, ids = student(family, linear), token_ids(2, 6)
+    expected = decode(model, ids, use_cache=False)
+    counter = dynamo_testing.CompileCounterWithBackend("aot_eager")
+    torch._dynamo.reset()
+    compiled = torch.compile(model.forward, fullgraph=True, backend=counter)
+    cache = StaticCache(config=model.config, max_cache_len=32)
+    with torch.no_grad():
+        logits = model(ids, past_key_values=cache).logits
+        found = []
+        for step in range(NEW):
+            tokens = logits[:, -1].argmax(-1, keepdim=True)
+            found.append(tokens)
+            positions = torch.full((2, 1), 6 + step)
+            masks = model.create_masks_for_generate(
+                config=model.config,
+                inputs_embeds=torch.empty(2, 1, 32),
+                attention_mask=torch.ones(2, 7 + step, dtype=torch.long),
+                past_key_values=cache,
+                position_ids=positions,
+            )
+            logits = compiled(tokens, attention_mask=masks, position_ids=positions, past_key_values=cache).logits
+    assert torch.cat(found, dim=1).tolist() == expected
+    assert counter.frame_count == 1
+
+
+def test_generate_compiles_with_a_static_cache() -> None:
+    model, ids = student("qwen2", (0, 2)), token_ids(2, 6)
+    torch._dynamo.reset()
+    config = CompileConfig(backend="aot_eager", fullgraph=True)
+    config._compile_all_devices = True
+    compiled = decode(model, ids, cache_implementation="static", compile_config=config)
+    assert compiled == decode(model, ids, use_cache=False)
+
+
+def test_continuation_from_a_cache() -> None:
+    model, ids = student("qwen2", (0, 2)), token_ids(1, 6)
+    first = model.generate(ids, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
+    expected = decode(model, first.sequences, use_cache=False)
+    assert decode(model, first.sequences, past_key_values=first.past_key_values) == expected
+
+
+def test_continuation_with_more_prompt() -> None:
+    model, ids, cache = student("qwen2", ALL), token_ids(2, 8), DynamicCache()
+    model(ids[:, :3], past_key_values=cache)
+    assert decode(model, ids, past_key_values=cache) == decode(model, ids, use_cache=False)
+
+
+def test_embeddings_as_prompt() -> None:
+    model, ids = student("qwen2", (0, 2)), token_ids(2, 6)
+    embeddings = model.get_input_embeddings()(ids)
+    for arguments in ({}, {"cache_implementation": "static", "disable_compile": True}):
+        tokens = model.generate(inputs_embeds=embeddings, max_new_tokens=NEW, do_sample=False, **arguments)
+        assert tokens.tolist() == decode(model, ids, use_cache=False)
+
+
+def echoing_prompt() -> torch.Tensor:
+    """Repeats itself, so that prompt lookup finds candidates."""
+    return token_ids(1, 4).repeat(1, 4)
+
+
+@pytest.mark.parametrize(("family", "linear"), STUDENTS)
+def test_prompt_lookup_gives_greedys_tokens(family: str, linear: tuple[int, ...], monkeypatch) -> None:
+    model, ids, crops = student(family, linear), echoing_prompt(), []
+    crop = GDNCacheLayer.crop
+    monkeypatch.setattr(GDNCacheLayer, "crop", lambda self, n: crops.append(n) or crop(self, n))
+    expected = decode(model, ids, use_cache=False)
+    assert decode(model, ids, prompt_lookup_num_tokens=3) == expected
+    assert any(n < 0 for n in crops)
+
+
+@pytest.mark.parametrize(("family", "linear"), [("llama", (0, 2)), ("qwen2", ALL)])
+@pytest.mark.parametrize("assistant", ["itself", "student", "teacher"])
+def test_assisted_decoding_gives_greedys_tokens(family: str, linear: tuple[int, ...], assistant: str) -> None:
+    model, ids = student(family, linear), token_ids(1, 7)
+    helper = {
+        "itself": model,
+        "student": student(family, (1,)),
+        "teacher": AutoModelForCausalLM.from_config(model.config.text_config).eval(),
+    }[assistant]
+    assert decode(model, ids, assistant_model=helper) == decode(model, ids, use_cache=False)
+    if assistant == "teacher":
+        assert decode(helper, ids, assistant_model=model) == decode(helper, ids, use_cache=False)
+
+
+def test_a_quantised_cache_is_refused_clearly() -> None:
+    model, ids = student("llama"), token_ids(1, 6)
+    with pytest.raises((ValueError, ImportError)) as error:
+        decode(model, ids, cache_implementation="quantized", cache_config={"backend": "quanto"})
+    assert "quant" in str(error.value)
+
+
+def test_an_offloaded_cache_works_or_is_refused_clearly() -> None:
+    model, ids = student("llama"), token_ids(1, 6)
+    if torch.cuda.is_available():
+        model, ids = model.cuda(), ids.cuda()
+        assert decode(model, ids, cache_implementation="offloaded") == decode(model, ids)
+        return
+    with pytest.raises((RuntimeError, ValueError, AssertionError), match=r"(?i)cuda|accelerator|offload"):
+        decode(model, ids, cache_implementation="offloaded")
+
+
+def test_the_teachers_generation_settings_are_not_lost(tmp_path) -> None:
+    model = student()
+    model.generation_config = GenerationConfig(eos_token_id=[5, 6], pad_token_id=0, temperature=0.5, do_sample=True)
+    model.save_pretrained(tmp_path)
+    again = HybridGDNForCausalLM.from_pretrained(tmp_path).generation_config
+    assert (again.eos_token_id, again.temperature, again.do_sample) == ([5, 6], 0.5, True)
+
+
+def test_a_prompt_beyond_the_teachers_context_warns(caplog) -> None:
+    model = student(max_position_embeddings=16)
+    with caplog.at_level("WARNING"):
+        model.generate(token_ids(1, 12), max_new_tokens=8, do_sample=False)
+    assert "maximum" in caplog.text.lower()
