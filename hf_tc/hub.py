@@ -4,6 +4,7 @@
 import json
 import math
 import os
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .modeling import HybridGDNConfig, HybridGDNPreTrainedModel
-from .modeling.saving import code_files, upload_folder
+from .modeling.saving import code_files, create_repository, upload_folder
 from .report import ConversionReport
 
 CARD_FILE = "README.md"
@@ -156,25 +157,32 @@ def _provenance(report: dict[str, Any], teacher: str) -> dict[str, str]:
     return {name: value if isinstance(value, str) else _number(value) for name, value in shown.items()}
 
 
-def push_folder(folder: str | os.PathLike, repo_id: str, private: bool | None = None, **options: Any) -> CommitInfo:
+def push_folder(
+    folder: str | os.PathLike,
+    repo_id: str,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    **options: Any,
+) -> CommitInfo:
     """Uploads a student's folder as it is, after checking that whoever downloads it can load it.
 
     The usage example of its model card is made to name the repository.
 
     Args:
-        private, options: as in `push_to_hub`: `token`, `revision`, `create_pr`, `commit_message`, `commit_description`.
+        private, token, options: as in `push_to_hub`: `revision`, `create_pr`, `commit_message`, `commit_description`.
 
     Raises:
         ValueError: the folder is not a complete student; nothing was uploaded.
     """
     folder = Path(folder)
     check_student_folder(folder)
+    repo_id = create_repository(repo_id, private, token)
     card = folder / CARD_FILE
     if card.is_file():
         text = card.read_text(encoding="utf-8")
-        usage = f'model_id = "{folder.resolve().name}"'
-        card.write_text(text.replace(usage, f'model_id = "{repo_id}"'), encoding="utf-8")
-    return upload_folder(folder, repo_id, private=private, **options)
+        usage = re.compile('^model_id = ".*"$', flags=re.MULTILINE)
+        card.write_text(usage.sub(lambda _: f'model_id = "{repo_id}"', text, count=1), encoding="utf-8")
+    return upload_folder(folder, repo_id, token=token, **options)
 
 
 def check_student_folder(folder: str | os.PathLike) -> None:

@@ -2,13 +2,14 @@
 """`transformers serve` for students, without the flag for remote code."""
 
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from transformers.utils.import_utils import is_serve_available
 
 from .hub import check_student_folder
 from .modeling import HybridGDNForCausalLM
-from .modeling.serve_support import make_servable
+from .modeling.serve_support import MODEL_MANAGER, make_servable
 
 
 def serve(folder: str | Path, extra_args: Sequence[str] = ()) -> None:
@@ -26,10 +27,10 @@ def serve(folder: str | Path, extra_args: Sequence[str] = ()) -> None:
     if not is_serve_available():
         raise ImportError("Serving needs further packages: pip install 'hf_tc[serve]'")
     check_student_folder(folder)
-    # Not at the top: the first executes the library once more, and all take the server's packages for granted.
-    import transformers.processing_utils
-    from transformers.cli.serving import model_manager
+    # The first executes the library once more, so the class must be made known after it; see make_servable.
+    for module in ("transformers.processing_utils", MODEL_MANAGER):
+        import_module(module)
+    make_servable(HybridGDNForCausalLM.__name__, HybridGDNForCausalLM)
     from transformers.cli.transformers import app
 
-    make_servable(HybridGDNForCausalLM.__name__, HybridGDNForCausalLM)
     app(["serve", str(folder), *extra_args], prog_name="transformers")

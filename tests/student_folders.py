@@ -6,6 +6,7 @@ import os
 import string
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,14 @@ sys.meta_path.insert(0, Absent())
 """
 LOGITS = """
 import sys, torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code={trust}, dtype="auto")
+backbone, info = AutoModel.from_pretrained(sys.argv[1], trust_remote_code={trust}, output_loading_info=True)
+assert not info["missing_keys"], info
 ids = torch.tensor({ids})
-torch.save((type(model).__module__, model(ids).logits), sys.argv[2])
+torch.save((type(model).__module__, type(backbone).__name__, model(ids).logits), sys.argv[2])
 """
+MODULES = tempfile.TemporaryDirectory()  # where processes put remote code, instead of the home directory
 
 
 def letter_tokenizer() -> PreTrainedTokenizerFast:
@@ -129,7 +133,7 @@ def run_python(
     prefix = "import hf_tc\n" if with_hf_tc else BLOCKER
     return subprocess.run(
         [sys.executable, "-c", prefix + code, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_MODULES_CACHE": MODULES.name, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -137,11 +141,14 @@ def run_python(
     )
 
 
-def load_in_fresh_process(folder: str | Path, scratch: Path, with_hf_tc: bool, **environment: str) -> Any:
-    """(module of the loaded class, logits) from a process of its own, whose modules cache is its own as well."""
+def load_in_fresh_process(
+    folder: str | Path, scratch: Path, with_hf_tc: bool, **environment: str
+) -> tuple[str, torch.Tensor]:
+    """(module of the loaded class, logits) from a process of its own; the backbone loads as well."""
     output = scratch / "logits.pt"
     code = LOGITS.format(trust=not with_hf_tc, ids=json.dumps(PROMPT_IDS))
-    environment = {"HF_MODULES_CACHE": str(scratch / "modules"), **environment}
     result = run_python(code, folder, output, with_hf_tc=with_hf_tc, **environment)
     assert result.returncode == 0, result.stderr[-3000:]
-    return torch.load(output)
+    module, backbone, logits = torch.load(output)
+    assert backbone == "HybridGDNModel"
+    return module, logits
