@@ -5,9 +5,10 @@ Importing it registers the student's classes with Transformers, so that `AutoMod
 converted student without further arguments.
 """
 
+from .distillation import DistillationConfig, DistillationTrainer
 from .modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
 from .registration import register
 
 register()
 
-__all__ = ["HybridGDNConfig", "HybridGDNForCausalLM", "HybridGDNModel"]
+__all__ = ["DistillationConfig", "DistillationTrainer", "HybridGDNConfig", "HybridGDNForCausalLM", "HybridGDNModel"]

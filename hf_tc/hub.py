@@ -54,11 +54,14 @@ def save_student(
 def write_companions(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -> None:
     """Writes the conversion report, if the student has one, and the model card; `save_pretrained` calls it.
 
-    A student without a report, such as one loaded from a folder, leaves a card that is there already as it is.
+    A student without a report, such as one loaded from a folder, leaves a card that is there already as it is. The card
+    is that of a language model, so a classifier or a backbone gets none.
     """
     report = student.conversion_report
     if report is not None:
         report.save(folder)
+    if not student.can_generate():
+        return
     if report is not None or not (folder / CARD_FILE).exists():
         known = (student.config.calibration or {}) if report is None else report.to_dict()
         card = render_card(student.config, known, repo_id, student.model_tags or [])

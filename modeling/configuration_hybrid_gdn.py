@@ -40,6 +40,9 @@ class HybridGDNConfig(PreTrainedConfig):
             Whether recurrent layers rotate q and k as the teacher's attention does.
         nope_layers (`list[int]`, *optional*):
             Layers whose attention ignored positions in the teacher, where q and k are not rotated in any case.
+        output_norm (`bool`, *optional*, defaults to `False`):
+            Whether recurrent layers norm their read-out per head before the output gate. Without it the gate, the
+            values and the queries can be solved for more exactly (see `hf_tc.calibration`).
         calibration (`dict`, *optional*):
             Where the weights come from: teacher, data, tokens, seed and versions of the conversion.
     """
@@ -52,6 +55,7 @@ class HybridGDNConfig(PreTrainedConfig):
     layer_types: list[str] | None = None
     conv_kernel_size: int = 4
     recurrent_rope: bool = True
+    output_norm: bool = False
     nope_layers: list[int] | None = None
     tie_word_embeddings: bool = False
     calibration: dict[str, Any] | None = None

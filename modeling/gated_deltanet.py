@@ -5,7 +5,7 @@
     log_decay = -exp(A_log) * softplus(a_proj x + dt_bias)                 per query head, in float32
     beta      = sigmoid(b_proj x)                                          write gate, per query head
     o         = gated delta rule(q, k, v, log_decay, beta)                 one state per query head
-    y         = o_proj( RMSNorm(o) * SiLU(g_proj x) )                      output gate
+    y         = o_proj( norm(o) * SiLU(g_proj x) )                         output gate; norm: RMSNorm or none
 
 Source: Gated Delta Networks (arXiv 2412.06464), section 3.4; Taylor-Calibrate (arXiv 2606.16429), section 3.
 """
@@ -79,7 +79,7 @@ class GatedDeltaNet(nn.Module):
         self.a_proj = nn.Linear(hidden, self.num_heads, bias=False)
         self.b_proj = nn.Linear(hidden, self.num_heads)
         self.g_proj = nn.Linear(hidden, inner)
-        self.o_norm = HeadwiseRMSNorm(self.head_dim)
+        self.o_norm = HeadwiseRMSNorm(self.head_dim) if config.output_norm else None
 
     def _adopt_projections(self, attention: nn.Module, hidden: int) -> None:
         fused = fused_projection(attention)
@@ -110,7 +110,8 @@ class GatedDeltaNet(nn.Module):
                 "GatedDeltaNet got no recurrent_mask: either it was called outside its model, or this family's decoder "
                 "layers do not hand keyword arguments to their attention, and then it cannot be converted."
             )
-        past_key_values = past_key_values if past_key_values is not None else kwargs.get("layer_past")
+        for other_name in ("layer_past", "past_key_value"):
+            past_key_values = kwargs.get(other_name) if past_key_values is None else past_key_values
         read_out = self.read_out(hidden_states, position_embeddings, recurrent_mask, past_key_values)
         return self.o_proj(self.gated_output(hidden_states, read_out)), None
 
@@ -188,7 +189,8 @@ class GatedDeltaNet(nn.Module):
 
     def gated_output(self, hidden_states: torch.Tensor, read_out: torch.Tensor) -> torch.Tensor:
         """Norm and output gate: `[B, T, H, V]` to the input of o_proj, `[B, T, H * V]`."""
-        return self.o_norm(read_out).flatten(2) * F.silu(self.g_proj(hidden_states))
+        normed = read_out if self.o_norm is None else self.o_norm(read_out)
+        return normed.flatten(2) * F.silu(self.g_proj(hidden_states))
 
     def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """q, k and v side by side, `[B, T, channels]`, before convolution, norms and rotation."""

@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["sample_text", "tiny_teacher_path"]
+__all__ = ["sample_text_path", "tiny_teacher_path"]
 
 
 def tiny_teacher_path() -> Path:
@@ -17,8 +17,8 @@ def tiny_teacher_path() -> Path:
     return Path(str(files(__package__) / "tiny_teacher"))
 
 
-def sample_text(split: Literal["calibration", "heldout"]) -> str:
-    """Public-domain book excerpts that the tiny teacher was not trained on, separated by a line `<|endoftext|>`.
+def sample_text_path(split: Literal["calibration", "heldout"]) -> Path:
+    """File of public-domain book excerpts that the tiny teacher was not trained on, separated by `<|endoftext|>`.
 
     Args:
         split: "calibration" (six books, about 104k tokens of the tiny teacher's tokenizer) to fit a student on, or
@@ -29,4 +29,4 @@ def sample_text(split: Literal["calibration", "heldout"]) -> str:
     """
     if split not in ("calibration", "heldout"):
         raise ValueError(f"split={split!r}: the packaged sample text has the splits 'calibration' and 'heldout'.")
-    return (files(__package__) / f"sample_{split}.txt").read_text(encoding="utf-8")
+    return Path(str(files(__package__) / f"sample_{split}.txt"))

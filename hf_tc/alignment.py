@@ -1,0 +1,129 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Phase 2: fit one calibrated layer to the teacher's attention output, by a short run of gradient descent.
+
+Source: Taylor-Calibrate (arXiv 2606.16429), section 3.3. Unlike the paper's: minibatches, a cosine schedule, float32
+weights, an error relative to the teacher's own size, and the best weights by held-out error, the start included.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hf_tc.calibration.capture import CapturedAttention
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.modeling.recurrent_mask import RecurrentMask
+
+TEACHER_PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")  # trained already: they move slower
+HELD_OUT_CHECKS = 10  # times the held-out error is looked at during a run
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """Budget and step sizes of the alignment of one layer.
+
+    Attributes:
+        steps: optimiser steps; 0 keeps the closed form.
+        batch_tokens: tokens of a minibatch, rounded to whole blocks.
+        gate_learning_rate: of what the teacher does not have (gates, decay, convolution, norm).
+        teacher_learning_rate: of the projections and norms that came from the teacher.
+    """
+
+    steps: int = 300
+    batch_tokens: int = 8192
+    gate_learning_rate: float = 6e-3
+    teacher_learning_rate: float = 2e-3
+    warmup_share: float = 0.05
+    gradient_clip: float = 1.0
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"alignment_steps is {self.steps}; it must be 0 (closed form alone) or more.")
+
+
+def relative_error(output: Tensor, target: Tensor) -> Tensor:
+    """||output - target||^2 / ||target||^2 over all tokens of `[N, T, C]`: 0 for the teacher, 1 for a silent layer."""
+    return (output - target).square().sum() / target.square().sum()
+
+
+def mix(mixer: GatedDeltaNet, captured: CapturedAttention, rows: Tensor | slice) -> Tensor:
+    """The mixer's output on some captured blocks, `[rows, T, C]`."""
+    return mixer(captured.attn_input[rows], captured.position_embeddings, recurrent_mask=RecurrentMask())[0]
+
+
+@torch.no_grad()
+def held_out_error(mixer: GatedDeltaNet, captured: CapturedAttention) -> float:
+    """Relative error of the mixer on captured blocks it was not fitted to."""
+    difference = size = 0.0
+    for row in range(len(captured.attn_input)):
+        rows = slice(row, row + 1)
+        target = captured.teacher_output[rows]
+        difference += (mix(mixer, captured, rows) - target).square().sum().item()
+        size += target.square().sum().item()
+    return difference / size
+
+
+def align_layer(
+    mixer: GatedDeltaNet,
+    captured: CapturedAttention,
+    held_out: CapturedAttention,
+    settings: AlignmentSettings,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+) -> float:
+    """Fits a float32 mixer in place and returns its held-out error, never above the error it came with.
+
+    Raises:
+        ValueError: weights that are not float32: small steps would be rounded away.
+    """
+    if any(parameter.dtype not in (torch.float32, torch.float64) for parameter in mixer.parameters()):
+        raise ValueError("align_layer needs a float32 mixer; call .float() on it and cast the result back.")
+    best_error, best_state = held_out_error(mixer, captured=held_out), _snapshot(mixer)
+    optimizer = _optimizer(mixer, settings)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, settings))
+    generator = torch.Generator().manual_seed(seed)
+    blocks, length = captured.attn_input.shape[:2]
+    batch = min(blocks, max(1, round(settings.batch_tokens / length)))
+    check_every = max(1, settings.steps // HELD_OUT_CHECKS)
+    for step in range(1, settings.steps + 1):
+        rows = torch.randperm(blocks, generator=generator)[:batch].to(captured.attn_input.device)
+        loss = relative_error(mix(mixer, captured, rows), captured.teacher_output[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(mixer.parameters(), settings.gradient_clip)
+        optimizer.step()
+        schedule.step()
+        on_step()
+        if step % check_every == 0 or step == settings.steps:
+            error = held_out_error(mixer, held_out)
+            if error < best_error:
+                best_error, best_state = error, _snapshot(mixer)
+    mixer.load_state_dict(best_state)
+    return best_error
+
+
+def _optimizer(mixer: GatedDeltaNet, settings: AlignmentSettings) -> torch.optim.Optimizer:
+    teacher_parts: list[nn.Parameter] = []
+    gates: list[nn.Parameter] = []
+    for name, parameter in mixer.named_parameters():
+        parameter.requires_grad_(True)
+        (teacher_parts if name.split(".")[0] in TEACHER_PARTS else gates).append(parameter)
+    groups = [
+        {"params": gates, "lr": settings.gate_learning_rate},
+        {"params": teacher_parts, "lr": settings.teacher_learning_rate},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=settings.weight_decay)
+
+
+def _cosine(step: int, settings: AlignmentSettings) -> float:
+    warmup = max(1, round(settings.warmup_share * settings.steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
+
+
+def _snapshot(mixer: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in mixer.state_dict().items()}

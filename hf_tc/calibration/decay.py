@@ -1,0 +1,36 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Decay from a memory timescale.
+
+    alpha = 2^(-1/d)   so that a memory halves in d tokens:   exp(A_log) * softplus(dt_bias) = ln 2 / d
+
+with A_log = 0. The paper sets d to the head's mean attention distance (arXiv 2606.16429, section 3.2); here that is the
+centre of the candidates, and `memory_search` picks among them.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+# Multiples of the mean attention distance that are tried as half-lives.
+HALF_LIFE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+SHORTEST_HALF_LIFE = 0.5  # tokens; a head that looks at itself alone has distance 0
+
+
+def half_life_candidates(mean_attention_distance: Tensor) -> Tensor:
+    """Half-lives to try, in tokens: `[H]` distances to `[candidates, H]`."""
+    factors = torch.tensor(
+        HALF_LIFE_FACTORS, dtype=mean_attention_distance.dtype, device=mean_attention_distance.device
+    )
+    return (factors[:, None] * mean_attention_distance).clamp_min(SHORTEST_HALF_LIFE)
+
+
+def log_decay_of(half_life: Tensor) -> Tensor:
+    """log alpha, negative, from half-lives in tokens, any shape."""
+    return -math.log(2) / half_life
+
+
+def dt_bias_of(half_life: Tensor) -> Tensor:
+    """dt_bias that gives these half-lives (tokens, any shape) with A_log = 0 and a_proj = 0: softplus^-1(ln 2 / d)."""
+    step = math.log(2) / half_life.double()
+    return step + torch.log(-torch.expm1(-step))

@@ -1,0 +1,128 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Phase 1, the closed form: solve all of a recurrent layer from what its attention did, then write it.
+
+Given everything else, the layer is linear in its gate, in its values, in its queries and in its output projection, so
+each is a least-squares problem; `solve` takes them in turn. It only computes: `apply` is the one place that assigns
+weights.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_tc.calibration.capture import CapturedAttention
+from hf_tc.calibration.decay import dt_bias_of
+from hf_tc.calibration.memory_search import search_memory
+from hf_tc.calibration.output_gate import OutputGate, solve_output_gate
+from hf_tc.calibration.output_projection import solve_output_projection
+from hf_tc.calibration.query_projection import solve_query_projection
+from hf_tc.calibration.read_outs import block_batches, context_by_head, recurrence_inputs
+from hf_tc.calibration.statistics import AttentionStatistics, attention_statistics
+from hf_tc.calibration.value_projection import share_scale, solve_value_projection
+from hf_tc.calibration.write_gate import write_gate_bias_of
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+
+SEARCH_TOKENS = 8192  # tokens that choose half-life and beta; more change the choice little and cost time
+
+
+@dataclass
+class GDNInitialization:
+    """New values of a mixer's parameters by name, and the quantities behind them, per head `[H]`."""
+
+    weights: dict[str, Tensor]
+    statistics: AttentionStatistics
+    half_life: Tensor  # tokens
+    beta: Tensor
+    output_scale: Tensor
+
+
+@torch.no_grad()
+def solve(
+    mixer: GatedDeltaNet, captured: CapturedAttention, *, scaling: float, window: int | None = None
+) -> GDNInitialization:
+    """The closed form of one layer. The mixer (float32, fresh from the teacher's projections) is only read.
+
+    Args:
+        captured: the teacher's attention on the calibration blocks.
+        scaling, window: of the teacher's attention, see `attention_statistics`.
+    """
+    scratch, weights = copy.deepcopy(mixer), {}
+
+    def take(solved: dict[str, Tensor]) -> None:
+        weights.update(solved)
+        apply(scratch, solved)
+
+    statistics = layer_statistics(mixer, captured, scaling, window)
+    half_life, beta = _search(mixer, captured, statistics)
+    take(_memory_weights(mixer, half_life, beta))
+    gate = solve_output_gate(scratch, captured)
+    for solve_part in (solve_value_projection, solve_query_projection, solve_value_projection):
+        take(solve_part(scratch, captured, gate))
+        gate = solve_output_gate(scratch, captured)
+    take(_gate_weights(gate, mixer.head_dim))
+    values, scale = share_scale(scratch, gate.scale)
+    take(values)
+    take(solve_output_projection(scratch, captured, scale))
+    return GDNInitialization(weights, statistics, half_life, beta, gate.scale)
+
+
+@torch.no_grad()
+def apply(mixer: GatedDeltaNet, weights: dict[str, Tensor]) -> None:
+    """Writes solved weights into a mixer, in the mixer's dtype.
+
+    Raises:
+        KeyError, ValueError: a name the mixer does not have, another shape, or a value that is not finite.
+    """
+    parameters = dict(mixer.named_parameters())
+    for name, value in weights.items():
+        if parameters[name].shape != value.shape:
+            raise ValueError(f"{name} is {tuple(parameters[name].shape)}, the solution is {tuple(value.shape)}.")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(
+                f"The solution of {name} in layer {mixer.layer_idx} is not finite; calibrate on more text."
+            )
+        parameters[name].copy_(value)
+
+
+def layer_statistics(
+    mixer: GatedDeltaNet, captured: CapturedAttention, scaling: float, window: int | None
+) -> AttentionStatistics:
+    """Attention statistics of the layer, from queries and keys recomputed out of its inputs."""
+    parts = []
+    for rows in block_batches(captured):
+        q, k, _ = mixer.heads(mixer.project(captured.attn_input[rows]), captured.position_embeddings)
+        parts.append(attention_statistics(q=q, k=k, scaling=scaling, window=window))
+    return AttentionStatistics.merged(parts)
+
+
+def _search(
+    mixer: GatedDeltaNet, captured: CapturedAttention, statistics: AttentionStatistics
+) -> tuple[Tensor, Tensor]:
+    rows = slice(0, max(1, SEARCH_TOKENS // captured.attn_input.shape[1]))
+    inputs = recurrence_inputs(mixer, captured, rows)
+    return search_memory(
+        q=inputs.q,
+        k=inputs.k,
+        v=inputs.v,
+        context=context_by_head(captured, rows, mixer.head_dim),
+        mean_attention_distance=statistics.mean_attention_distance,
+    )
+
+
+def _memory_weights(mixer: GatedDeltaNet, half_life: Tensor, beta: Tensor) -> dict[str, Tensor]:
+    return {
+        "A_log": torch.zeros_like(mixer.A_log),
+        "dt_bias": dt_bias_of(half_life),
+        "a_proj.weight": torch.zeros_like(mixer.a_proj.weight),
+        "b_proj.weight": torch.zeros_like(mixer.b_proj.weight),
+        "b_proj.bias": write_gate_bias_of(beta),
+    }
+
+
+def _gate_weights(gate: OutputGate, head_dim: int) -> dict[str, Tensor]:
+    return {
+        "g_proj.weight": gate.weight.repeat_interleave(head_dim, 0),
+        "g_proj.bias": gate.bias.repeat_interleave(head_dim, 0),
+    }

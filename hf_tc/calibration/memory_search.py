@@ -1,0 +1,70 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Half-life and write gate of each head, by measured residual.
+
+For each candidate pair the read-out o is computed and compared with the teacher's context c after the norm that follows
+it, n_t = o_t / rms(o_t), with the best single scale:
+
+    residual_h = 1 - <c, n>^2 / (|c|^2 |n|^2)         sums over tokens and channels of head h
+
+All heads try the same candidate index at once, and each keeps its own best.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from hf_tc.calibration.decay import half_life_candidates, log_decay_of
+from hf_tc.calibration.write_gate import BETA_CANDIDATES
+from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
+
+
+def readout_residual(read_out: Tensor, context: Tensor) -> Tensor:
+    """Share of the context that the normalised read-out cannot give with one scale per head, `[H]` in [0, 1].
+
+    Both inputs are `[B, T, H, V]`.
+    """
+    inner, sizes = _products(read_out, context)
+    return 1.0 - inner.square() / sizes
+
+
+def _products(read_out: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    normalised = read_out * torch.rsqrt(read_out.square().mean(-1, keepdim=True) + 1e-12)
+    inner = (normalised * context).sum((0, 1, 3), dtype=torch.float64)
+    size = normalised.square().sum((0, 1, 3), dtype=torch.float64) * context.square().sum(
+        (0, 1, 3), dtype=torch.float64
+    )
+    return inner, size.clamp_min(1e-30)
+
+
+def search_memory(
+    *,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    context: Tensor,
+    mean_attention_distance: Tensor,
+    on_candidate: Callable[[], None] = lambda: None,
+) -> tuple[Tensor, Tensor]:
+    """Half-life in tokens `[H]` and beta `[H]` with the smallest residual.
+
+    Args:
+        q, k, v: what the delta rule reads, `[B, T, H, D]`, q and k of unit length.
+        context: the teacher's context, `[B, T, H, V]`.
+        mean_attention_distance: `[H]`, tokens.
+    """
+    half_lives = half_life_candidates(mean_attention_distance.to(q))  # [F, H]
+    best = torch.full_like(half_lives[0], float("inf"), dtype=torch.float64)
+    best_half_life, best_beta = half_lives[0].clone(), torch.zeros_like(half_lives[0])
+    for half_life in half_lives:
+        for beta in BETA_CANDIDATES:
+            log_decay = log_decay_of(half_life).expand(q.shape[:3])
+            gate = torch.full_like(log_decay, beta)
+            read_out, _ = chunk_gated_delta_rule(q=q, k=k, v=v, log_decay=log_decay, beta=gate)
+            residual = readout_residual(read_out, context)
+            better = residual < best
+            best = torch.where(better, residual, best)
+            best_half_life = torch.where(better, half_life, best_half_life)
+            best_beta = torch.where(better, torch.full_like(best_beta, beta), best_beta)
+            on_candidate()
+    return best_half_life, best_beta

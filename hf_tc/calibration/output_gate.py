@@ -1,0 +1,85 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Output gate: how large each head's output is at each token, as a linear function of the layer's input.
+
+With n the read-out that the gate multiplies, the scale that brings n_t onto the teacher's context is
+s_t = <n_t, c_t> / |n_t|^2. It is regressed on x_t, weighted by |n_t|^2 (so the error is the context's), and given to
+SiLU around a working point where SiLU is almost straight:
+
+    SiLU(g_t) ~ SiLU(w) * s_t / size    for   g_t = w + SiLU(w) / SiLU'(w) * (s_t / size - 1),   w = 4
+
+The factor size / SiLU(w) of each head goes into o_proj (see `output_projection`).
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hf_tc.calibration.capture import CapturedAttention
+from hf_tc.calibration.read_outs import before_gate, block_batches, context_by_head, recurrence_inputs
+from hf_tc.calibration.ridge import LeastSquares
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+
+WORKING_POINT = 4.0
+_SIGMOID = 1 / (1 + math.exp(-WORKING_POINT))
+SIZE_AT_WORKING_POINT = WORKING_POINT * _SIGMOID
+SLOPE_AT_WORKING_POINT = _SIGMOID * (1 + WORKING_POINT * (1 - _SIGMOID))
+SMALLEST_SIZE = 1e-6  # of a head that the teacher leaves silent; keeps the gate finite
+
+
+class OutputGate(NamedTuple):
+    """weight `[H, C]` and bias `[H]` of the gate before SiLU; scale `[H]`, what o_proj must multiply the head with."""
+
+    weight: Tensor
+    bias: Tensor
+    scale: Tensor
+
+    def gain(self, attn_input: Tensor) -> Tensor:
+        """What the head's read-out is multiplied with on its way to the teacher's context, `[B, T, H]`."""
+        return F.silu(F.linear(attn_input, self.weight, self.bias)) * self.scale
+
+
+def wanted_scale(read_out: Tensor, context: Tensor) -> Tensor:
+    """Scale that brings the read-out onto the context, per token and head: two `[.., V]` to `[..]`."""
+    return (read_out * context).sum(-1) / read_out.square().sum(-1).clamp_min(1e-20)
+
+
+def gate_from_regression(coefficients: Tensor, intercept: Tensor, size: Tensor) -> OutputGate:
+    """The gate that gives a regressed scale.
+
+    Args:
+        coefficients, intercept: `[H, C]` and `[H]`, of the scale on x.
+        size: `[H]`, positive: the typical size of the scale, which is put at SiLU's working point.
+    """
+    stretch = SIZE_AT_WORKING_POINT / SLOPE_AT_WORKING_POINT / size
+    return OutputGate(
+        coefficients * stretch[:, None], WORKING_POINT + stretch * (intercept - size), size / SIZE_AT_WORKING_POINT
+    )
+
+
+def solve_output_gate(mixer: GatedDeltaNet, captured: CapturedAttention) -> OutputGate:
+    """The gate of every head by weighted ridge regression towards a constant gate."""
+    hidden = captured.attn_input.shape[-1]
+    sums = [LeastSquares.empty(hidden + 1, 1, captured.attn_input.device) for _ in range(mixer.num_heads)]
+    for rows in block_batches(captured):
+        features = F.pad(captured.attn_input[rows], (0, 1), value=1.0).flatten(0, 1)  # [N, C + 1]
+        read_out, _ = before_gate(mixer, recurrence_inputs(mixer, captured, rows))
+        context = context_by_head(captured, rows, mixer.head_dim)
+        scale, weight = wanted_scale(read_out, context).flatten(0, 1), read_out.square().sum(-1).sqrt().flatten(0, 1)
+        for head, regression in enumerate(sums):
+            regression.add(features * weight[:, head, None], (scale[:, head] * weight[:, head])[:, None])
+    solutions, sizes = zip(*(_solve_head(regression) for regression in sums), strict=True)
+    solution, size = torch.stack(solutions).float(), torch.stack(sizes).float()
+    return gate_from_regression(solution[:, :-1], solution[:, -1], size)
+
+
+def _solve_head(regression: LeastSquares) -> tuple[Tensor, Tensor]:
+    """Coefficients and intercept `[C + 1]`, and the typical size of the fitted scale over the weighted tokens."""
+    prior = torch.zeros_like(regression.cross)
+    weight_sum = regression.gram[-1, -1].clamp_min(1e-30)
+    prior[-1] = regression.cross[-1] / weight_sum  # the best constant gate
+    solution = regression.solve(prior=prior)
+    mean_square = (solution.T @ regression.gram @ solution).squeeze() / weight_sum
+    return solution[:, 0], mean_square.clamp_min(SMALLEST_SIZE**2).sqrt()

@@ -1,0 +1,158 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Query projection: the memory does not depend on q, so the read-out is linear in W_q and the best W_q can be solved.
+
+    o_t = S_t^T q_t / sqrt(K),   q_t = rho_t R_t D W_q x_t          (R_t: RoPE, D: weight of the q norm)
+    min over W_q of  sum_t |c_t - s_t o_t|^2                        (s_t: the output gate)
+
+rho_t, the length that the norms divide by, is held where it is; the gate, solved again afterwards, takes up its change.
+The system has C * K unknowns a head, so it is solved by conjugate gradients: one pass over the tokens per iteration.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hf_tc.calibration.capture import CapturedAttention
+from hf_tc.calibration.output_gate import OutputGate
+from hf_tc.calibration.read_outs import (
+    before_gate,
+    block_batches,
+    context_by_head,
+    decayed_linear_attention,
+    recurrence_inputs,
+    writes,
+)
+from hf_tc.calibration.ridge import PRIOR_TOKENS
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+
+ITERATIONS = 12
+PRECONDITIONER_RIDGE = 1e-3  # of the mean input variance
+
+
+def solve_query_projection(mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate) -> dict[str, Tensor]:
+    """New q_proj weight `[H * K, C]` (and bias, where the teacher has one), by ridge towards the present one.
+
+    Queries are normed afterwards, so the length of the weight is free: each head keeps the length it had, with which
+    the step sizes of a later training fit.
+    """
+    problems = [_QueryProblem(mixer, captured, gate, rows) for rows in block_batches(captured)]
+    start = mixer.q_proj.weight.unflatten(0, (mixer.num_heads, -1))  # [H, K, C]
+    tokens = captured.attn_input.shape[0] * captured.attn_input.shape[1]
+    strength = PRIOR_TOKENS / tokens * _curvature(problems, start)
+
+    def normal_operator(direction: Tensor) -> Tensor:
+        total = sum((problem.normal(direction) for problem in problems), torch.zeros_like(direction))
+        return total + strength[:, None, None] * direction
+
+    right_side = sum((problem.gradient(start) for problem in problems), torch.zeros_like(start))
+    change = conjugate_gradient(normal_operator, right_side, _input_preconditioner(captured), ITERATIONS)
+    length = start.norm(dim=(1, 2), keepdim=True) / (start + change).norm(dim=(1, 2), keepdim=True).clamp_min(1e-12)
+    solved = {"q_proj.weight": ((start + change) * length).flatten(0, 1)}
+    if mixer.q_proj.bias is not None:
+        solved["q_proj.bias"] = (mixer.q_proj.bias.unflatten(0, (mixer.num_heads, -1)) * length[..., 0]).flatten()
+    return solved
+
+
+class _QueryProblem:
+    """The linear map from W_q to the gated read-out of a batch, with everything else held fixed."""
+
+    def __init__(self, mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate, rows: slice) -> None:
+        self.mixer, self.x = mixer, captured.attn_input[rows]
+        self.position_embeddings = captured.position_embeddings if mixer.recurrent_rope else None
+        inputs = recurrence_inputs(mixer, captured, rows)
+        self.k, self.u, self.log_decay = inputs.k, writes(inputs), inputs.log_decay
+        self.gain = (gate.gain(self.x) * before_gate(mixer, inputs)[1])[..., None]  # [B, T, H, 1]
+        self.context = context_by_head(captured, rows, mixer.head_dim)
+        weight = mixer.q_proj.weight.unflatten(0, (mixer.num_heads, -1))
+        self.bias = None if mixer.q_proj.bias is None else mixer.q_proj.bias.unflatten(0, (mixer.num_heads, -1))
+        self.length = linear_queries(mixer, self._raw(weight, self.bias), self.position_embeddings).norm(dim=-1)
+
+    def _raw(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        raw = torch.einsum("btc,hkc->bthk", self.x, weight)
+        return raw if bias is None else raw + bias
+
+    def output(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Gated read-out `[B, T, H, V]` for queries made with `weight` `[H, K, C]`."""
+        q = linear_queries(self.mixer, self._raw(weight, bias), self.position_embeddings)
+        q = q / self.length.clamp_min(1e-12)[..., None]
+        return decayed_linear_attention(q=q, k=self.k, u=self.u, log_decay=self.log_decay) * self.gain
+
+    def _adjoint(self, weight: Tensor, residual: Callable[[Tensor], Tensor], bias: Tensor | None = None) -> Tensor:
+        with torch.enable_grad():
+            leaf = weight.detach().requires_grad_(True)
+            output = self.output(leaf, bias)
+            return torch.autograd.grad(output, leaf, residual(output.detach()))[0]
+
+    def normal(self, direction: Tensor) -> Tensor:
+        """J^T J direction; the adjoint of a linear map is its gradient."""
+        return self._adjoint(direction, lambda output: output)
+
+    def gradient(self, weight: Tensor) -> Tensor:
+        """J^T (context - output): the right-hand side for a change of `weight`."""
+        return self._adjoint(weight, lambda output: self.context - output, self.bias)
+
+
+def linear_queries(mixer: GatedDeltaNet, raw: Tensor, position_embeddings: tuple[Tensor, Tensor] | None) -> Tensor:
+    """R_t D q for projected queries `[B, T, H, K]`: what norm and RoPE do to them but for their length."""
+    if mixer.norm_after_rotation:
+        return norm_direction(mixer.q_norm, _rotated(mixer, raw, position_embeddings))
+    return _rotated(mixer, norm_direction(mixer.q_norm, raw), position_embeddings)
+
+
+def _rotated(mixer: GatedDeltaNet, q: Tensor, position_embeddings: tuple[Tensor, Tensor] | None) -> Tensor:
+    if mixer.rotary is None or position_embeddings is None:
+        return q
+    return mixer.rotary(q.transpose(1, 2), q.transpose(1, 2), *position_embeddings)[0].transpose(1, 2)
+
+
+def norm_direction(norm: nn.Module | None, q: Tensor) -> Tensor:
+    """A q norm without its division: weight (and centring, for a LayerNorm) on `[B, T, H, K]`.
+
+    Read off the module's answers, since families differ in what they call the weight and whether they add 1 to it.
+    """
+    if norm is None:
+        return q
+    over_all_heads = norm.weight.shape == (q.shape[2] * q.shape[3],)
+    z = q.flatten(2) if over_all_heads else q
+    probe = torch.ones_like(z[:1, :1])
+    if norm(probe).abs().max() < 1e-3:  # a LayerNorm maps constants to zero
+        z = z - z.mean(-1, keepdim=True)
+    probe[..., 1::2] = -1.0  # mean 0, mean square 1: every norm leaves its weight
+    return (z * (norm(probe) * probe)).view_as(q)
+
+
+def conjugate_gradient(
+    operator: Callable[[Tensor], Tensor], right_side: Tensor, preconditioner: Tensor, iterations: int
+) -> Tensor:
+    """Solves one symmetric system per head: unknowns `[H, K, C]`, preconditioner `[C, C]` applied on the right."""
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum((1, 2), keepdim=True)
+
+    solution, residual = torch.zeros_like(right_side), right_side
+    z = residual @ preconditioner
+    direction, product = z, dot(residual, z)
+    for _ in range(iterations):
+        image = operator(direction)
+        step = product / dot(direction, image).clamp_min(1e-30)
+        solution, residual = solution + step * direction, residual - step * image
+        z = residual @ preconditioner
+        previous, product = product, dot(residual, z)
+        direction = z + product / previous.clamp_min(1e-30) * direction
+    return solution
+
+
+def _input_preconditioner(captured: CapturedAttention) -> Tensor:
+    x = captured.attn_input.flatten(0, 1)
+    gram = (x.T @ x).double()
+    gram.diagonal().add_(PRECONDITIONER_RIDGE * gram.diagonal().mean())
+    inverse = torch.linalg.inv(gram)
+    return (inverse / inverse.diagonal().mean()).float()
+
+
+def _curvature(problems: list[_QueryProblem], like: Tensor) -> Tensor:
+    """Mean eigenvalue of J^T J per head `[H]`, estimated along one random direction."""
+    probe = torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
+    probe = probe / probe.norm(dim=(1, 2), keepdim=True)
+    return sum((problem.output(probe).square().sum((0, 1, 3)) for problem in problems), probe.new_zeros(len(probe)))

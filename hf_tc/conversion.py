@@ -1,0 +1,212 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""One conversion, layer by layer: capture the teacher, solve, align, checkpoint, report."""
+
+import copy
+import hashlib
+import time
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from hf_tc.alignment import AlignmentSettings, align_layer, held_out_error
+from hf_tc.calibration.capture import CapturedAttention, LayerStream
+from hf_tc.calibration.initialize import GDNInitialization, apply, solve
+from hf_tc.calibration.output_projection import value_scale
+from hf_tc.conversion_checkpoint import ConversionCheckpoint
+from hf_tc.evaluation import perplexity
+from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
+from hf_tc.report import ConversionReport, LayerReport
+from hf_tc.teachers import build_student
+
+STREAM_BATCH_TOKENS = 8192  # tokens that go through a layer of the teacher together
+LADDER_TOKENS = 16_384  # tokens on which the perplexity of every stage is measured
+
+
+@dataclass(frozen=True)
+class ConversionSettings:
+    """How much text, in what pieces, and what is made of it.
+
+    Attributes:
+        calibration_tokens: tokens of text to calibrate on, held-out ones included.
+        sequence_length: tokens of a calibration block; heads cannot be seen to look further.
+        held_out_share: share of the blocks that no fit sees; it decides what is kept. At least one block.
+        alignment: budget of phase 2.
+        student_options: fields of `HybridGDNConfig` that shape the recurrent layers.
+    """
+
+    calibration_tokens: int = 65_536
+    sequence_length: int = 1024
+    held_out_share: float = 0.0625
+    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
+    student_options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.calibration_tokens < 2 * self.sequence_length:
+            raise ValueError(
+                f"calibration_tokens is {self.calibration_tokens}; at least two blocks of sequence_length "
+                f"{self.sequence_length} are needed, one to fit and one held out. Raise it or shorten the blocks."
+            )
+
+
+class Conversion:
+    """One run over the layers of a teacher. Layers are independent: each is fitted on the teacher's own inputs.
+
+    Args:
+        teacher: in eval mode; it is only read.
+        blocks: calibration tokens `[N, T]`, the held-out ones last.
+        retained: layers that keep attention.
+        folder: where finished layers are kept, see `ConversionCheckpoint`.
+        data: name of the calibration text, for the report.
+        evaluation_blocks: `[N, T]` for the perplexity of every stage; the held-out blocks by default.
+        share_weights: the student's retained part uses the teacher's storage.
+    """
+
+    def __init__(
+        self,
+        teacher: PreTrainedModel,
+        blocks: Tensor,
+        retained: tuple[int, ...],
+        settings: ConversionSettings,
+        folder: str | Path,
+        *,
+        data: str = "",
+        evaluation_blocks: Tensor | None = None,
+        share_weights: bool = False,
+    ) -> None:
+        self.teacher, self.settings = teacher, settings
+        held_out = max(1, round(settings.held_out_share * len(blocks)))
+        self.blocks, self.held_out_blocks = blocks[:-held_out], blocks[-held_out:]
+        self.evaluation_blocks = self.held_out_blocks if evaluation_blocks is None else evaluation_blocks
+        self.student = _unconverted(teacher, retained, settings, share_weights)
+        self.linear_layers = self.student.config.linear_layers
+        self.report = ConversionReport(
+            teacher=str(teacher.name_or_path),
+            retained_layers=list(retained),
+            linear_layers=list(self.linear_layers),
+            calibration_tokens=blocks.numel(),
+            alignment_steps=settings.alignment.steps,
+            seed=settings.seed,
+            data=data,
+            versions={name: version(name) for name in ("hf_tc", "torch", "transformers")},
+        )
+        arguments = {
+            "settings": asdict(settings),
+            "retained_layers": list(retained),
+            "teacher": _fingerprint(*teacher.state_dict().values()),
+            "teacher_config": teacher.config.to_diff_dict(),
+            "blocks": _fingerprint(self.blocks, self.held_out_blocks),
+        }
+        self.checkpoint = ConversionCheckpoint(folder, arguments)
+
+    def run(self) -> HybridGDNForCausalLM:
+        """Calibrates and aligns every recurrent layer; returns the student with its report."""
+        start = time.perf_counter()
+        self._measure("teacher", self.teacher)
+        self._measure("copied", self.student)
+        self._fit_layers()
+        for stage in ("closed_form", "aligned"):
+            for layer in self.linear_layers:
+                mixer_of(self.student, layer).load_state_dict(self.checkpoint.weights(layer, stage))
+            self._measure(stage, self.student)
+        self.report.layers = [self.checkpoint.row(layer) for layer in self.linear_layers]
+        self.report.seconds = time.perf_counter() - start
+        self.student.conversion_report = self.report
+        self.student.config.calibration = self.report.provenance
+        return self.student
+
+    def _measure(self, stage: str, model: PreTrainedModel) -> None:
+        blocks = self.evaluation_blocks[: max(1, LADDER_TOKENS // self.evaluation_blocks.shape[1])]
+        self.report.perplexity[stage] = perplexity(model, blocks)
+        self.report.perplexity_tokens = blocks.shape[0] * (blocks.shape[1] - 1)
+
+    def _fit_layers(self) -> None:
+        batch = max(1, STREAM_BATCH_TOKENS // self.blocks.shape[1])
+        streams = [LayerStream(self.teacher.base_model, part, batch) for part in (self.blocks, self.held_out_blocks)]
+        steps = self.settings.alignment.steps + 1  # of one layer: the closed form, then the alignment
+        with tqdm(total=steps * len(self.linear_layers), desc="Calibrating", unit="step", mininterval=1.0) as progress:
+            for layer in range(max(self.linear_layers, default=-1) + 1):
+                progress.set_postfix_str(f"layer {layer}", refresh=False)
+                if layer in self.linear_layers and not self.checkpoint.has(layer):
+                    captured, held_out = (stream.advance_and_capture(layer) for stream in streams)
+                    self._fit_layer(layer, captured, held_out, progress)
+                    continue
+                for stream in streams:
+                    stream.advance(layer)
+                progress.update(steps if layer in self.linear_layers else 0)
+
+    def _fit_layer(self, layer: int, captured: CapturedAttention, held_out: CapturedAttention, progress: tqdm) -> None:
+        start, target = time.perf_counter(), mixer_of(self.student, layer)
+        mixer = copy.deepcopy(target).float().requires_grad_(False)
+        teacher_weight, error_copied = mixer.o_proj.weight.clone(), held_out_error(mixer, held_out)
+        attention = find_attention(find_decoder_layers(self.teacher.base_model)[layer])[1]
+        window = getattr(attention, "sliding_window", None)
+        initialization = solve(mixer, captured, scaling=attention.scaling, window=window)
+        apply(mixer, initialization.weights)
+        closed_form, error_closed_form = _weights_as(target, mixer), held_out_error(mixer, held_out)
+        progress.update(1)
+        settings = self.settings.alignment
+        error_aligned = align_layer(
+            mixer, captured, held_out, settings, self.settings.seed + layer, on_step=progress.update
+        )
+        row = LayerReport(
+            layer=layer,
+            **_summary(mixer, initialization, teacher_weight, captured),
+            error_copied=error_copied,
+            error_closed_form=error_closed_form,
+            error_aligned=error_aligned,
+            seconds=time.perf_counter() - start,
+        )
+        self.checkpoint.save(layer, {"closed_form": closed_form, "aligned": _weights_as(target, mixer)}, row)
+
+
+def mixer_of(student: HybridGDNForCausalLM, layer: int) -> GatedDeltaNet:
+    """The recurrent mixer of a converted layer."""
+    modules = find_decoder_layers(student.base_model)[layer].modules()
+    return next(module for module in modules if isinstance(module, GatedDeltaNet))
+
+
+def _unconverted(
+    teacher: PreTrainedModel, retained: tuple[int, ...], settings: ConversionSettings, share_weights: bool
+) -> HybridGDNForCausalLM:
+    kinds = HybridGDNConfig(text_config=copy.deepcopy(teacher.config)).teacher_layer_types
+    layer_types = [kind if index in retained else "linear_attention" for index, kind in enumerate(kinds)]
+    return build_student(teacher, layer_types, config_kwargs=settings.student_options, share_weights=share_weights)
+
+
+def _weights_as(target: GatedDeltaNet, mixer: GatedDeltaNet) -> dict[str, Tensor]:
+    """The mixer's weights in the dtypes of `target`, which they are meant for."""
+    dtypes = {name: value.dtype for name, value in target.state_dict().items()}
+    return {name: value.to(dtypes[name], copy=True) for name, value in mixer.state_dict().items()}
+
+
+@torch.no_grad()
+def _summary(
+    mixer: GatedDeltaNet, initialization: GDNInitialization, teacher_weight: Tensor, captured: CapturedAttention
+) -> dict[str, float]:
+    statistics = initialization.statistics
+    gate = torch.nn.functional.silu(mixer.g_proj(captured.attn_input[:1]))
+    return {
+        "mean_attention_distance": statistics.mean_attention_distance.mean().item(),
+        "attention_entropy": statistics.attention_entropy.mean().item(),
+        "timescale_tokens": initialization.half_life.median().item(),
+        "beta": initialization.beta.mean().item(),
+        "value_scale": value_scale(mixer.o_proj.weight, teacher_weight, mixer.num_heads).mean().item(),
+        "output_gate": gate.mean().item(),
+    }
+
+
+def _fingerprint(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(tensor.detach().double().sum().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]

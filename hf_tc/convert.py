@@ -1,0 +1,146 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""From a teacher to a calibrated student: what `HybridGDNForCausalLM.from_teacher` and `hf-tc convert` do."""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from hf_tc.alignment import AlignmentSettings
+from hf_tc.assets import sample_text_path
+from hf_tc.calibration.data import CalibrationDataError, check_vocabulary, read_documents, token_blocks
+from hf_tc.conversion import LADDER_TOKENS, Conversion, ConversionSettings
+from hf_tc.modeling import HybridGDNForCausalLM
+from hf_tc.retained_layers import choose_retained_layers
+from hf_tc.teachers import check_teacher, parity_self_check, resolve_text_config
+
+logger = logging.get_logger(__name__)
+
+SHIPPED_SAMPLE = "the sample text that ships with hf_tc"
+
+
+def from_teacher(
+    teacher: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    calibration_data: Any = None,
+    evaluation_data: Any = None,
+    retained_layers: float | Sequence[int] = 0.25,
+    calibration_tokens: int = 65_536,
+    sequence_length: int = 1024,
+    alignment_steps: int = 300,
+    recurrent_rope: bool = True,
+    conv_kernel_size: int = 4,
+    output_norm: bool = False,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    allow_unreviewed: bool = False,
+    checkpoint_dir: str | Path | None = None,
+) -> HybridGDNForCausalLM:
+    """Converts a teacher; see `HybridGDNForCausalLM.from_teacher`.
+
+    Args:
+        teacher, tokenizer: as there.
+        calibration_data: files, a Hub dataset or a `datasets` object, see `hf_tc.calibration.data.read_documents`; the
+            sample text that ships with hf_tc by default.
+        evaluation_data: text on which the perplexity of every stage is measured; by default the calibration blocks that
+            no fit sees.
+        retained_layers: share of layers that keep softmax attention, or their indices.
+        calibration_tokens, sequence_length: tokens of text to use, and tokens of a block of it.
+        alignment_steps: gradient steps per layer; 0 keeps the closed form.
+        recurrent_rope, conv_kernel_size, output_norm: see `HybridGDNConfig`.
+        device, dtype: where and in what precision a teacher given by name is loaded; a model is moved to `device`.
+        allow_unreviewed: convert a family whose attention was not reviewed.
+        checkpoint_dir: folder of finished layers; the same call goes on there after an interruption.
+
+    Raises:
+        ValueError: the teacher, the text or an option cannot be used; the message says why.
+    """
+    settings = ConversionSettings(
+        calibration_tokens=calibration_tokens,
+        sequence_length=sequence_length,
+        alignment=AlignmentSettings(steps=alignment_steps),
+        student_options={
+            "recurrent_rope": recurrent_rope,
+            "conv_kernel_size": conv_kernel_size,
+            "output_norm": output_norm,
+        },
+        seed=seed,
+    )
+    owned = not isinstance(teacher, PreTrainedModel)
+    teacher, tokenizer = _load(teacher, tokenizer, device, dtype)
+    check_teacher(teacher, allow_unreviewed=allow_unreviewed)
+    check_vocabulary(tokenizer, teacher)
+    text_config = resolve_text_config(teacher)
+    retained = choose_retained_layers(retained_layers, text_config.num_hidden_layers)
+    blocks, data = calibration_blocks(calibration_data, tokenizer, settings)
+    evaluation_blocks = None
+    if evaluation_data is not None:
+        documents = read_documents(evaluation_data)
+        evaluation_blocks = token_blocks(documents, tokenizer, sequence_length, max(LADDER_TOKENS, sequence_length))
+    parity_self_check(text_config)
+    with ExitStack() as stack:
+        stack.callback(teacher.train, teacher.training)
+        folder = checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory())
+        conversion = Conversion(
+            teacher.eval(),
+            blocks,
+            retained,
+            settings,
+            folder,
+            data=data,
+            evaluation_blocks=evaluation_blocks,
+            share_weights=owned,
+        )
+        student = conversion.run()
+    student.tokenizer = tokenizer
+    return student
+
+
+def _load(
+    teacher: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | None,
+    device: str | torch.device | None,
+    dtype: str | torch.dtype,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if not isinstance(teacher, PreTrainedModel):
+        teacher = AutoModelForCausalLM.from_pretrained(teacher, dtype=dtype)
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device is not None:
+        teacher.to(torch.device(device))  # type: ignore[arg-type]
+    if tokenizer is None:
+        tokenizer = AutoTokenizer.from_pretrained(teacher.name_or_path)
+    return teacher, tokenizer
+
+
+def calibration_blocks(
+    source: Any, tokenizer: PreTrainedTokenizerBase, settings: ConversionSettings
+) -> tuple[Tensor, str]:
+    """Token ids `[N, T]` in a seeded order, and the name of the data.
+
+    Raises:
+        CalibrationDataError: less text than two blocks, one to fit and one held out.
+    """
+    name = str(source) if isinstance(source, str | Path) else type(source).__name__
+    if source is None:
+        logger.warning(f"No calibration_data given: calibrating on {SHIPPED_SAMPLE}. Your own text is better.")
+        source, name = sample_text_path("calibration"), SHIPPED_SAMPLE
+    length, wanted = settings.sequence_length, settings.calibration_tokens
+    blocks = token_blocks(read_documents(source), tokenizer, length, wanted)
+    if len(blocks) < 2:
+        raise CalibrationDataError(
+            f"{name} has {blocks.numel()} tokens in blocks of {length}; two blocks are needed, one to fit and one held "
+            "out. Give more text or a shorter sequence_length."
+        )
+    if len(blocks) < wanted // length:
+        logger.warning(f"{name} has {blocks.numel():,} of the {wanted:,} tokens asked for; going on with those.")
+    order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(settings.seed))
+    return blocks[order], name
