@@ -65,7 +65,7 @@ SWITCHED_ON: dict[str, dict[str, Any]] = {
 }
 
 
-EXACT_CHECKS = ("zero converted", "save, load", "checkpointing")
+EXACT_CHECKS = ("zero converted", "checkpointing")
 
 
 def allowed_difference(check: str) -> float:
@@ -115,13 +115,18 @@ def family_differences(model_type: str, folder: Path) -> dict[str, float]:
 
 
 def saved_difference(student: HybridGDNForCausalLM, ids: torch.Tensor, folder: Path) -> float:
-    """Largest difference of the logits after saving and loading."""
+    """Largest difference of the logits after saving and loading; the weights must be equal to the last bit.
+
+    The logits need not be: loaded tensors are mapped from the file, and sums over another alignment end differently.
+    """
     student.save_pretrained(folder)
     loaded, info = AutoModelForCausalLM.from_pretrained(
         folder, output_loading_info=True, attn_implementation=student.config._attn_implementation
     )
     assert not info["missing_keys"], info
     assert not info["unexpected_keys"], info
+    weights = student.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in loaded.state_dict().items())
     return (loaded(ids).logits - student(ids).logits).abs().max().item()
 
 
