@@ -35,12 +35,14 @@ sys.meta_path.insert(0, Absent())
 """
 LOGITS = """
 import sys, torch
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code={trust}, dtype="auto")
 backbone, info = AutoModel.from_pretrained(sys.argv[1], trust_remote_code={trust}, output_loading_info=True)
 assert not info["missing_keys"], info
+head = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], trust_remote_code={trust}, pad_token_id=0)
+names = [type(part).__name__ for part in (backbone, head)]
 ids = torch.tensor({ids})
-torch.save((type(model).__module__, type(backbone).__name__, model(ids).logits), sys.argv[2])
+torch.save((type(model).__module__, names, model(ids).logits), sys.argv[2])
 """
 MODULES = tempfile.TemporaryDirectory()  # where processes put remote code, instead of the home directory
 
@@ -144,11 +146,11 @@ def run_python(
 def load_in_fresh_process(
     folder: str | Path, scratch: Path, with_hf_tc: bool, **environment: str
 ) -> tuple[str, torch.Tensor]:
-    """(module of the loaded class, logits) from a process of its own; the backbone loads as well."""
+    """(module of the loaded class, logits) from a process of its own; backbone and classifier load too."""
     output = scratch / "logits.pt"
     code = LOGITS.format(trust=not with_hf_tc, ids=json.dumps(PROMPT_IDS))
     result = run_python(code, folder, output, with_hf_tc=with_hf_tc, **environment)
     assert result.returncode == 0, result.stderr[-3000:]
-    module, backbone, logits = torch.load(output)
-    assert backbone == "HybridGDNModel"
+    module, names, logits = torch.load(output)
+    assert names == ["HybridGDNModel", "HybridGDNForSequenceClassification"]
     return module, logits

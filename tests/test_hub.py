@@ -80,7 +80,7 @@ def assert_same_student(folder: Path, expected: Path) -> None:
         assert (folder / source.name).read_bytes() == source.read_bytes() == (expected / source.name).read_bytes()
     config, expected_config = (json.loads((path / "config.json").read_text()) for path in (folder, expected))
     for loaded in (config, expected_config):
-        loaded["text_config"].pop("dtype")  # loading sets it
+        loaded["text_config"].pop("dtype", None)  # loading sets it
     assert config == expected_config
     weights, expected_weights = (load_file(path / "model.safetensors") for path in (folder, expected))
     assert weights.keys() == expected_weights.keys()
@@ -247,6 +247,14 @@ def test_card_in_the_folder_survives_a_save_without_a_report(tmp_path: Path) -> 
     (tmp_path / "README.md").write_text("my own words")
     tiny_student().save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "my own words"
+
+
+def test_a_classifier_gets_code_but_no_card_of_a_language_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classifier = hf_tc.modeling.HybridGDNForSequenceClassification(tiny_student().config)
+    classifier.save_pretrained(tmp_path)
+    check_student_folder(tmp_path)
+    assert not (tmp_path / "README.md").exists()
 
 
 # Pushing.
