@@ -112,10 +112,9 @@ class Conversion:
         start = time.perf_counter()
         self._measure("teacher", self.teacher)
         self._measure("copied", self.student)
-        self._fit_layers()
+        self.fit_layers()
         for stage in ("closed_form", "aligned"):
-            for layer in self.linear_layers:
-                mixer_of(self.student, layer).load_state_dict(self.checkpoint.weights(layer, stage))
+            self.load_stage(stage)
             self._measure(stage, self.student)
         self.report.layers = [self.checkpoint.row(layer) for layer in self.linear_layers]
         self.report.seconds = time.perf_counter() - start
@@ -128,7 +127,13 @@ class Conversion:
         self.report.perplexity[stage] = perplexity(model, blocks)
         self.report.perplexity_tokens = blocks.shape[0] * (blocks.shape[1] - 1)
 
-    def _fit_layers(self) -> None:
+    def load_stage(self, stage: str) -> None:
+        """Gives the student the weights that all layers had at a stage, "closed_form" or "aligned"."""
+        for layer in self.linear_layers:
+            mixer_of(self.student, layer).load_state_dict(self.checkpoint.weights(layer, stage))
+
+    def fit_layers(self) -> None:
+        """Solves and aligns every recurrent layer that the checkpoint does not hold yet."""
         batch = max(1, STREAM_BATCH_TOKENS // self.blocks.shape[1])
         streams = [LayerStream(self.teacher.base_model, part, batch) for part in (self.blocks, self.held_out_blocks)]
         steps = self.settings.alignment.steps + 1  # of one layer: the closed form, then the alignment

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from transformers import (
@@ -62,7 +63,7 @@ def _continuation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def _cache_table(models: dict[str, PreTrainedModel]) -> Table:
-    table = Table(title="Cache of one sequence")
+    table = Table(title="Cache of one sequence", box=SIMPLE_HEAD)
     table.add_column("model")
     table.add_column(f"bytes at {CACHE_TOKENS:,} tokens", justify="right")
     table.add_column("bytes per further 1k tokens", justify="right")
