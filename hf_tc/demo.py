@@ -57,7 +57,7 @@ def demo(out: Path, console: Console) -> None:
 
 def _continuation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
     set_seed(0)
-    generate: Any = pipeline("text-generation", model=model, tokenizer=tokenizer)  # type: ignore[arg-type]
+    generate: Any = pipeline("text-generation", model=model, tokenizer=tokenizer)  # type: ignore[call-overload]
     sampling = {"do_sample": True, "temperature": 0.8, "top_p": 0.9, "max_new_tokens": 60}
     return generate(PROMPT, **sampling)[0]["generated_text"]
 

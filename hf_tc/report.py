@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 REPORT_FILE = "conversion_report.json"
 LOG_FILE = "calibration_log.csv"
+TABLE_HEADINGS = ("layer", "distance", "half-life", "beta", "value", "gate", "copied", "closed", "aligned", "s")
 
 
 @dataclass
@@ -81,26 +83,15 @@ class ConversionReport:
     def print(self, console: Console | None = None) -> None:
         """Shows the per-layer table and, where measured, the perplexity at every stage."""
         console = console or Console(stderr=True)
-        table = Table(title="Converted layers (errors: held-out, relative to the teacher's attention output)")
-        headings = (
-            "layer",
-            "looks back",
-            "half-life",
-            "beta",
-            "value",
-            "gate",
-            "copied",
-            "closed form",
-            "aligned",
-            "s",
-        )
-        for heading in headings:
-            table.add_column(heading, justify="right")
+        caption = "distance and half-life in tokens; errors are held out and relative to the teacher's attention"
+        table = Table(title="Converted layers", caption=caption, box=SIMPLE_HEAD, padding=(0, 1))
+        for heading in TABLE_HEADINGS:
+            table.add_column(heading, justify="right", no_wrap=True)
         for row in self.layers:
             table.add_row(
                 str(row.layer),
-                f"{row.mean_attention_distance:.0f} tok",
-                f"{row.timescale_tokens:.0f} tok",
+                f"{row.mean_attention_distance:.0f}",
+                f"{row.timescale_tokens:.0f}",
                 *(f"{value:.2f}" for value in (row.beta, row.value_scale, row.output_gate)),
                 *(f"{error:.3f}" for error in (row.error_copied, row.error_closed_form, row.error_aligned)),
                 f"{row.seconds:.1f}",
@@ -113,7 +104,7 @@ class ConversionReport:
 
 def perplexity_table(perplexity: dict[str, float], tokens: int) -> Table:
     """Perplexity of each stage, and as a multiple of the teacher's where the teacher is among them."""
-    table = Table(title=f"Perplexity on {tokens:,} held-out tokens")
+    table = Table(title=f"Perplexity on {tokens:,} held-out tokens", box=SIMPLE_HEAD)
     for heading in ("model", "perplexity", "x teacher"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for stage, value in perplexity.items():

@@ -3,9 +3,9 @@
 
     python -m tests.benchmarks.quality --teacher DIR --calibration books-train.txt --validation books-val.txt
 
-Rows: copied weights, closed form and aligned student at each calibration budget (the smallest in blocks of 256 tokens, as
-the paper's reference), then distillation from the last aligned student. Every student retains the same layers. Both sides
-of each ratio are measured on the same tokens in the same run.
+Rows: copied weights, closed form and aligned student at each calibration budget (the smallest in blocks of 256 tokens,
+as the paper's reference has them), then distillation from the last aligned student. Every student retains the same
+layers. Both sides of each ratio are measured on the same tokens in the same run.
 """
 
 import argparse
