@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,7 @@ def run_demo(options: argparse.Namespace) -> None:
     from hf_tc.demo import demo
 
     _refuse_occupied(options.out)
+    _check_writable(options.out)
     demo(options.out, console)
 
 
@@ -145,7 +147,7 @@ def run_convert(options: argparse.Namespace) -> None:
 
     _refuse_occupied(options.out)
     unfinished = options.out.with_name(options.out.name + ".unfinished")
-    _check_writable(options.out.parent)
+    _check_writable(options.out)
     student = from_teacher(
         options.teacher,
         calibration_data=_one_or_many(options.data),
@@ -172,7 +174,7 @@ def run_distill(options: argparse.Namespace) -> None:
     from hf_tc.distillation.run import distill
 
     _refuse_occupied(options.out)
-    _check_writable(options.out.parent)
+    _check_writable(options.out)
     distill(
         options.student,
         options.teacher,
@@ -235,11 +237,10 @@ def _refuse_occupied(folder: Path) -> None:
 
 
 def _check_writable(folder: Path) -> None:
-    """Finds out now, and not after minutes of work, that nothing can be written."""
-    probe = folder / ".hf-tc-write-probe"
-    folder.mkdir(parents=True, exist_ok=True)
-    probe.touch()
-    probe.unlink()
+    """Finds out now, and not after minutes of work, that `folder` cannot be made; leaves nothing behind."""
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    with tempfile.TemporaryFile(dir=existing):
+        pass
 
 
 if __name__ == "__main__":
