@@ -239,8 +239,10 @@ def _refuse_occupied(folder: Path) -> None:
 def _check_writable(folder: Path) -> None:
     """Finds out now, and not after minutes of work, that `folder` cannot be made; leaves nothing behind."""
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    with tempfile.TemporaryFile(dir=existing):
-        pass
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise ValueError(f"{folder} cannot be written: {existing}: {error.strerror}. Choose another --out.") from error
 
 
 if __name__ == "__main__":

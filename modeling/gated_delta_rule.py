@@ -100,10 +100,12 @@ def chunk_gated_delta_rule(
     q_in, k_out = q * from_start[..., None], (k * to_end[..., None]).transpose(-1, -2)
 
     outputs = []
-    for n in range(q.shape[2]):
-        writes = own_writes[:, :, n] - state_writes[:, :, n] @ state
-        outputs.append(q_in[:, :, n] @ state + scores[:, :, n] @ writes)
-        state = across[:, :, n] * state + k_out[:, :, n] @ writes
+    # unbind, not indexing: the gradient of each index would be a tensor of zeros as large as all chunks together.
+    chunks = (x.unbind(2) for x in (own_writes, state_writes, q_in, scores, across, k_out))
+    for own, from_state, q_n, scores_n, across_n, k_n in zip(*chunks, strict=True):
+        writes = own - from_state @ state
+        outputs.append(q_n @ state + scores_n @ writes)
+        state = across_n * state + k_n @ writes
     read_out = torch.stack(outputs, dim=2).flatten(2, 3)[:, :, :length]  # [B, H, T, V]
     return read_out.transpose(1, 2).to(dtype), state
 

@@ -62,8 +62,8 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
         """Converts a pretrained Transformer into a calibrated student, by Taylor-Calibrate (arXiv 2606.16429).
 
         Args:
-            teacher: a causal language model, a folder or a Hub id. A model stays as it is and the student gets copies of
-                its weights; of a folder or id, nothing else needs the weights and the student takes them over.
+            teacher: a causal language model, a folder or a Hub id. A model stays as it is, and the student gets copies
+                of its weights. What is loaded from a folder or id belongs to the student, without a second copy.
             tokenizer: defaults to the teacher's own.
             options: `calibration_data`, `retained_layers`, `calibration_tokens`, `alignment_steps` and the others of
                 `hf_tc.convert.from_teacher`, which does the work.

@@ -66,9 +66,9 @@ def decayed_linear_attention(*, q: Tensor, k: Tensor, u: Tensor, log_decay: Tens
     q, k = q * total.exp()[..., None], k * (total[..., -1:] - total).exp()[..., None]
     added, across = k.transpose(-1, -2) @ u, total[..., -1].exp()[..., None, None]
     state, states = torch.zeros_like(added[:, :, 0]), []
-    for n in range(q.shape[2]):
+    for added_n, across_n in zip(added.unbind(2), across.unbind(2), strict=True):
         states.append(state)
-        state = across[:, :, n] * state + added[:, :, n]
+        state = across_n * state + added_n
     output = inside + q @ torch.stack(states, dim=2)
     return output.flatten(2, 3)[:, :, :length].transpose(1, 2)
 
