@@ -152,9 +152,7 @@ class Conversion:
         start, target = time.perf_counter(), mixer_of(self.student, layer)
         mixer = copy.deepcopy(target).float().requires_grad_(False)
         teacher_weight, error_copied = mixer.o_proj.weight.clone(), held_out_error(mixer, held_out)
-        attention = find_attention(find_decoder_layers(self.teacher.base_model)[layer])[1]
-        window = getattr(attention, "sliding_window", None)
-        initialization = solve(mixer, captured, scaling=attention.scaling, window=window)
+        initialization = solve(mixer, captured, **self._softmax_of(layer))
         apply(mixer, initialization.weights)
         closed_form, error_closed_form = _weights_as(target, mixer), held_out_error(mixer, held_out)
         progress.update(1)
@@ -171,6 +169,14 @@ class Conversion:
             seconds=time.perf_counter() - start,
         )
         self.checkpoint.save(layer, {"closed_form": closed_form, "aligned": _weights_as(target, mixer)}, row)
+
+    def _softmax_of(self, layer: int) -> dict[str, Any]:
+        """Scaling and window of the teacher's softmax in a layer. Windows are read off the configuration: attention
+        modules of some families have none where they use one, others have one where they use none."""
+        attention = find_attention(find_decoder_layers(self.teacher.base_model)[layer])[1]
+        sliding = self.student.config.teacher_layer_types[layer] == "sliding_attention"
+        window = self.student.config.text_config.sliding_window if sliding else None
+        return {"scaling": attention.scaling, "window": window}
 
 
 def mixer_of(student: HybridGDNForCausalLM, layer: int) -> GatedDeltaNet:

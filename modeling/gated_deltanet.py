@@ -20,8 +20,9 @@ from transformers.cache_utils import Cache
 from .cache import GDNCacheLayer
 from .configuration_hybrid_gdn import HybridGDNConfig
 from .gated_delta_rule import gated_delta_rule
+from .head_shard import HeadShard, find_head_shard
 from .recurrent_mask import RecurrentMask
-from .short_convolution import ShortConvolution, pad_window
+from .short_convolution import ShortConvolution, convolve, pad_window
 from .teacher_attention import fused_projection, head_shape, output_projection, query_key_norms, rotary_function
 
 L2_EPS = 1e-6
@@ -45,9 +46,10 @@ class HeadwiseRMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(head_dim))
         self.eps = eps
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, shard: HeadShard | None = None) -> torch.Tensor:
+        weight = self.weight if shard is None else shard.shared(self.weight)
         normalised = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
-        return (normalised * self.weight.float()).to(x.dtype)
+        return (normalised * weight.float()).to(x.dtype)
 
 
 class GatedDeltaNet(nn.Module):
@@ -155,6 +157,9 @@ class GatedDeltaNet(nn.Module):
         qkv, window = self._convolve(qkv, recurrent_mask, memory)
         q, k, v = self.heads(qkv, position_embeddings if self.recurrent_rope else None)
         log_decay, beta = self.log_decay(hidden_states), self.beta(hidden_states)
+        shard = self._shard(q.shape[2])
+        if shard is not None:
+            log_decay, beta = shard.part(log_decay, -1), shard.part(beta, -1)
         if recurrent_mask.padding is not None:  # nothing forgotten, nothing written: padding leaves the state as it was
             real = recurrent_mask.padding[..., None]
             log_decay, beta = log_decay.masked_fill(~real, 0.0), beta.masked_fill(~real, 0.0)
@@ -164,8 +169,7 @@ class GatedDeltaNet(nn.Module):
         self, qkv: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor] | None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """q, k `[B, T, H, K]`, v `[B, T, H, V]` as the teacher's attention has them: normed, rotated, K/V repeated."""
-        kv_rows = (qkv.shape[-1] - self.g_proj.out_features) // 2
-        q, k, v = qkv.split([self.g_proj.out_features, kv_rows, kv_rows], dim=-1)
+        q, k, v = self._split(qkv)
         norms = (None, None) if self.norm_after_rotation else (self.q_norm, self.k_norm)
         q, k, v = (self._normalised_heads(x, norm) for x, norm in zip((q, k, v), (*norms, None), strict=True))
         if self.clip_qkv is not None:
@@ -189,13 +193,24 @@ class GatedDeltaNet(nn.Module):
 
     def gated_output(self, hidden_states: torch.Tensor, read_out: torch.Tensor) -> torch.Tensor:
         """Norm and output gate: `[B, T, H, V]` to the input of o_proj, `[B, T, H * V]`."""
-        normed = read_out if self.o_norm is None else self.o_norm(read_out)
-        return normed.flatten(2) * F.silu(self.g_proj(hidden_states))
+        shard, gate = self._shard(read_out.shape[2]), F.silu(self.g_proj(hidden_states))
+        if shard is not None:
+            gate = shard.part(gate, -1)
+        normed = read_out if self.o_norm is None else self.o_norm(read_out, shard)
+        return normed.flatten(2) * gate
 
     def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """q, k and v side by side, `[B, T, channels]`, before convolution, norms and rotation."""
         projections = (self.q_proj, self.k_proj, self.v_proj)
         return torch.cat([projection(hidden_states) for projection in projections], dim=-1)
+
+    def _split(self, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """q, k and v side by side in the last dimension, of all heads or of one rank's, to q, k and v."""
+        head = qkv.shape[-1] // (self.num_heads + 2 * self.num_kv_heads)  # less than head_dim on one of several ranks
+        return qkv.split([self.num_heads * head, self.num_kv_heads * head, self.num_kv_heads * head], dim=-1)
+
+    def _shard(self, heads: int) -> HeadShard | None:
+        return find_head_shard(self.q_proj, heads, self.num_heads)
 
     def _convolve(
         self, qkv: torch.Tensor, recurrent_mask: RecurrentMask, memory: GDNCacheLayer | None
@@ -204,7 +219,10 @@ class GatedDeltaNet(nn.Module):
             return qkv, None
         past = None if memory is None else memory.convolution_window
         window = pad_window(qkv, self.short_conv.taps) if past is None else torch.cat([past.to(qkv.dtype), qkv], dim=1)
-        return self.short_conv(window, recurrent_mask.document_position), window
+        taps, shard = self.short_conv.weight, self._shard(self._split(qkv)[0].shape[-1] // self.head_dim)
+        if shard is not None:
+            taps = torch.cat([shard.part(part, -1) for part in self._split(taps)], dim=-1)
+        return convolve(window, taps, recurrent_mask.document_position), window
 
     def _normalised_heads(self, x: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
         """`[B, T, H * K]` to `[B, T, H, K]`, with the family's q/k norm over all heads at once or over each."""

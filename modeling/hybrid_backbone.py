@@ -40,6 +40,7 @@ FAMILY_FLAGS = (
     "_tied_weights_keys",
     "base_model_prefix",
 )
+PARALLEL_PLANS = ("_tp_plan", "_fsdp_plan")
 SHARED_STATE = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
 
 
@@ -70,6 +71,13 @@ class HybridGDNPreTrainedModel(SavesItsCode, PreTrainedModel):
         for name in SHARED_STATE:
             self.__dict__[name] = family.__dict__[name]
         self.__dict__["family"] = family
+
+    def init_parallel_plans(self) -> None:
+        """The plans for sharding are the family's, which are attributes of its classes and of its configuration."""
+        super().init_parallel_plans()
+        if self._modules is self.family._modules:
+            for name in PARALLEL_PLANS:
+                setattr(self, name, {**(getattr(self.family, name, None) or {}), **(getattr(self, name) or {})})
 
     def train(self, mode: bool = True) -> "HybridGDNPreTrainedModel":
         super().train(mode)

@@ -17,24 +17,27 @@ class ShortConvolution(nn.Module):
     def taps(self) -> int:
         return self.weight.shape[0]
 
-    def forward(self, window: torch.Tensor, document_position: torch.Tensor | None = None) -> torch.Tensor:
-        """Convolves.
 
-        Args:
-            window: `[B, taps - 1 + T, channels]`, the tokens before the first output, then the T new ones.
-            document_position: `[B, T]`, tokens since the packed document began; taps never reach before it.
+def convolve(window: torch.Tensor, weight: torch.Tensor, document_position: torch.Tensor | None = None) -> torch.Tensor:
+    """The convolution.
 
-        Returns:
-            `[B, T, channels]`.
-        """
-        length = window.shape[1] - self.taps + 1
-        output = window[:, self.taps - 1 :] * self.weight[0]
-        for tap in range(1, self.taps):
-            shifted = window[:, self.taps - 1 - tap :][:, :length]
-            if document_position is not None:
-                shifted = shifted * (document_position >= tap)[..., None]
-            output = output + shifted * self.weight[tap]
-        return output
+    Args:
+        window: `[B, taps - 1 + T, channels]`, the tokens before the first output, then the T new ones.
+        weight: `[taps, channels]`, of a `ShortConvolution`.
+        document_position: `[B, T]`, tokens since the packed document began; taps never reach before it.
+
+    Returns:
+        `[B, T, channels]`.
+    """
+    taps = weight.shape[0]
+    length = window.shape[1] - taps + 1
+    output = window[:, taps - 1 :] * weight[0]
+    for tap in range(1, taps):
+        shifted = window[:, taps - 1 - tap :][:, :length]
+        if document_position is not None:
+            shifted = shifted * (document_position >= tap)[..., None]
+        output = output + shifted * weight[tap]
+    return output
 
 
 def pad_window(x: torch.Tensor, taps: int) -> torch.Tensor:

@@ -58,7 +58,7 @@ def solve(
     half_life, beta = _search(mixer, captured, statistics)
     take(_memory_weights(mixer, half_life, beta))
     gate = solve_output_gate(scratch, captured)
-    for solve_part in (solve_value_projection, solve_query_projection, solve_value_projection):
+    for solve_part in (solve_query_projection, solve_value_projection):
         take(solve_part(scratch, captured, gate))
         gate = solve_output_gate(scratch, captured)
     take(_gate_weights(gate, mixer.head_dim))
