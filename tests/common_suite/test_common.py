@@ -1,0 +1,94 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The library's common tests on students of three families; everything that a checkout holds where one is given."""
+
+import os
+import unittest
+from typing import Any, ClassVar
+
+import pytest
+from build_root import checkout
+
+if "HF_TC_COMMON_SUITE_UNREACHABLE" in os.environ:
+    pytest.skip(os.environ["HF_TC_COMMON_SUITE_UNREACHABLE"], allow_module_level=True)
+
+import tests.generation.test_utils as generation_tests
+from hf_tc.modeling import GDNCacheLayer
+from student_tester import StudentClasses, StudentTester
+from tests.test_configuration_common import ConfigTester
+from tests.test_fsdp_mixin import FSDPTesterMixin
+from tests.test_modeling_common import ModelTesterMixin
+from tests.test_tensor_parallel_mixin import TensorParallelTesterMixin
+from tests.test_training_mixin import TrainingTesterMixin
+
+import hf_tc  # noqa: F401  registers the student's classes
+
+if checkout() is None:
+
+    class CommonTests(
+        ModelTesterMixin,
+        generation_tests.GenerationTesterMixin,
+        TrainingTesterMixin,
+        TensorParallelTesterMixin,
+        FSDPTesterMixin,
+    ):
+        model_tester_class: ClassVar[type]
+        model_tester = None
+
+        def setUp(self) -> None:
+            self.model_tester = self.model_tester_class(self)
+            self.all_model_classes = self.model_tester.all_model_classes
+            self.config_tester = ConfigTester(self, config_class=self.model_tester.config_class)
+
+        def test_config(self) -> None:
+            self.config_tester.run_common_tests()
+
+    BASES: tuple[type, ...] = (StudentTester,)
+else:
+    from tests.causal_lm_tester import CausalLMModelTest as CommonTests
+    from tests.causal_lm_tester import CausalLMModelTester
+
+    from tests import test_fsdp_mixin, test_tensor_parallel_mixin
+
+    generation_tests.LinearAttentionLayer = GDNCacheLayer  # compared with `type(layer) is`
+    # Otherwise distributed tests run on a list of the library's own models.
+    test_fsdp_mixin.FSDP_DISTRIBUTED_TEST_MODEL_TYPES = None
+    test_tensor_parallel_mixin.TP_DISTRIBUTED_TEST_MODEL_TYPES = None
+    BASES = (StudentClasses, CausalLMModelTester)
+
+
+class StudentTests(CommonTests):
+    def _get_conv_state_shape(self, batch_size: int, config: Any) -> tuple[int, ...]:
+        text = config.text_config
+        channels = (text.num_attention_heads + 2 * text.num_key_value_heads) * text.head_dim
+        return batch_size, config.conv_kernel_size - 1, channels
+
+    def _get_recurrent_state_shape(self, batch_size: int, config: Any) -> tuple[int, ...]:
+        text = config.text_config
+        return batch_size, text.num_attention_heads, text.head_dim, text.head_dim
+
+    def test_attention_outputs(self) -> None:
+        """The library's own asks every layer for weights; recurrent layers have none to give."""
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        config._attn_implementation = "eager"
+        batch, length = inputs["input_ids"].shape
+        for model_class in self.all_model_classes:
+            attentions = model_class(config).eval()(**inputs, output_attentions=True).attentions
+            shapes = [None if weights is None else tuple(weights.shape) for weights in attentions]
+            heads = config.num_attention_heads
+            assert [shape for shape in shapes if shape is not None] == [(batch, heads, length, length)]
+
+
+def student_tester(family: str) -> type:
+    return type("Tester", BASES, {"family": family})
+
+
+class TestLlamaStudent(StudentTests, unittest.TestCase):
+    model_tester_class = student_tester("llama")
+
+
+class TestQwen2Student(StudentTests, unittest.TestCase):
+    model_tester_class = student_tester("qwen2")
+
+
+class TestQwen3MoeStudent(StudentTests, unittest.TestCase):
+    model_tester_class = student_tester("qwen3_moe")
