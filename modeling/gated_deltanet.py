@@ -22,7 +22,7 @@ from .configuration_hybrid_gdn import HybridGDNConfig
 from .gated_delta_rule import gated_delta_rule
 from .head_shard import HeadShard, find_head_shard
 from .recurrent_mask import RecurrentMask
-from .short_convolution import ShortConvolution, convolve, pad_window
+from .short_convolution import ShortConvolution, pad_window
 from .teacher_attention import fused_projection, head_shape, output_projection, query_key_norms, rotary_function
 
 L2_EPS = 1e-6
@@ -219,10 +219,11 @@ class GatedDeltaNet(nn.Module):
             return qkv, None
         past = None if memory is None else memory.convolution_window
         window = pad_window(qkv, self.short_conv.taps) if past is None else torch.cat([past.to(qkv.dtype), qkv], dim=1)
-        taps, shard = self.short_conv.weight, self._shard(self._split(qkv)[0].shape[-1] // self.head_dim)
+        own_channels = None
+        shard = self._shard(self._split(qkv)[0].shape[-1] // self.head_dim)
         if shard is not None:
-            taps = torch.cat([shard.part(part, -1) for part in self._split(taps)], dim=-1)
-        return convolve(window, taps, recurrent_mask.document_position), window
+            own_channels = lambda weight: torch.cat([shard.part(x, -1) for x in self._split(weight)], dim=-1)  # noqa: E731
+        return self.short_conv(window, recurrent_mask.document_position, own_channels), window
 
     def _normalised_heads(self, x: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
         """`[B, T, H * K]` to `[B, T, H, K]`, with the family's q/k norm over all heads at once or over each."""

@@ -53,7 +53,7 @@ def perturb(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
 
 
 def student_config(family: str = "llama", linear: tuple[int, ...] = (0, 2), **changes: Any) -> HybridGDNConfig:
-    own = {name: changes.pop(name) for name in ("conv_kernel_size", "recurrent_rope") if name in changes}
+    own = {name: changes.pop(name) for name in ("conv_kernel_size", "recurrent_rope", "output_norm") if name in changes}
     config = HybridGDNConfig(text_config=teacher_config(family, **changes), **own)
     config.layer_types = ["linear_attention" if i in linear else t for i, t in enumerate(config.layer_types)]
     return config

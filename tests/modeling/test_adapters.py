@@ -1,0 +1,87 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""LoRA on recurrent and retained layers: default targets, training, saving, merging. Quantised loading says no."""
+
+import pytest
+import torch
+from hf_tc.modeling import HybridGDNForCausalLM
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from tiny_models import student, token_ids
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+ALL_LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "a_proj", "b_proj", "g_proj"}
+
+
+def adapted(target_modules: str | list[str] | None = None, family: str = "qwen2", **options):
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=target_modules, task_type=TaskType.CAUSAL_LM, **options)
+    return get_peft_model(student(family), config)
+
+
+def targets(model) -> set[str]:
+    return {name.split(".lora_A")[0].split(".")[-1] for name, _ in model.named_parameters() if "lora_A" in name}
+
+
+def train(model) -> None:
+    """A few steps, after which the adapter matters."""
+    ids = token_ids(2, 12)
+    optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=0.05)
+    for _ in range(3):
+        model.train()(ids, labels=ids).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    model.eval()
+
+
+def test_default_targets_and_all_linear() -> None:
+    assert targets(adapted()) == {"q_proj", "k_proj", "v_proj", "o_proj"}
+    assert targets(adapted("all-linear")) == ALL_LINEAR
+
+
+@pytest.mark.parametrize("options", [{}, {"modules_to_save": ["short_conv"]}])
+def test_an_adapter_trains_saves_loads_and_merges(options: dict, tmp_path) -> None:
+    model, ids = adapted("all-linear", **options), token_ids(2, 9)
+    before = model(ids).logits
+    train(model)
+    trained = model(ids).logits
+    assert (trained - before).abs().max() > 0.1
+    frozen = [p for name, p in model.named_parameters() if not p.requires_grad]
+    assert all(p.grad is None for p in frozen)
+    model.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(student("qwen2"), tmp_path).eval()
+    assert torch.equal(again(ids).logits, trained)
+    merged = again.merge_and_unload()
+    assert type(merged) is HybridGDNForCausalLM
+    torch.testing.assert_close(merged(ids).logits, trained, rtol=0, atol=2e-3)
+    arguments = dict(max_new_tokens=5, do_sample=False)
+    assert merged.generate(ids, **arguments).tolist() == model.generate(input_ids=ids, **arguments).tolist()
+
+
+def test_an_adapter_trains_under_checkpointing() -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        model, ids = adapted("all-linear").train(), token_ids(2, 9)
+        if checkpointing:
+            model.enable_input_require_grads()
+            model.gradient_checkpointing_enable()
+        model(ids, labels=ids).loss.backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+    assert all(torch.equal(gradients[1][name], gradient) for name, gradient in gradients[0].items())
+    assert any(gradient.abs().sum() > 0 for gradient in gradients[0].values())
+
+
+def test_the_library_adds_an_adapter_to_a_student_itself(tmp_path) -> None:
+    model, ids = student("qwen2"), token_ids(1, 9)
+    plain = model(ids).logits
+    model.add_adapter(LoraConfig(r=2, init_lora_weights=False))
+    assert not torch.equal(model(ids).logits, plain)
+    model.disable_adapters()
+    assert torch.equal(model(ids).logits, plain)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says how a machine without accelerator answers")
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantised_loading_is_refused_clearly_where_it_cannot_work(bits: int, tmp_path) -> None:
+    student("llama").save_pretrained(tmp_path)
+    config = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
+    with pytest.raises((ImportError, RuntimeError, ValueError), match=r"(?i)bitsandbytes"):
+        AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config)

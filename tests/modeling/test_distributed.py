@@ -1,0 +1,67 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Two gloo ranks compute what one process computes; offloaded weights too."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from distributed_worker import results
+from hf_tc.modeling import HybridGDNForCausalLM
+from tiny_models import student, token_ids
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+
+
+def run_on_two_ranks(mode: str, folder: Path) -> list[dict]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = subprocess.run(
+        [*launcher, str(WORKER), mode, str(folder)], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize(("family", "mode"), [("qwen2", "fsdp"), ("llama", "tp"), ("qwen3", "tp"), ("qwen2", "tp")])
+def test_two_ranks_equal_one_process(family: str, mode: str, tmp_path) -> None:
+    model = student(family, (0, 2), output_norm=True, vocab_size=62)
+    model.save_pretrained(tmp_path / "student")
+    expected = results(HybridGDNForCausalLM.from_pretrained(tmp_path / "student"), token_ids(2, 12))
+    for found in run_on_two_ranks(mode, tmp_path):
+        torch.testing.assert_close(found["logits"], expected["logits"], rtol=0, atol=2e-4)
+        assert found["tokens"].tolist() == expected["tokens"].tolist()
+        assert set(found["gradients"]) == set(expected["gradients"])
+        for name, gradient in expected["gradients"].items():
+            assert (found["gradients"][name] - gradient).norm() <= 1e-3 * gradient.norm() + 1e-6, name
+    if mode == "fsdp":
+        own_code = {path.name for path in Path(sys.modules["hf_tc.modeling"].__file__).parent.glob("*.py")}
+        assert {path.name for path in (tmp_path / "saved").glob("*.py")} <= own_code
+        again = HybridGDNForCausalLM.from_pretrained(tmp_path / "saved")
+        assert again.config.architectures == ["HybridGDNForCausalLM"]
+        assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("where", ["cpu", "disk"])
+def test_offloaded_layers_compute_the_same(where: str, tmp_path) -> None:
+    model, ids = student("qwen2", (0, 2)), token_ids(2, 9)
+    model.save_pretrained(tmp_path / "student", max_shard_size="20KB")
+    device_map = {name: "cpu" for name in ("model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head")}
+    device_map.update({f"model.layers.{i}": where if i in (0, 3) else "cpu" for i in range(4)})
+    offloaded = HybridGDNForCausalLM.from_pretrained(
+        tmp_path / "student", device_map=device_map, offload_folder=tmp_path / "offload"
+    )
+    if where == "disk":
+        assert offloaded.model.layers[0].self_attn.A_log.device.type == "meta"
+    torch.testing.assert_close(offloaded(ids).logits, model(ids).logits, rtol=0, atol=0)
+    arguments = dict(max_new_tokens=5, do_sample=False)
+    assert offloaded.generate(ids, **arguments).tolist() == model.generate(ids, **arguments).tolist()
+
+
+def test_an_automatic_device_map(tmp_path) -> None:
+    model, ids = student("qwen3_moe", (0, 2)), token_ids(1, 9)
+    model.save_pretrained(tmp_path)
+    mapped = HybridGDNForCausalLM.from_pretrained(tmp_path, device_map="auto")
+    torch.testing.assert_close(mapped(ids).logits.cpu(), model(ids).logits, rtol=0, atol=2e-4)
