@@ -38,4 +38,4 @@ def solve_output_projection(mixer: GatedDeltaNet, captured: CapturedAttention, s
 def value_scale(weight: Tensor, teacher_weight: Tensor, heads: int) -> Tensor:
     """Size of each head's columns relative to the teacher's, `[H]`: what the fit did to the head's values."""
     new, old = (w.double().unflatten(1, (heads, -1)).square().sum((0, 2)).sqrt() for w in (weight, teacher_weight))
-    return new / old.clamp_min(torch.finfo(torch.float64).tiny)
+    return new / old.clamp_min(1e-12)

@@ -82,6 +82,8 @@ def distill(
     model = trainer.accelerator.unwrap_model(trainer.model).to(dtype)
     if trainer.is_world_process_zero():
         model.tokenizer = tokenizer
+        if hasattr(model.config, "calibration"):
+            model.config.calibration = {**(model.config.calibration or {}), "distilled_tokens": blocks.numel()}
         if ConversionReport.stands_in(student):
             model.conversion_report = ConversionReport.load(student)
         model.save_pretrained(out)

@@ -116,6 +116,11 @@ class DistillationTrainer(Trainer):
         super()._set_signature_columns_if_needed()
         self._signature_columns = sorted({*(self._signature_columns or ()), *BATCH_COLUMNS})  # type: ignore[assignment]
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes Trainer's card only where saving the student has not written its own."""
+        if not (Path(self.args.output_dir) / "README.md").exists():
+            super().create_model_card(*args, **kwargs)
+
     def compute_loss(
         self,
         model: nn.Module,
