@@ -1,0 +1,50 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The search finds the half-life and the write gate that made the data."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
+
+from hf_tc.calibration.decay import half_life_candidates, log_decay_of
+from hf_tc.calibration.memory_search import readout_residual, search_memory
+from hf_tc.calibration.write_gate import BETA_CANDIDATES
+
+HEADS = 5
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_half_life_and_beta_are_found_again(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    q, k = (F.normalize(torch.randn(2, 150, HEADS, 8, generator=generator), dim=-1) for _ in "qk")
+    v = torch.randn(2, 150, HEADS, 8, generator=generator)
+    distance = torch.tensor([4.0, 9.0, 15.0, 20.0, 6.0])
+    candidates = half_life_candidates(distance)
+    chosen = torch.randint(len(candidates), (HEADS,), generator=generator)
+    half_life = candidates.gather(0, chosen[None])[0]
+    beta = torch.tensor(BETA_CANDIDATES)[torch.randint(len(BETA_CANDIDATES), (HEADS,), generator=generator)]
+    shape = q.shape[:3]
+    read_out, _ = recurrent_gated_delta_rule(
+        q=q, k=k, v=v, log_decay=log_decay_of(half_life).expand(shape), beta=beta.expand(shape)
+    )
+    context = read_out * torch.tensor([1.0, 5.0, 0.1, 3.0, 1.0])[:, None]  # the scale of a head does not matter
+    found = search_memory(q=q, k=k, v=v, context=context, mean_attention_distance=distance)
+    torch.testing.assert_close(found[0], half_life)
+    torch.testing.assert_close(found[1], beta)
+
+
+def test_residual_is_the_share_no_scale_can_give() -> None:
+    read_out, context = torch.randn(2, 2, 30, 3, 4, generator=torch.Generator().manual_seed(0))
+    normed = read_out / read_out.square().mean(-1, keepdim=True).sqrt()
+    for head in range(3):
+        n, c = normed[:, :, head].flatten()[:, None], context[:, :, head].flatten()[:, None]
+        scale = torch.linalg.lstsq(n, c).solution
+        expected = ((c - n * scale).square().sum() / c.square().sum()).item()
+        assert readout_residual(read_out, context)[head].item() == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(readout_residual(read_out, -7 * normed), torch.zeros(3).double(), atol=1e-6, rtol=0)
+
+
+def test_silent_heads_have_a_finite_residual() -> None:
+    zero = torch.zeros(1, 4, 2, 3)
+    assert bool(readout_residual(zero, zero).isfinite().all())
+    assert bool(readout_residual(zero, torch.ones_like(zero)).isfinite().all())

@@ -1,0 +1,84 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Output gate: the regressed scale is the planted one, and the gate in the mixer gives it."""
+
+import pytest
+import torch
+from hf_tc.modeling.recurrent_mask import RecurrentMask
+from planted import HEAD_DIM, HEADS, planted_mixer, read_out_of, relative, with_context
+
+from hf_tc.calibration.output_gate import OutputGate, gate_from_regression, solve_output_gate, wanted_scale
+from hf_tc.calibration.output_projection import scaled_output_projection
+from hf_tc.calibration.read_outs import before_gate, recurrence_inputs
+from hf_tc.calibration.ridge import LeastSquares
+
+SIZES = torch.tensor([1.0, 0.01, 40.0, 3.0])
+
+
+def planted_scale(x: torch.Tensor, swing: float) -> torch.Tensor:
+    """[N, T, H]: of other size in each head, swinging by the given share of it with the input."""
+    direction = torch.randn(HEADS, x.shape[-1], generator=torch.Generator().manual_seed(5))
+    swings = x @ direction.T
+    return SIZES * (1 + swing * swings / swings.abs().amax((0, 1)))
+
+
+@pytest.mark.parametrize("output_norm", [False, True])
+def test_planted_gate_is_found(output_norm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LeastSquares.solve.__kwdefaults__, "prior_tokens", 1e-6)
+    mixer, captured = planted_mixer(output_norm=output_norm)
+    scale = planted_scale(captured.attn_input, 0.1)
+    gated = before_gate(mixer, recurrence_inputs(mixer, captured, slice(None)))[0]
+    gate = solve_output_gate(mixer, with_context(captured, gated * scale[..., None]))
+    gain = gate.gain(captured.attn_input)
+    for head in range(HEADS):  # SiLU bends a little around its working point
+        assert relative(gain[..., head], scale[..., head]) < 2e-3
+        swing = gain[..., head] / SIZES[head] - 1
+        assert relative(swing, scale[..., head] / SIZES[head] - 1) < 0.05
+
+
+def test_constant_scale_gives_a_constant_gate_even_with_the_prior() -> None:
+    mixer, captured = planted_mixer()
+    context = read_out_of(mixer, captured) * SIZES[:, None]
+    gate = solve_output_gate(mixer, with_context(captured, context))
+    expected = SIZES.expand(*captured.attn_input.shape[:2], HEADS)
+    torch.testing.assert_close(gate.gain(captured.attn_input), expected, rtol=1e-3, atol=0)
+
+
+def test_silent_teacher_gives_a_finite_gate() -> None:
+    mixer, captured = planted_mixer()
+    gate = solve_output_gate(mixer, with_context(captured, torch.zeros_like(read_out_of(mixer, captured))))
+    assert all(bool(part.isfinite().all()) for part in gate)
+    assert gate.gain(captured.attn_input).abs().max() < 1e-3
+
+
+def test_wanted_scale_is_the_projection_on_the_read_out() -> None:
+    read_out, context = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[6.0, 8.0], [1.0, 1.0]])
+    torch.testing.assert_close(wanted_scale(read_out, context), torch.tensor([2.0, 0.0]))
+    across = torch.tensor([[-4.0, 3.0], [0.0, 0.0]])
+    torch.testing.assert_close(wanted_scale(read_out, context + across), torch.tensor([2.0, 0.0]))
+
+
+def test_gate_is_straight_around_its_working_point() -> None:
+    """gain(x) has the value and the slope of the regressed scale where the scale is its typical size."""
+    size = torch.tensor([0.2, 7.0])
+    coefficients = torch.tensor([[0.01, 0.0], [0.0, 2.0]])
+    gate = gate_from_regression(coefficients, size, size)
+    origin = torch.zeros(1, 1, 2, requires_grad=True)
+    gain = gate.gain(origin)
+    torch.testing.assert_close(gain[0, 0], size)
+    slopes = torch.stack([torch.autograd.grad(gain[0, 0, h], origin, retain_graph=True)[0][0, 0] for h in range(2)])
+    torch.testing.assert_close(slopes, coefficients)
+
+
+@pytest.mark.parametrize("output_norm", [False, True])
+def test_gain_is_what_the_mixer_does_with_its_gate_and_its_scaled_output_projection(output_norm: bool) -> None:
+    mixer, captured = planted_mixer(output_norm=output_norm)
+    generator = torch.Generator().manual_seed(2)
+    gate = OutputGate(torch.randn(HEADS, 32, generator=generator), torch.randn(HEADS, generator=generator), SIZES)
+    x = captured.attn_input
+    read_out = before_gate(mixer, recurrence_inputs(mixer, captured, slice(None)))[0]
+    expected = (read_out * gate.gain(x)[..., None]).flatten(2) @ mixer.o_proj.weight.T
+    mixer.g_proj.weight.copy_(gate.weight.repeat_interleave(HEAD_DIM, 0))
+    mixer.g_proj.bias.copy_(gate.bias.repeat_interleave(HEAD_DIM, 0))
+    mixer.o_proj.weight.copy_(scaled_output_projection(mixer.o_proj.weight, gate.scale))
+    output = mixer(x, captured.position_embeddings, recurrent_mask=RecurrentMask())[0]
+    assert relative(output, expected) < 1e-5

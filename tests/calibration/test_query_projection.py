@@ -1,0 +1,164 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Query projection: planted queries are found again; norms and rotation enter as the linear maps that they are."""
+
+import copy
+
+import pytest
+import torch
+from hf_tc.modeling.gated_deltanet import l2_normalise
+from planted import (
+    HEAD_DIM,
+    HEADS,
+    captured_layer,
+    fresh_mixer,
+    planted_mixer,
+    random_blocks,
+    read_out_of,
+    relative,
+    with_context,
+)
+from planted import tiny_teacher as teacher_of
+from torch import nn
+
+from hf_tc.calibration import query_projection
+from hf_tc.calibration.initialize import apply
+from hf_tc.calibration.output_gate import WORKING_POINT, OutputGate
+from hf_tc.calibration.query_projection import (
+    conjugate_gradient,
+    linear_queries,
+    norm_direction,
+    solve_query_projection,
+)
+from hf_tc.calibration.read_outs import recurrence_inputs
+
+# Every way in which families treat a query between its projection and the memory.
+QUERY_KINDS = {
+    "llama": ("llama", {}),
+    "bias": ("qwen2", {}),
+    "RMSNorm per head": ("qwen3", {}),
+    "RMSNorm with 1 + weight": ("gemma3_text", {}),
+    "RMSNorm over all heads": ("olmo2", {}),
+    "LayerNorm per head": ("cohere", {"use_qk_norm": True}),
+    "LayerNorm with bias": ("persimmon", {"num_key_value_heads": 4}),
+    "norm after rotation": ("hunyuan_v1_dense", {}),
+    "partial rotation, fused": ("gpt_neox", {"num_key_value_heads": 4}),
+    "partial rotation and LayerNorm": ("phi", {"qk_layernorm": True}),
+    "no rotation": ("llama", {"recurrent_rope": False}),
+}
+
+
+def constant_gate(gain: float = 1.0) -> OutputGate:
+    gate = OutputGate(torch.zeros(HEADS, 32), torch.full((HEADS,), WORKING_POINT), torch.ones(HEADS))
+    return gate._replace(scale=gain / gate.gain(torch.zeros(1, 1, 32))[0, 0])
+
+
+@pytest.mark.parametrize("kind", QUERY_KINDS)
+def test_linear_queries_point_where_the_mixers_queries_do(kind: str) -> None:
+    family, changes = QUERY_KINDS[kind]
+    mixer, captured = planted_mixer(family, **changes)
+    raw = mixer.q_proj(captured.attn_input).unflatten(-1, (HEADS, HEAD_DIM))
+    positions = captured.position_embeddings if mixer.recurrent_rope else None
+    queries = linear_queries(mixer, raw, positions)
+    norm_bias = getattr(mixer.q_norm, "bias", None)
+    expected = recurrence_inputs(mixer, captured, slice(None)).q
+    if norm_bias is None:
+        torch.testing.assert_close(l2_normalise(queries), expected, rtol=1e-4, atol=1e-4)
+    else:  # the bias of a norm is not linear in the query; the direction is near all the same
+        assert (l2_normalise(queries) * expected).sum(-1).mean() > 0.5
+    other = torch.randn(raw.shape, generator=torch.Generator().manual_seed(0))
+    combined = linear_queries(mixer, 2 * raw - 3 * other, positions)
+    torch.testing.assert_close(
+        combined, 2 * queries - 3 * linear_queries(mixer, other, positions), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "norm", [None, nn.RMSNorm(HEAD_DIM), nn.RMSNorm(HEADS * HEAD_DIM), nn.LayerNorm(HEAD_DIM, bias=False)]
+)
+def test_norm_direction_is_the_norm_times_the_length_it_divides_by(norm: nn.Module | None) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q = 3 + torch.randn(2, 5, HEADS, HEAD_DIM, generator=generator)
+    if norm is None:
+        assert norm_direction(None, q) is q
+        return
+    norm = copy.deepcopy(norm).requires_grad_(False)
+    norm.weight.copy_(torch.randn(norm.weight.shape, generator=generator))
+    over_all = norm.weight.numel() > HEAD_DIM
+    z = q.flatten(2) if over_all else q
+    centred = z - z.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else z
+    length = centred.square().mean(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(norm_direction(norm, q), (norm(z) * length).view_as(q), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "RMSNorm per head", "RMSNorm with 1 + weight", "no rotation"])
+def test_planted_queries_are_found(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: every head's query turned, after its norm's weight, which leaves its length what it was."""
+    monkeypatch.setattr(query_projection, "PRIOR_TOKENS", 1e-6)
+    monkeypatch.setattr(query_projection, "ITERATIONS", 150)
+    family, changes = QUERY_KINDS[kind]
+    mixer, captured = planted_mixer(family, **changes)
+    turn = torch.linalg.qr(torch.randn(HEADS, HEAD_DIM, HEAD_DIM, generator=torch.Generator().manual_seed(1)))[0]
+    weight = norm_direction(mixer.q_norm, torch.ones(1, 1, HEADS, HEAD_DIM))[0, 0]  # [H, K]
+    truth = copy.deepcopy(mixer)
+    w = mixer.q_proj.weight.unflatten(0, (HEADS, HEAD_DIM))
+    truth.q_proj.weight.copy_((torch.einsum("hij,hj,hjc->hic", turn, weight, w) / weight[..., None]).flatten(0, 1))
+    target = read_out_of(truth, captured)
+    before = {name: value.clone() for name, value in mixer.state_dict().items()}
+    solved = solve_query_projection(mixer, with_context(captured, 2 * target), constant_gate(2.0))
+    assert all(torch.equal(value, before[name]) for name, value in mixer.state_dict().items())
+    start = relative(read_out_of(mixer, captured), target)
+    apply(mixer, solved)
+    assert start > 0.5
+    assert relative(read_out_of(mixer, captured), target) < 5e-3
+    new, old = (x.unflatten(0, (HEADS, -1)).norm(dim=(1, 2)) for x in (mixer.q_proj.weight, before["q_proj.weight"]))
+    torch.testing.assert_close(new, old)  # the length of the queries' weights is kept
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind, (family, _) in QUERY_KINDS.items() if family not in ("llama", "persimmon")]
+)
+def test_few_iterations_come_much_closer(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_projection, "PRIOR_TOKENS", 1e-6)
+    family, changes = QUERY_KINDS[kind]
+    mixer, captured = planted_mixer(family, **changes)
+    truth = copy.deepcopy(mixer)
+    noise = torch.randn(truth.q_proj.weight.shape, generator=torch.Generator().manual_seed(1))
+    truth.q_proj.weight.add_(noise * 0.5 * truth.q_proj.weight.std())
+    target = read_out_of(truth, captured)
+    start = relative(read_out_of(mixer, captured), target)
+    apply(mixer, solve_query_projection(mixer, with_context(captured, target), constant_gate()))
+    assert relative(read_out_of(mixer, captured), target) < 0.5 * start
+
+
+def test_strong_prior_keeps_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(query_projection, "PRIOR_TOKENS", 1e12)
+    mixer, captured = planted_mixer("qwen2")
+    solved = solve_query_projection(mixer, captured, constant_gate())
+    torch.testing.assert_close(solved["q_proj.weight"], mixer.q_proj.weight, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(solved["q_proj.bias"], mixer.q_proj.bias, rtol=1e-3, atol=1e-4)
+
+
+def test_batches_of_blocks_make_one_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = teacher_of("qwen3")
+    captured = captured_layer(teacher, random_blocks(5, 40))
+    mixer = fresh_mixer(teacher)
+    whole = solve_query_projection(mixer, captured, constant_gate())["q_proj.weight"]
+    monkeypatch.setattr("hf_tc.calibration.read_outs.BATCH_TOKENS", 80)
+    parts = solve_query_projection(mixer, captured, constant_gate())["q_proj.weight"]
+    assert relative(whole, mixer.q_proj.weight) > 0.01
+    assert relative(parts, whole) < 1e-3
+
+
+def test_conjugate_gradient_solves_one_system_per_head() -> None:
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(2, 12, 12, generator=generator, dtype=torch.float64)
+    matrices = root @ root.mT + torch.eye(12)
+    right = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+
+    def operator(x):
+        return torch.einsum("hij,hj->hi", matrices, x.flatten(1)).view_as(x)
+
+    for preconditioner in (torch.eye(4).double(), torch.diag(torch.tensor([1.0, 2.0, 0.5, 3.0])).double()):
+        solution = conjugate_gradient(operator, right, preconditioner, 40)
+        torch.testing.assert_close(operator(solution), right, rtol=1e-6, atol=1e-8)
+    assert torch.equal(conjugate_gradient(operator, right, preconditioner, 0), torch.zeros_like(right))
