@@ -19,6 +19,7 @@ from transformers.cache_utils import Cache
 
 from .cache import GDNCacheLayer
 from .configuration_hybrid_gdn import HybridGDNConfig
+from .decay import log_decay
 from .gated_delta_rule import gated_delta_rule
 from .head_shard import HeadShard, find_head_shard
 from .recurrent_mask import RecurrentMask
@@ -183,9 +184,8 @@ class GatedDeltaNet(nn.Module):
         return q, k, v
 
     def log_decay(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """log alpha_t `[B, T, H]`, in float32: a bf16 decay near 1 forgets at the wrong rate."""
-        steps = F.softplus(self.a_proj(hidden_states).float() + self.dt_bias.float())
-        return -self.A_log.float().exp() * steps
+        """log alpha_t `[B, T, H]`, in float32."""
+        return log_decay(self.a_proj(hidden_states), self.A_log, self.dt_bias)
 
     def beta(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """The write gate beta_t `[B, T, H]`, in float32."""

@@ -40,7 +40,7 @@ FAMILY_FLAGS = (
     "_tied_weights_keys",
     "base_model_prefix",
 )
-PARALLEL_PLANS = ("_tp_plan", "_fsdp_plan")
+PARALLEL_PLANS = ("_tp_plan", "_ep_plan", "_fsdp_plan")
 SHARED_STATE = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
 
 
@@ -79,6 +79,17 @@ class HybridGDNPreTrainedModel(SavesItsCode, PreTrainedModel):
             for name in PARALLEL_PLANS:
                 setattr(self, name, {**(getattr(self.family, name, None) or {}), **(getattr(self, name) or {})})
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Loads a student, as in the library.
+
+        Raises:
+            ValueError: the weights have recurrent layers where the configuration has none, or the other way round.
+        """
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        check_recurrent_layers(model, report["missing_keys"], report["unexpected_keys"])
+        return (model, report) if output_loading_info else model
+
     def train(self, mode: bool = True) -> "HybridGDNPreTrainedModel":
         super().train(mode)
         self.family.training = mode
@@ -102,6 +113,24 @@ class HybridGDNPreTrainedModel(SavesItsCode, PreTrainedModel):
             init.ones_(module.weight)
         else:
             self.family._init_weights(module)
+
+
+def check_recurrent_layers(model: PreTrainedModel, missing: set[str], unexpected: set[str]) -> None:
+    """Raises `ValueError` for gates that would stay random in a layer whose other weights were found, or go unused."""
+    unused = {name for name in unexpected if name.endswith(".A_log")}
+    random = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, GatedDeltaNet) and f"{name}.A_log" in missing
+        # A model without any weights may be initialised; one with some is not what the configuration says.
+        if not all(f"{name}.{parameter}" in missing for parameter, _ in module.named_parameters())
+    }
+    if random or unused:
+        raise ValueError(
+            f"The weights do not fit layer_types of the configuration: no gates for {sorted(random)}, gates of no use in "
+            f"{sorted(unused)}. Load a student with the configuration it was saved with; a teacher's weights become a "
+            "student's by `HybridGDNForCausalLM.from_teacher`."
+        )
 
 
 def init_gates(mixer: GatedDeltaNet) -> None:

@@ -118,7 +118,7 @@ class DistillationTrainer(Trainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes Trainer's card only where saving the student has not written its own."""
-        if not (Path(self.args.output_dir) / "README.md").exists():
+        if not (Path(self.args.output_dir or ".") / "README.md").exists():
             super().create_model_card(*args, **kwargs)
 
     def compute_loss(

@@ -33,8 +33,17 @@ def test_converting_a_layer_changes_only_that_layers_parameters(family: str) -> 
     model = student(family, linear=(1,)).state_dict()
     assert set(teacher) <= set(model)
     added = {name.removeprefix("model.layers.1.self_attn.") for name in set(model) - set(teacher)}
-    gates = {"A_log", "dt_bias", "a_proj.weight", "b_proj.weight", "b_proj.bias", "g_proj.weight", "g_proj.bias"}
-    assert added == gates | {"o_norm.weight", "short_conv.weight"}
+    gates = {
+        "short_conv.weight",
+        "A_log",
+        "dt_bias",
+        "a_proj.weight",
+        "b_proj.weight",
+        "b_proj.bias",
+        "g_proj.weight",
+        "g_proj.bias",
+    }
+    assert added == gates
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -74,14 +83,21 @@ def test_base_model_is_the_backbone() -> None:
     assert torch.equal(model.lm_head(model.base_model(ids).last_hidden_state), model(ids).logits)
 
 
-def test_loading_a_teachers_folder_draws_the_gates_anew_and_says_so(tmp_path) -> None:
+@pytest.mark.parametrize("saved", [(), (1,), (1, 3)])
+def test_weights_of_other_layers_are_refused(saved: tuple[int, ...], tmp_path) -> None:
+    student(linear=saved).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"do not fit layer_types.*layers\.1\.self_attn.*from_teacher"):
+        HybridGDNForCausalLM.from_pretrained(tmp_path, config=student_config(linear=() if saved else (1,)))
+
+
+def test_a_teachers_folder_is_no_student(tmp_path) -> None:
     AutoModelForCausalLM.from_config(teacher_config()).save_pretrained(tmp_path)
-    model, report = HybridGDNForCausalLM.from_pretrained(
-        tmp_path, config=student_config(linear=(1,)), output_loading_info=True
-    )
-    assert len(report["missing_keys"]) == 9
-    assert all(name.startswith("model.layers.1.self_attn.") for name in report["missing_keys"])
-    mixer = model.model.layers[1].self_attn
+    with pytest.raises(ValueError, match=r"no gates for \['model.layers.1.self_attn'\]"):
+        HybridGDNForCausalLM.from_pretrained(tmp_path, config=student_config(linear=(1,)))
+
+
+def test_new_gates_start_with_usual_values() -> None:
+    mixer = HybridGDNForCausalLM(student_config(linear=(1,))).model.layers[1].self_attn
     assert torch.equal(mixer.short_conv.weight[0], torch.ones(64))
     assert not mixer.short_conv.weight[1:].any()
     steps = torch.nn.functional.softplus(mixer.dt_bias)
