@@ -31,6 +31,9 @@ class LayerReport:
     error_closed_form: float
     error_aligned: float
     seconds: float
+    head_distances: list[float] = field(default_factory=list)  # tokens, one a head, as the two below
+    head_half_lives: list[float] = field(default_factory=list)
+    head_betas: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -63,11 +66,12 @@ class ConversionReport:
         return cls(**{**data, "layers": [LayerReport(**row) for row in data["layers"]]})
 
     def save(self, folder: str | Path) -> None:
-        """Writes the report as JSON and its per-layer rows as CSV."""
+        """Writes the report as JSON and, without what is per head, its rows as CSV."""
         folder = Path(folder)
         (folder / REPORT_FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
         with (folder / LOG_FILE).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [item.name for item in fields(LayerReport)])
+            columns = [item.name for item in fields(LayerReport) if not item.name.startswith("head_")]
+            writer = csv.DictWriter(file, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(asdict(row) for row in self.layers)
 

@@ -1,0 +1,96 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The report as data, as files and as tables."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+
+from rich.console import Console
+from student_folders import tiny_report
+
+from hf_tc.report import LOG_FILE, REPORT_FILE, ConversionReport, LayerReport, perplexity_table
+
+
+def printed(renderable: object = None, report: ConversionReport | None = None, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    if report is None:
+        console.print(renderable)
+    else:
+        report.print(console)
+    return console.file.getvalue()
+
+
+def line_of(text: str, first_word: str) -> list[str]:
+    return next(line.split() for line in text.splitlines() if line.split()[:1] == [first_word])
+
+
+def test_report_comes_back_from_its_json(tmp_path: Path) -> None:
+    report = tiny_report()
+    for row in report.layers:
+        row.error_aligned = 1 / 3
+    assert not ConversionReport.stands_in(tmp_path)
+    report.save(tmp_path)
+    assert ConversionReport.stands_in(tmp_path)
+    assert ConversionReport.load(tmp_path) == report
+    assert json.loads((tmp_path / REPORT_FILE).read_text())["layers"][1]["beta"] == 0.321
+
+
+def test_log_has_a_row_per_layer_and_a_column_per_quantity(tmp_path: Path) -> None:
+    report = tiny_report()
+    report.save(tmp_path)
+    with (tmp_path / LOG_FILE).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["layer"]) for row in rows] == [1, 2]
+    assert list(rows[0]) == [item.name for item in fields(LayerReport)]
+    for row, expected in zip(rows, report.layers, strict=True):
+        for name, value in asdict(expected).items():
+            assert float(row[name]) == value or (math.isnan(value) and math.isnan(float(row[name])))
+
+
+def test_provenance_is_the_report_without_rows_and_times() -> None:
+    report = tiny_report()
+    assert report.provenance.keys() == report.to_dict().keys() - {"layers", "seconds"}
+    assert report.provenance["teacher"] == "some-org/some-teacher"
+    json.dumps(report.provenance)
+
+
+def test_table_has_a_row_per_layer_with_each_quantity() -> None:
+    text = printed(report=tiny_report())
+    assert line_of(text, "1") == ["1", "31", "42", "0.32", "0.90", "0.50", "0.987", "0.543", "nan", "1.5"]
+    assert line_of(text, "2")[:3] == ["2", "31", "44"]  # 43.5, rounded to even
+    heading = line_of(text, "layer")
+    assert len(heading) == 10
+    assert heading.index("beta") == 3
+
+
+def test_table_fits_a_terminal() -> None:
+    report = tiny_report()
+    report.layers[0].seconds, report.layers[0].timescale_tokens = 123.4, 40000.0
+    text = printed(report=report, width=80)
+    assert "0.987" in text
+    assert "0.543" in text
+    assert "…" not in text
+
+
+def test_perplexities_are_shown_with_their_ratio_to_the_teacher() -> None:
+    text = printed(report=tiny_report())
+    assert "4,096" in text
+    assert line_of(text, "teacher") == ["teacher", "20.00", "1.00"]
+    assert line_of(text, "copied") == ["copied", "700.00", "35.00"]
+    assert line_of(text, "closed") == ["closed", "form", "30.00", "1.50"]
+    assert "aligned" not in text.split("held-out tokens")[-1]  # not measured
+
+
+def test_without_the_teachers_perplexity_there_is_no_ratio() -> None:
+    assert line_of(printed(perplexity_table({"aligned": 1234.5}, 10)), "aligned") == ["aligned", "1,234.50"]
+
+
+def test_report_without_perplexities_prints_its_layers_alone() -> None:
+    report = tiny_report()
+    report.perplexity = {"teacher": None}
+    text = printed(report=report)
+    assert line_of(text, "2")
+    assert "Perplexity" not in text
