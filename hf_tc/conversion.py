@@ -202,7 +202,7 @@ def _weights_as(target: GatedDeltaNet, mixer: GatedDeltaNet) -> dict[str, Tensor
 @torch.no_grad()
 def _summary(
     mixer: GatedDeltaNet, initialization: GDNInitialization, teacher_weight: Tensor, captured: CapturedAttention
-) -> dict[str, float]:
+) -> dict[str, Any]:
     statistics = initialization.statistics
     gate = torch.nn.functional.silu(mixer.g_proj(captured.attn_input[:1]))
     return {
@@ -212,6 +212,9 @@ def _summary(
         "beta": initialization.beta.mean().item(),
         "value_scale": value_scale(mixer.o_proj.weight, teacher_weight, mixer.num_heads).mean().item(),
         "output_gate": gate.mean().item(),
+        "head_distances": statistics.mean_attention_distance.tolist(),
+        "head_half_lives": initialization.half_life.tolist(),
+        "head_betas": initialization.beta.tolist(),
     }
 
 

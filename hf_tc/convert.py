@@ -129,7 +129,7 @@ def calibration_blocks(
     Raises:
         CalibrationDataError: less text than two blocks, one to fit and one held out.
     """
-    name = str(source) if isinstance(source, str | Path) else type(source).__name__
+    name = Path(source).name if isinstance(source, str | Path) else type(source).__name__
     if source is None:
         logger.warning(f"No calibration_data given: calibrating on {SHIPPED_SAMPLE}. Your own text is better.")
         source, name = sample_text_path("calibration"), SHIPPED_SAMPLE

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
+from .conversion_plots import PLOT_FILE, save_conversion_plot
 from .modeling import HybridGDNConfig, HybridGDNPreTrainedModel
 from .modeling.saving import code_files, create_repository, upload_folder
 from .report import ConversionReport
@@ -60,6 +61,7 @@ def write_companions(student: HybridGDNPreTrainedModel, folder: Path, repo_id: s
     report = student.conversion_report
     if report is not None:
         report.save(folder)
+        save_conversion_plot(report, folder)
     if not student.can_generate():
         return
     if report is not None or not (folder / CARD_FILE).exists():
@@ -96,6 +98,7 @@ def render_card(config: HybridGDNConfig, report: dict[str, Any], model_id: str, 
         linear_layers=config.linear_layers,
         retained_layers=config.retained_layers,
         layer_table=_layer_table(report.get("layers") or []),
+        plot=PLOT_FILE if report.get("layers") else None,
         perplexity_table=_perplexity_table(report.get("perplexity") or {}),
         provenance=_provenance(report, name),
     )
