@@ -127,9 +127,9 @@ def check_recurrent_layers(model: PreTrainedModel, missing: set[str], unexpected
     }
     if random or unused:
         raise ValueError(
-            f"The weights do not fit layer_types of the configuration: no gates for {sorted(random)}, gates of no use in "
-            f"{sorted(unused)}. Load a student with the configuration it was saved with; a teacher becomes a student by "
-            "`HybridGDNForCausalLM.from_teacher`."
+            f"The weights do not fit layer_types of the configuration: no gates for {sorted(random)}, gates of no use "
+            f"in {sorted(unused)}. Load a student with the configuration it was saved with; a teacher becomes a student "
+            "by `HybridGDNForCausalLM.from_teacher`."
         )
 
 

@@ -1,6 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Every way of decoding gives the tokens that decoding without a cache gives."""
 
+import importlib.util
+
 import pytest
 import torch
 from hf_tc.modeling import GDNCacheLayer, HybridGDNForCausalLM
@@ -160,11 +162,19 @@ def test_assisted_decoding_gives_greedys_tokens(family: str, linear: tuple[int, 
         assert decode(helper, ids, assistant_model=model) == decode(helper, ids, use_cache=False)
 
 
-def test_a_quantised_cache_is_refused_clearly() -> None:
-    model, ids = student("llama"), token_ids(1, 6)
-    with pytest.raises((ValueError, ImportError)) as error:
-        decode(model, ids, cache_implementation="quantized", cache_config={"backend": "quanto"})
-    assert "quant" in str(error.value)
+def test_a_quantised_cache_quantises_attention_layers_or_is_refused_clearly() -> None:
+    model, ids = student("llama", (0, 2), head_dim=64), token_ids(1, 6)
+    arguments = dict(
+        max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True, cache_implementation="quantized"
+    )
+    settings = {"backend": "quanto", "nbits": 4, "q_group_size": 32}
+    if importlib.util.find_spec("optimum") is None:
+        with pytest.raises(ImportError, match="quanto"):
+            model.generate(ids, cache_config=settings, **arguments)
+        return
+    cache = model.generate(ids, cache_config=settings, **arguments).past_key_values
+    assert [isinstance(layer, GDNCacheLayer) for layer in cache.layers] == [True, False, True, False]
+    assert "Quant" in type(cache.layers[1]).__name__
 
 
 def test_an_offloaded_cache_works_or_is_refused_clearly() -> None:
