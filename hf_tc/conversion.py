@@ -190,7 +190,10 @@ def _unconverted(
 ) -> HybridGDNForCausalLM:
     kinds = HybridGDNConfig(text_config=copy.deepcopy(teacher.config)).teacher_layer_types
     layer_types = [kind if index in retained else "linear_attention" for index, kind in enumerate(kinds)]
-    return build_student(teacher, layer_types, config_kwargs=settings.student_options, share_weights=share_weights)
+    device = teacher.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(settings.seed)  # new gates start at random
+        return build_student(teacher, layer_types, config_kwargs=settings.student_options, share_weights=share_weights)
 
 
 def _weights_as(target: GatedDeltaNet, mixer: GatedDeltaNet) -> dict[str, Tensor]:

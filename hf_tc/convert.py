@@ -17,6 +17,7 @@ from hf_tc.assets import sample_text_path
 from hf_tc.calibration.data import CalibrationDataError, check_vocabulary, read_documents, token_blocks
 from hf_tc.conversion import LADDER_TOKENS, Conversion, ConversionSettings
 from hf_tc.modeling import HybridGDNForCausalLM
+from hf_tc.nope_layers import evaluating
 from hf_tc.retained_layers import choose_retained_layers
 from hf_tc.teachers import check_teacher, parity_self_check, resolve_text_config
 
@@ -87,10 +88,10 @@ def from_teacher(
         evaluation_blocks = token_blocks(documents, tokenizer, sequence_length, max(LADDER_TOKENS, sequence_length))
     parity_self_check(text_config)
     with ExitStack() as stack:
-        stack.callback(teacher.train, teacher.training)
+        stack.enter_context(evaluating(teacher))
         folder = checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory())
         conversion = Conversion(
-            teacher.eval(),
+            teacher,
             blocks,
             retained,
             settings,

@@ -88,7 +88,7 @@ class ConversionReport:
         """Shows the per-layer table and, where measured, the perplexity at every stage."""
         console = console or Console(stderr=True)
         caption = "distance and half-life in tokens; errors are held out and relative to the teacher's attention"
-        table = Table(title="Converted layers", caption=caption, box=SIMPLE_HEAD, collapse_padding=True)
+        table = Table(title="Converted layers", caption=caption, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
         for heading in TABLE_HEADINGS:
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self.layers:

@@ -1,0 +1,297 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""One conversion over the layers: what stays, what is reported, and going on after an interruption."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conversion_inputs import circumstances, equal_states, letter_teacher, state_of, without_times
+from hf_tc.modeling import HybridGDNForCausalLM
+from planted import random_blocks
+
+from hf_tc import conversion
+from hf_tc.alignment import AlignmentSettings
+from hf_tc.conversion import Conversion, ConversionSettings, mixer_of
+from hf_tc.conversion_checkpoint import ConversionCheckpoint
+from hf_tc.evaluation import perplexity
+
+BLOCKS = random_blocks(8, 32)
+STAGES = ["teacher", "copied", "closed_form", "aligned"]
+
+
+def settings(steps: int = 2, **changes: Any) -> ConversionSettings:
+    return ConversionSettings(
+        calibration_tokens=256,
+        sequence_length=32,
+        alignment=AlignmentSettings(steps=steps, batch_tokens=64),
+        **changes,
+    )
+
+
+def convert(
+    folder: Path, retained: tuple[int, ...] = (0,), *, steps: int = 2, blocks: torch.Tensor = BLOCKS, **changes: Any
+) -> HybridGDNForCausalLM:
+    names = ("evaluation_blocks", "share_weights")
+    options = {name: changes.pop(name) for name in names if name in changes}
+    teacher = changes.pop("teacher", None) or letter_teacher()
+    return Conversion(teacher, blocks, retained, settings(steps, **changes), folder, **options).run()
+
+
+# What becomes of the layers
+
+
+def test_retained_layers_are_the_teachers(tmp_path: Path) -> None:
+    teacher = letter_teacher()
+    student = convert(tmp_path, (0, 2), teacher=teacher)
+    assert student.config.layer_types == ["full_attention", "linear_attention", "full_attention"]
+    weights, expected = student.state_dict(), teacher.state_dict()
+    kept = [name for name in expected if "layers.1.self_attn" not in name]
+    assert len(kept) > 20
+    for name in kept:
+        assert torch.equal(weights[name], expected[name]), name
+    with torch.no_grad():
+        before = [model.base_model(BLOCKS, output_hidden_states=True).hidden_states[1] for model in (student, teacher)]
+    assert torch.equal(*before)
+
+
+def test_all_layers_retained_is_the_teacher(tmp_path: Path) -> None:
+    teacher = letter_teacher()
+    student = convert(tmp_path, (0, 1, 2), teacher=teacher)
+    assert torch.equal(student(BLOCKS).logits, teacher(BLOCKS).logits)
+    assert student.conversion_report.layers == []
+    assert set(student.conversion_report.perplexity.values()) == {student.conversion_report.perplexity["teacher"]}
+
+
+def test_no_layer_retained(tmp_path: Path) -> None:
+    student = convert(tmp_path, ())
+    assert student.config.linear_layers == (0, 1, 2)
+    assert [row.layer for row in student.conversion_report.layers] == [0, 1, 2]
+    assert bool(student(BLOCKS).logits.isfinite().all())
+
+
+def test_layers_are_fitted_to_the_teachers_own_inputs_whatever_else_is_converted(tmp_path: Path) -> None:
+    alone = convert(tmp_path / "a", (0, 1))
+    together = convert(tmp_path / "b", ())
+    assert equal_states(state_of(mixer_of(alone, 2)), state_of(mixer_of(together, 2)))
+
+
+def test_teacher_is_only_read(tmp_path: Path) -> None:
+    teacher = letter_teacher()
+    weights, before = state_of(teacher), circumstances(teacher)
+    student = convert(tmp_path, teacher=teacher)
+    assert equal_states(state_of(teacher), weights)
+    assert circumstances(teacher) == before
+    shared = {p.data_ptr() for p in teacher.parameters()} & {p.data_ptr() for p in student.parameters()}
+    assert not shared
+
+
+def test_shared_weights_are_those_of_the_retained_part_alone(tmp_path: Path) -> None:
+    teacher = letter_teacher()
+    weights = state_of(teacher)
+    student = convert(tmp_path, teacher=teacher, share_weights=True)
+    storage = {name: p.data_ptr() for name, p in teacher.named_parameters()}
+    shared = {name for name, p in student.named_parameters() if storage.get(name) == p.data_ptr()}
+    assert "model.layers.0.self_attn.q_proj.weight" in shared
+    assert not any("layers.1.self_attn" in name or "layers.2.self_attn" in name for name in shared)
+    assert equal_states(state_of(teacher), weights)
+
+
+def test_bfloat16_teacher_gives_a_bfloat16_student(tmp_path: Path) -> None:
+    student = convert(tmp_path, teacher=letter_teacher().bfloat16())
+    assert {value.dtype for value in student.state_dict().values()} == {torch.bfloat16}
+    report = student.conversion_report
+    assert all(row.error_aligned <= row.error_closed_form < row.error_copied for row in report.layers)
+    assert bool(student(BLOCKS).logits.isfinite().all())
+
+
+def test_student_options_shape_the_recurrent_layers(tmp_path: Path) -> None:
+    options = {"recurrent_rope": False, "conv_kernel_size": 0, "output_norm": True}
+    mixer = mixer_of(convert(tmp_path, student_options=options), 1)
+    assert mixer.o_norm is not None
+    assert mixer.short_conv is None
+    assert not mixer.recurrent_rope
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "windows"),
+    [
+        ("mistral", {"sliding_window": 5}, [5, 5, 5]),
+        ("llama", {}, [None] * 3),
+        (
+            "qwen2",
+            {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
+            [None, None, 5],
+        ),
+        (
+            "exaone4",
+            {"sliding_window": 5, "layer_types": ["full_attention", "sliding_attention", "full_attention"]},
+            [None, 5, None],
+        ),
+    ],
+)
+def test_each_layer_is_measured_with_the_window_and_scaling_it_has(
+    family: str, changes: dict, windows: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, solve = [], conversion.solve
+
+    def recorded(mixer: Any, captured: Any, *, scaling: float, window: int | None) -> Any:
+        seen.append((scaling, window))
+        return solve(mixer, captured, scaling=scaling, window=window)
+
+    monkeypatch.setattr(conversion, "solve", recorded)
+    convert(tmp_path, (), steps=0, teacher=letter_teacher(family, **changes))
+    assert seen == [(8**-0.5, window) for window in windows]
+
+
+# The report
+
+
+def test_report_has_every_layer_and_every_quantity(tmp_path: Path) -> None:
+    student = convert(tmp_path)
+    report = student.conversion_report
+    assert (report.retained_layers, report.linear_layers) == ([0], [1, 2])
+    assert [row.layer for row in report.layers] == [1, 2]
+    assert (report.calibration_tokens, report.alignment_steps, report.seed) == (256, 2, 0)
+    assert report.versions.keys() == {"hf_tc", "torch", "transformers"}
+    for row in report.layers:
+        assert 0 < row.mean_attention_distance < 31
+        assert 0 < row.attention_entropy < math.log(32)
+        assert row.timescale_tokens >= 0.5
+        assert 0 < row.beta < 1
+        assert row.value_scale > 0
+        assert row.output_gate > 0
+        assert 0 < row.error_aligned <= row.error_closed_form < row.error_copied
+        assert row.seconds > 0
+        assert sum(row.head_betas) / 4 == pytest.approx(row.beta)
+        assert sum(row.head_distances) / 4 == pytest.approx(row.mean_attention_distance)
+        assert min(row.head_half_lives) <= row.timescale_tokens <= max(row.head_half_lives)
+    assert student.config.calibration == report.provenance
+    assert report.seconds >= sum(row.seconds for row in report.layers)
+
+
+def test_reported_beta_and_half_life_are_those_of_the_closed_form(tmp_path: Path) -> None:
+    student = convert(tmp_path, steps=0)
+    for row in student.conversion_report.layers:
+        mixer = mixer_of(student, row.layer)
+        x = torch.randn(1, 3, 32)
+        assert mixer.beta(x).mean().item() == pytest.approx(row.beta, rel=1e-4)
+        half_life = -math.log(2) / mixer.log_decay(x)[0, 0]
+        assert half_life.median().item() == pytest.approx(row.timescale_tokens, rel=1e-3)
+
+
+def test_perplexities_are_those_of_the_models(tmp_path: Path) -> None:
+    teacher, text = letter_teacher(), random_blocks(3, 32, seed=9)
+    student = convert(tmp_path, teacher=teacher, evaluation_blocks=text)
+    report = student.conversion_report
+    assert list(report.perplexity) == STAGES
+    assert report.perplexity_tokens == 3 * 31
+    assert report.perplexity["teacher"] == pytest.approx(perplexity(teacher, text))
+    assert report.perplexity["aligned"] == pytest.approx(perplexity(student, text))
+    closed_form = convert(tmp_path / "closed", steps=0, evaluation_blocks=text)
+    assert report.perplexity["closed_form"] == pytest.approx(perplexity(closed_form, text))
+    assert len(set(report.perplexity.values())) == 4
+
+
+def test_held_out_blocks_are_fitted_by_nobody(tmp_path: Path) -> None:
+    other = torch.cat([BLOCKS[:-1], random_blocks(1, 32, seed=5)])
+    a, b = (convert(tmp_path / name, steps=0, blocks=blocks) for name, blocks in (("a", BLOCKS), ("b", other)))
+    assert equal_states(state_of(a), state_of(b))
+    errors = [[row.error_closed_form for row in student.conversion_report.layers] for student in (a, b)]
+    assert errors[0] != errors[1]
+
+
+def test_result_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    students = []
+    for number, seed in enumerate((0, 0, 1)):
+        torch.manual_seed(number)
+        before = torch.get_rng_state()
+        students.append(convert(tmp_path / str(number), seed=seed))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert equal_states(state_of(students[0]), state_of(students[1]))
+    assert without_times(students[0].conversion_report) == without_times(students[1].conversion_report)
+    assert not equal_states(state_of(students[0]), state_of(students[2]))
+
+
+# Interruption
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at_layer(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Makes the alignment of the layer with this number (0: the first converted) die."""
+    calls, align = [], conversion.align_layer
+
+    def dying(*args: Any, **kwargs: Any) -> float:
+        calls.append(1)
+        if len(calls) == number + 1:
+            raise Interrupted
+        return align(*args, **kwargs)
+
+    monkeypatch.setattr(conversion, "align_layer", dying)
+
+
+@pytest.mark.parametrize("finished", [0, 1, 2])
+def test_going_on_gives_what_an_uninterrupted_run_gives(
+    finished: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = convert(tmp_path / "whole", ())
+    teacher = letter_teacher()
+    before = circumstances(teacher)
+    interrupt_at_layer(monkeypatch, finished)
+    with pytest.raises(Interrupted):
+        convert(tmp_path / "parts", (), teacher=teacher)
+    assert circumstances(teacher) == before
+    monkeypatch.undo()
+    solved, solve = [], conversion.solve
+    monkeypatch.setattr(conversion, "solve", lambda *args, **kwargs: (solved.append(1), solve(*args, **kwargs))[1])
+    student = convert(tmp_path / "parts", ())
+    assert len(solved) == 3 - finished
+    assert equal_states(state_of(student), state_of(expected))
+    assert without_times(student.conversion_report) == without_times(expected.conversion_report)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"steps": 3}, "settings"),
+        ({"seed": 1}, "settings"),
+        ({"student_options": {"output_norm": True}}, "settings"),
+        ({"retained": (1,)}, "retained_layers"),
+        ({"blocks": random_blocks(8, 32, seed=3)}, "blocks"),
+        ({"teacher": letter_teacher("llama")}, "teacher"),
+    ],
+)
+def test_going_on_with_something_else_is_refused(change: dict[str, Any], named: str, tmp_path: Path) -> None:
+    convert(tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="unfinished conversion with other arguments") as error:
+        convert(tmp_path, **change)
+    assert f"{named}:" in str(error.value)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+def test_a_teacher_with_one_other_weight_is_another_teacher(tmp_path: Path) -> None:
+    convert(tmp_path)
+    teacher = letter_teacher()
+    with torch.no_grad():
+        teacher.model.layers[0].mlp.up_proj.weight[3, 4] += 1e-3
+    with pytest.raises(ValueError, match="teacher: "):
+        convert(tmp_path, teacher=teacher)
+
+
+def test_finished_layers_are_on_disk_with_both_stages(tmp_path: Path) -> None:
+    student = convert(tmp_path)
+    arguments = json.loads((tmp_path / "arguments.json").read_text())
+    checkpoint = ConversionCheckpoint(tmp_path, arguments)
+    assert equal_states(checkpoint.weights(1, "aligned"), state_of(mixer_of(student, 1)))
+    assert not equal_states(checkpoint.weights(1, "closed_form"), checkpoint.weights(1, "aligned"))
+
+
+def test_too_little_text_for_two_blocks_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least two blocks"):
+        ConversionSettings(calibration_tokens=63, sequence_length=32)
