@@ -128,7 +128,7 @@ def check_recurrent_layers(model: PreTrainedModel, missing: set[str], unexpected
     if random or unused:
         raise ValueError(
             f"The weights do not fit layer_types of the configuration: no gates for {sorted(random)}, gates of no use "
-            f"in {sorted(unused)}. Load a student with the configuration it was saved with; a teacher becomes a student "
+            f"in {sorted(unused)}. Load a student with the configuration it was saved with; a teacher becomes one "
             "by `HybridGDNForCausalLM.from_teacher`."
         )
 
