@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import StrictDataclassError
 from rich.console import Console
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 console = Console(stderr=True)
+# What goes wrong outside this program: options, files, the network, missing packages, memory.
+EXPECTED_ERRORS = (ValueError, OSError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever a library prints goes to stderr: with --json, stdout is for the result alone.
         with contextlib.redirect_stdout(sys.stderr):
             result = options.run(options)
-    except (ValueError, OSError, ImportError, RuntimeError, HfHubHTTPError) as error:
+    except EXPECTED_ERRORS as error:
         console.print(f"hf-tc {options.command}: {error}", style="red", markup=False, highlight=False)
         return 2
     if result is not None:
@@ -125,7 +128,12 @@ def _add_conversion_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--calibration-seq-len", type=int, default=1024, help="tokens per calibration block")
     parser.add_argument("--alignment-steps", type=int, default=300, help="0: the closed form alone")
     parser.add_argument("--device", default=None, help="default: cuda if there is one")
-    parser.add_argument("--dtype", default="auto", help="of the teacher and the student: auto, float32, bfloat16")
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16"),
+        help="of the teacher and the student (default: as the teacher is stored)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--allow-unreviewed", action="store_true", help="convert a family that was not reviewed")
 
