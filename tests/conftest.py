@@ -4,4 +4,6 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tests run in several processes: one thread each, or they fight over the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
