@@ -37,7 +37,6 @@ class AlignmentSettings:
     teacher_learning_rate: float = 2e-3
     warmup_share: float = 0.05
     gradient_clip: float = 1.0
-    weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
         if self.steps < 0:
@@ -115,7 +114,8 @@ def _optimizer(mixer: GatedDeltaNet, settings: AlignmentSettings) -> torch.optim
         {"params": gates, "lr": settings.gate_learning_rate},
         {"params": teacher_parts, "lr": settings.teacher_learning_rate},
     ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=settings.weight_decay)
+    # No weight decay: the fit is short, and decay parameters pulled towards 0 would forget at another rate.
+    return torch.optim.Adam(groups, betas=(0.9, 0.95))
 
 
 def _cosine(step: int, settings: AlignmentSettings) -> float:
