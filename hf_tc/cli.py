@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.redirect_stdout(sys.stderr):
             result = options.run(options)
     except EXPECTED_ERRORS as error:
-        console.print(f"hf-tc {options.command}: {error}", style="red", markup=False, highlight=False)
+        message = " ".join(f"hf-tc {options.command}: {error}".split())
+        console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
     if result is not None:
         print(json.dumps(result))

@@ -47,10 +47,10 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
     assert main([str(argument) for argument in arguments]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    lines = [line for line in shown.err.splitlines() if line.startswith("hf-tc ")]
-    assert len(lines) == 1
     assert "Traceback" not in shown.err
-    return shown.err[shown.err.index(lines[0]) :].replace("\n", " ")
+    line = shown.err.splitlines()[-1]
+    assert line.startswith(f"hf-tc {arguments[0]}: ")
+    return line
 
 
 def evaluated(capsys: pytest.CaptureFixture[str], *arguments: Any) -> dict[str, Any]:
@@ -256,7 +256,7 @@ def test_a_students_missing_shard_is_refused(
     shard = sorted((tmp_path / "student").glob("*.safetensors"))[0]
     shard.unlink()
     line = refused(capsys, "evaluate", tmp_path / "student", "--data", text, "--seq-len", "32")
-    assert shard.name in line.replace(" ", "")
+    assert shard.name in line
 
 
 def test_a_students_broken_configuration_is_refused(
@@ -433,7 +433,7 @@ def test_distill_refuses_a_teacher_with_another_vocabulary(
 
 
 def test_push_refuses_what_is_no_students_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert str(tmp_path) in refused(capsys, "push", tmp_path, "me/student").replace(" ", "")
+    assert str(tmp_path) in refused(capsys, "push", tmp_path, "me/student")
 
 
 def test_demo_shows_every_step(
