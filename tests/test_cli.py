@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from conversion_inputs import equal_states, letter_teacher, state_of, teacher_folder, text_file
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_tc import conversion, demo
+from hf_tc import conversion, conversion_checkpoint, demo
 from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.cli import build_parser, main
 from hf_tc.distillation.trainer import DistillationTrainer
@@ -215,6 +216,32 @@ def test_a_place_where_nothing_can_be_written_is_refused_at_once(
     out = tmp_path / "file" / "folder" / "student"
     assert "cannot be written" in refused(capsys, command, *arguments, "--out", out)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")])
+def test_a_full_disk_ends_with_one_line_and_what_was_done_is_kept(
+    error: Exception,
+    teacher: Path,
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written, save = [], conversion_checkpoint.save_file
+
+    def fills_up(tensors: Any, path: Path, **options: Any) -> None:
+        save(tensors, path, **options)
+        written.append(path)
+        if len(written) == 2:
+            raise error
+
+    monkeypatch.setattr(conversion_checkpoint, "save_file", fills_up)
+    out = tmp_path / "student"
+    assert "No space left" in refused(capsys, "convert", teacher, "--out", out, "--data", text, *QUICK)
+    assert not out.exists()
+    assert len(list((tmp_path / "student.unfinished").glob("*.safetensors"))) == 1
+    assert main(["convert", str(teacher), "--out", str(out), "--data", str(text), *QUICK]) == 0
+    assert len(written) == 3
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
