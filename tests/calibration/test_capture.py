@@ -78,6 +78,26 @@ def test_capture_is_what_the_attention_read_and_wrote(family: str) -> None:
         assert [x.shape[:2] for x in captured.position_embeddings] == [(1, 17)] * 2
 
 
+def test_each_layer_keeps_the_rotation_it_was_given() -> None:
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    teacher = tiny_teacher("gemma3_text", layer_types=kinds, sliding_window=5)
+    blocks, given = random_blocks(3, 17), {}
+    for index, layer in enumerate(teacher.base_model.layers):
+        layer.self_attn.register_forward_pre_hook(
+            lambda module, args, kwargs, index=index: given.update({index: kwargs["position_embeddings"]}),
+            with_kwargs=True,
+        )
+    with torch.no_grad():
+        teacher.base_model(input_ids=blocks, use_cache=False)
+    given = dict(given)
+    for index in range(3):
+        for found, expected in zip(
+            captured_layer(teacher, blocks, index).position_embeddings, given[index], strict=True
+        ):
+            assert torch.equal(found, expected[:1])
+    assert not torch.equal(given[0][0], given[1][0])
+
+
 @pytest.mark.parametrize("model_type", sorted(REVIEWED_FAMILIES))
 def test_every_family_streams_and_its_statistics_are_those_of_its_layers(model_type: str) -> None:
     if not exists(model_type):

@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 from hf_tc.modeling.gated_deltanet import l2_normalise
 from planted import (
     HEAD_DIM,
@@ -128,6 +129,25 @@ def test_few_iterations_come_much_closer(kind: str, monkeypatch: pytest.MonkeyPa
     start = relative(read_out_of(mixer, captured), target)
     apply(mixer, solve_query_projection(mixer, with_context(captured, target), constant_gate()))
     assert relative(read_out_of(mixer, captured), target) < 0.5 * start
+
+
+def test_planted_queries_are_found_beside_a_bias(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bias stays what it was; weight and bias are scaled alike, which changes no direction."""
+    monkeypatch.setattr(query_projection, "PRIOR_TOKENS", 1e-6)
+    monkeypatch.setattr(query_projection, "ITERATIONS", 150)
+    mixer, captured = planted_mixer("qwen2")
+    truth = copy.deepcopy(mixer)
+    truth.q_proj.weight.copy_(torch.randn(truth.q_proj.weight.shape, generator=torch.Generator().manual_seed(1)))
+    present, planted = (
+        part.heads(part.project(captured.attn_input), captured.position_embeddings)[0] for part in (mixer, truth)
+    )
+    inputs = recurrence_inputs(mixer, captured, slice(None))
+    inputs = inputs._replace(q=planted / present.norm(dim=-1, keepdim=True))  # lengths are held where they are
+    context = recurrent_gated_delta_rule(**inputs._asdict())[0]
+    solved = solve_query_projection(mixer, with_context(captured, context), constant_gate())
+    weight, bias = (solved[f"q_proj.{name}"].unflatten(0, (HEADS, HEAD_DIM)) for name in ("weight", "bias"))
+    length = (bias / mixer.q_proj.bias.unflatten(0, (HEADS, HEAD_DIM))).mean(1)
+    assert relative(weight / length[:, None, None], truth.q_proj.weight.unflatten(0, (HEADS, HEAD_DIM))) < 1e-2
 
 
 def test_strong_prior_keeps_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ def gate_of(scale: torch.Tensor) -> OutputGate:
         ("llama", {}),
         ("llama", {"num_key_value_heads": 4}),
         ("llama", {"attention_bias": True}),
+        ("llama", {"output_norm": True}),
         ("qwen2", {}),
         ("qwen3", {"num_key_value_heads": 1}),
     ],
@@ -40,6 +41,8 @@ def test_planted_values_are_found(family: str, changes: dict, monkeypatch: pytes
         parameter.copy_(torch.randn(parameter.shape, generator=generator))
     gate = gate_of(torch.tensor([1.0, 0.3, 2.0, 1.0]))
     gain = gate.gain(captured.attn_input)[..., None]
+    if mixer.o_norm is not None:  # what the norm divides by is held where it is
+        gain = gain / (read_out_of(mixer, captured).square().mean(-1, keepdim=True) + mixer.o_norm.eps).sqrt()
     target = with_context(captured, read_out_of(truth, captured) * gain)
     before = {name: value.clone() for name, value in mixer.state_dict().items()}
     solved = value_projection.solve_value_projection(mixer, target, gate)
