@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hf_tc.calibration.capture import CapturedAttention
+from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.recurrent_mask import RecurrentMask
 

@@ -21,7 +21,7 @@ from .modeling.teacher_attention import (
     OUTPUT_PROJECTION_NAMES,
     split_fused_projection,
 )
-from .nope_layers import find_nope_layers
+from .positionless_layers import find_nope_layers
 
 # Other names for what every mixer calls o_proj, q_norm and k_norm.
 MIXER_NAMES = dict.fromkeys(OUTPUT_PROJECTION_NAMES, "o_proj") | {

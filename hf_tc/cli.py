@@ -180,7 +180,7 @@ def run_convert(options: argparse.Namespace) -> None:
 
 
 def run_distill(options: argparse.Namespace) -> None:
-    from hf_tc.distillation.run import distill
+    from hf_tc.distillation.distill import distill
 
     _refuse_occupied(options.out)
     _check_writable(options.out)

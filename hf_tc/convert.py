@@ -15,9 +15,9 @@ from transformers.utils import logging
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.assets import sample_text_path
 from hf_tc.calibration.data import CalibrationDataError, check_vocabulary, read_documents, token_blocks
-from hf_tc.conversion import LADDER_TOKENS, Conversion, ConversionSettings
+from hf_tc.convert_layers import LADDER_TOKENS, Conversion, ConversionSettings
 from hf_tc.modeling import HybridGDNForCausalLM
-from hf_tc.nope_layers import evaluating
+from hf_tc.positionless_layers import evaluating
 from hf_tc.retained_layers import choose_retained_layers
 from hf_tc.teachers import check_teacher, parity_self_check, resolve_text_config
 

@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_tc.calibration.data import check_vocabulary, read_documents, token_blocks
-from hf_tc.distillation.checks import check_vocabularies_agree
-from hf_tc.distillation.head import BackboneThenHead
+from hf_tc.distillation.input_checks import check_vocabularies_agree
+from hf_tc.distillation.lm_head import BackboneThenHead
 from hf_tc.distillation.losses import chunked_metrics, next_token_targets, perplexity_from_nll
 
 

@@ -6,8 +6,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from .build_student import build_student
 from .families import REFUSED_FAMILIES, REVIEWED_FAMILIES
+from .family_parity import TeacherParityError, parity_self_check
 from .modeling import HybridGDNConfig
-from .parity import TeacherParityError, parity_self_check
 
 __all__ = [
     "REFUSED_FAMILIES",

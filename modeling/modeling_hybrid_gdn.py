@@ -13,12 +13,12 @@ from transformers.masking_utils import create_masks_for_generate
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from .cache import adopt_cache
-from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
-from .heads import (
+from .classification_heads import (
     HybridGDNForQuestionAnswering,
     HybridGDNForSequenceClassification,
     HybridGDNForTokenClassification,
 )
+from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
 from .hybrid_backbone import HybridGDNModel, HybridGDNPreTrainedModel
 from .recurrent_mask import padding_of
 

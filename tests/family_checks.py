@@ -13,7 +13,7 @@ from transformers.cache_utils import StaticCache
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hf_tc.build_student import build_student
-from hf_tc.parity import (
+from hf_tc.family_parity import (
     LENGTH,
     TOLERANCE,
     decode_difference,

@@ -12,11 +12,11 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from hf_tc.build_student import build_student
-from hf_tc.calibration.capture import CapturedAttention, LayerStream
+from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.decay import dt_bias_of
 from hf_tc.calibration.write_gate import write_gate_bias_of
-from hf_tc.conversion import mixer_of
-from hf_tc.parity import random_teacher
+from hf_tc.convert_layers import mixer_of
+from hf_tc.family_parity import random_teacher
 
 VOCABULARY = 61
 HEADS, HEAD_DIM = 4, 8

@@ -11,7 +11,7 @@ from planted import captured_layer, fresh_mixer, plant_memory, random_blocks, ti
 
 from hf_tc import alignment
 from hf_tc.alignment import AlignmentSettings, align_layer, held_out_error, relative_error
-from hf_tc.calibration.capture import CapturedAttention
+from hf_tc.calibration.capture_attention import CapturedAttention
 
 HALF_LIFE, BETA = torch.tensor([3.0, 8.0, 20.0, 50.0]), torch.tensor([0.1, 0.5, 0.3, 0.9])
 

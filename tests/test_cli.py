@@ -14,7 +14,7 @@ from conversion_inputs import equal_states, letter_teacher, state_of, teacher_fo
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_tc import conversion, conversion_checkpoint, demo
+from hf_tc import conversion_checkpoint, convert_layers, demo
 from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.cli import build_parser, main
 from hf_tc.distillation.trainer import DistillationTrainer
@@ -145,7 +145,7 @@ def test_convert_of_the_packaged_teacher_with_the_packaged_text(
 def test_convert_goes_on_after_an_interruption(
     teacher: Path, text: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    align, calls = conversion.align_layer, []
+    align, calls = convert_layers.align_layer, []
 
     def dying(*args: Any, **kwargs: Any) -> float:
         calls.append(1)
@@ -153,7 +153,7 @@ def test_convert_goes_on_after_an_interruption(
             raise KeyboardInterrupt
         return align(*args, **kwargs)
 
-    monkeypatch.setattr(conversion, "align_layer", dying)
+    monkeypatch.setattr(convert_layers, "align_layer", dying)
     arguments = ["convert", str(teacher), "--out", str(tmp_path / "student"), "--data", str(text), *QUICK]
     with pytest.raises(KeyboardInterrupt):
         main(arguments)
@@ -468,7 +468,7 @@ def test_demo_shows_every_step(
 ) -> None:
     quick = {"calibration_tokens": 256, "sequence_length": 64, "alignment_steps": 1}
     monkeypatch.setattr(demo, "SETTINGS", {**demo.SETTINGS, **quick})
-    for module in ("hf_tc.convert", "hf_tc.conversion"):
+    for module in ("hf_tc.convert", "hf_tc.convert_layers"):
         monkeypatch.setattr(f"{module}.LADDER_TOKENS", 512)
     monkeypatch.setattr(demo, "CACHE_TOKENS", 100)
     out = tmp_path / "demo"

@@ -33,8 +33,8 @@ from transformers import (
 
 from hf_tc import convert
 from hf_tc.calibration.data import CalibrationDataError
-from hf_tc.conversion import ConversionSettings
 from hf_tc.convert import SHIPPED_SAMPLE, calibration_blocks, from_teacher
+from hf_tc.convert_layers import ConversionSettings
 from hf_tc.families import REVIEWED_FAMILIES
 from hf_tc.teachers import UnreviewedTeacherError
 
@@ -87,7 +87,7 @@ def test_a_teacher_is_left_as_it_was_found_when_the_conversion_fails(
     def fails(*args: Any, **kwargs: Any) -> None:
         raise ArithmeticError
 
-    monkeypatch.setattr("hf_tc.conversion.align_layer", fails)
+    monkeypatch.setattr("hf_tc.convert_layers.align_layer", fails)
     with pytest.raises(ArithmeticError):
         from_teacher(teacher, letter_tokenizer(), calibration_data=text, **QUICK)
     assert circumstances(teacher) == before
@@ -149,7 +149,7 @@ def test_going_on_from_a_checkpoint_folder(text: Path, tmp_path: Path, monkeypat
     def not_again(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a finished layer was fitted again")
 
-    monkeypatch.setattr("hf_tc.conversion.solve", not_again)
+    monkeypatch.setattr("hf_tc.convert_layers.solve", not_again)
     again = from_teacher(letter_teacher(), letter_tokenizer(), checkpoint_dir=tmp_path / "part", **options)
     assert equal_states(state_of(first), state_of(again))
     with pytest.raises(ValueError, match=r"settings: .*'seed': 0.*'seed': 7"):

@@ -22,9 +22,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hf_tc import parity
-from hf_tc.nope_layers import find_nope_layers
-from hf_tc.parity import TOLERANCE, random_teacher, shrink_config
+from hf_tc import family_parity
+from hf_tc.family_parity import TOLERANCE, random_teacher, shrink_config
+from hf_tc.positionless_layers import find_nope_layers
 from hf_tc.teachers import (
     REFUSED_FAMILIES,
     REVIEWED_FAMILIES,
@@ -96,7 +96,7 @@ def test_self_check_finds_what_is_not_carried(model_type, broken, check, monkeyp
     if broken == "nope":
         monkeypatch.setattr("hf_tc.build_student.find_nope_layers", lambda teacher: [])
     elif broken == "kept":
-        monkeypatch.setattr(parity, "build_student", _student_with_other_embeddings)
+        monkeypatch.setattr(family_parity, "build_student", _student_with_other_embeddings)
     else:
         monkeypatch.setattr(GatedDeltaNet, "recurrence_inputs", _breaking(broken, GatedDeltaNet.recurrence_inputs))
         monkeypatch.setattr(GatedDeltaNet, "heads", _breaking(broken, GatedDeltaNet.heads))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import LongTensor, Tensor, nn
 
-from hf_tc.calibration.documents import CalibrationDataError, read_documents
+from hf_tc.calibration.text_files import CalibrationDataError, read_documents
 
 __all__ = ["CalibrationDataError", "calibration_batches", "check_vocabulary", "read_documents", "token_blocks"]
 

@@ -4,7 +4,7 @@
     alpha = 2^(-1/d)   so that a memory halves in d tokens:   exp(A_log) * softplus(dt_bias) = ln 2 / d
 
 with A_log = 0. The paper sets d to the head's mean attention distance (arXiv 2606.16429, section 3.2); here that is the
-centre of the candidates, and `memory_search` picks among them.
+centre of the candidates, and `half_life_search` picks among them.
 """
 
 import math

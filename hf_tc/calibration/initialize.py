@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hf_tc.calibration.capture import CapturedAttention
+from hf_tc.calibration.attention_statistics import AttentionStatistics, attention_statistics
+from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.decay import dt_bias_of
-from hf_tc.calibration.memory_search import search_memory
+from hf_tc.calibration.half_life_search import search_memory
 from hf_tc.calibration.output_gate import OutputGate, solve_output_gate
 from hf_tc.calibration.output_projection import solve_output_projection
 from hf_tc.calibration.query_projection import solve_query_projection
 from hf_tc.calibration.read_outs import block_batches, context_by_head, recurrence_inputs
-from hf_tc.calibration.statistics import AttentionStatistics, attention_statistics
 from hf_tc.calibration.value_projection import share_scale, solve_value_projection
 from hf_tc.calibration.write_gate import write_gate_bias_of
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet

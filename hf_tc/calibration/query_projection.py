@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hf_tc.calibration.capture import CapturedAttention
+from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.calibration.read_outs import (
     before_gate,

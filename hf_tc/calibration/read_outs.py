@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hf_tc.calibration.capture import CapturedAttention
+from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE, chunk_gated_delta_rule
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
 from hf_tc.modeling.recurrent_mask import RecurrentMask

@@ -11,7 +11,7 @@ same regression. The paper has one scale per head here (arXiv 2606.16429, sectio
 import torch
 from torch import Tensor
 
-from hf_tc.calibration.capture import CapturedAttention
+from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.calibration.read_outs import before_gate, block_batches, context_by_head, recurrence_inputs
 from hf_tc.calibration.ridge import LeastSquares

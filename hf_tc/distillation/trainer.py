@@ -15,10 +15,14 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_tc.calibration.data import check_vocabulary
-from hf_tc.distillation.checks import check_vocabularies_agree, refuse_shared_parameters, upcast_trainable_parameters
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
 from hf_tc.distillation.config import DistillationConfig
-from hf_tc.distillation.head import BackboneThenHead, call_through_wrapper
+from hf_tc.distillation.input_checks import (
+    check_vocabularies_agree,
+    refuse_shared_parameters,
+    upcast_trainable_parameters,
+)
+from hf_tc.distillation.lm_head import BackboneThenHead, call_through_wrapper
 from hf_tc.distillation.losses import (
     IGNORE_INDEX,
     chunked_metrics,

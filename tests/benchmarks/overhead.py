@@ -36,7 +36,7 @@ def main() -> None:
     print("| call | student / teacher, ratio of medians |\n|---|---|")
     with torch.no_grad():
         assert torch.equal(teacher(ids).logits, student(ids).logits)
-        print(f"| forward, {PROMPT} tokens | {ratio(lambda m: (lambda: m(ids)), student, teacher):.3f} |")
+        print(f"| forward, {PROMPT} tokens | {ratio(lambda m: lambda: m(ids), student, teacher):.3f} |")
         print(f"| decode step | {ratio(lambda m: decode_step(m, ids), student, teacher):.3f} |")
 
 

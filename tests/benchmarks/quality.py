@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_tc import DistillationConfig, DistillationTrainer
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.calibration.data import read_documents, token_blocks
-from hf_tc.conversion import Conversion, ConversionSettings
-from hf_tc.distillation.run import BlockDataset
+from hf_tc.convert_layers import Conversion, ConversionSettings
+from hf_tc.distillation.distill import BlockDataset
 from hf_tc.evaluation import Evaluation, evaluate_blocks
 
 SHORT_BUDGET = 4096  # calibration tokens up to which blocks are short

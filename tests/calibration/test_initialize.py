@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from hf_tc.alignment import held_out_error
 from hf_tc.assets import sample_text_path, tiny_teacher_path
+from hf_tc.calibration.attention_statistics import attention_statistics
 from hf_tc.calibration.data import read_documents, token_blocks
 from hf_tc.calibration.initialize import apply, layer_statistics, solve
 from hf_tc.calibration.output_gate import SIZE_AT_WORKING_POINT
-from hf_tc.calibration.statistics import attention_statistics
 
 # All kinds of queries and projections.
 FAMILIES = {

@@ -26,7 +26,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hf_tc.distillation.head import BackboneThenHead, call_through_wrapper
+from hf_tc.distillation.lm_head import BackboneThenHead, call_through_wrapper
 
 INPUTS = {
     "input_ids": torch.arange(3, 23).view(2, 10),

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_tc.calibration.statistics import QUERY_BLOCK, AttentionStatistics, attention_blocks, attention_statistics
+from hf_tc.calibration.attention_statistics import (
+    QUERY_BLOCK,
+    AttentionStatistics,
+    attention_blocks,
+    attention_statistics,
+)
 
 LENGTHS = [1, 63, 64, 65, 500]
 

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_tc.alignment import AlignmentSettings, align_layer, held_out_error
-from hf_tc.calibration.capture import CapturedAttention, LayerStream
+from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.initialize import GDNInitialization, apply, solve
 from hf_tc.calibration.output_projection import value_scale
 from hf_tc.conversion_checkpoint import ConversionCheckpoint

@@ -10,10 +10,10 @@ from hf_tc.modeling.teacher_attention import find_attention
 from planted import captured_layer, fresh_mixer, random_blocks, relative, tiny_teacher
 from torch import nn
 
-from hf_tc.calibration.capture import LayerStream
+from hf_tc.calibration.capture_attention import LayerStream
 from hf_tc.calibration.initialize import layer_statistics
 from hf_tc.families import REVIEWED_FAMILIES
-from hf_tc.parity import random_teacher
+from hf_tc.family_parity import random_teacher
 
 TEACHERS = {
     "llama": {},

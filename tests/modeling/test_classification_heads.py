@@ -24,7 +24,7 @@ def test_a_head_on_a_students_folder(family: str, auto_class, tmp_path) -> None:
     lm, ids = student(family), token_ids(2, 6)
     lm.save_pretrained(tmp_path / "lm")
     model, report = auto_class.from_pretrained(tmp_path / "lm", num_labels=3, output_loading_info=True)
-    assert type(model).__module__ == "hf_tc.modeling.heads"
+    assert type(model).__module__ == "hf_tc.modeling.classification_heads"
     assert {name.split(".")[0] for name in report["missing_keys"]} <= {"score", "qa_outputs"}
     assert type(model.base_model) is HybridGDNModel
     hidden = lm.model(ids).last_hidden_state

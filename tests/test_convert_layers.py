@@ -12,10 +12,10 @@ from conversion_inputs import circumstances, equal_states, letter_teacher, state
 from hf_tc.modeling import HybridGDNForCausalLM
 from planted import random_blocks
 
-from hf_tc import conversion
+from hf_tc import convert_layers
 from hf_tc.alignment import AlignmentSettings
-from hf_tc.conversion import Conversion, ConversionSettings, mixer_of
 from hf_tc.conversion_checkpoint import ConversionCheckpoint
+from hf_tc.convert_layers import Conversion, ConversionSettings, mixer_of
 from hf_tc.evaluation import perplexity
 
 BLOCKS = random_blocks(8, 32)
@@ -135,13 +135,13 @@ def test_student_options_shape_the_recurrent_layers(tmp_path: Path) -> None:
 def test_each_layer_is_measured_with_the_window_and_scaling_it_has(
     family: str, changes: dict, windows: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, solve = [], conversion.solve
+    seen, solve = [], convert_layers.solve
 
     def recorded(mixer: Any, captured: Any, *, scaling: float, window: int | None) -> Any:
         seen.append((scaling, window))
         return solve(mixer, captured, scaling=scaling, window=window)
 
-    monkeypatch.setattr(conversion, "solve", recorded)
+    monkeypatch.setattr(convert_layers, "solve", recorded)
     convert(tmp_path, (), steps=0, teacher=letter_teacher(family, **changes))
     assert seen == [(8**-0.5, window) for window in windows]
 
@@ -224,7 +224,7 @@ class Interrupted(Exception):
 
 def interrupt_at_layer(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Makes the alignment of the layer with this number (0: the first converted) die."""
-    calls, align = [], conversion.align_layer
+    calls, align = [], convert_layers.align_layer
 
     def dying(*args: Any, **kwargs: Any) -> float:
         calls.append(1)
@@ -232,7 +232,7 @@ def interrupt_at_layer(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
             raise Interrupted
         return align(*args, **kwargs)
 
-    monkeypatch.setattr(conversion, "align_layer", dying)
+    monkeypatch.setattr(convert_layers, "align_layer", dying)
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])
@@ -247,8 +247,8 @@ def test_going_on_gives_what_an_uninterrupted_run_gives(
         convert(tmp_path / "parts", (), teacher=teacher)
     assert circumstances(teacher) == before
     monkeypatch.undo()
-    solved, solve = [], conversion.solve
-    monkeypatch.setattr(conversion, "solve", lambda *args, **kwargs: (solved.append(1), solve(*args, **kwargs))[1])
+    solved, solve = [], convert_layers.solve
+    monkeypatch.setattr(convert_layers, "solve", lambda *args, **kwargs: (solved.append(1), solve(*args, **kwargs))[1])
     student = convert(tmp_path / "parts", ())
     assert len(solved) == 3 - finished
     assert equal_states(state_of(student), state_of(expected))
