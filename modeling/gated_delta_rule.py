@@ -126,9 +126,11 @@ def gated_delta_rule(
         training = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, log_decay, beta))
         if _fla_is_usable(q.device, v.dtype, q.shape[-1], v.shape[-1], training):
             return _fla_gated_delta_rule(**arguments)
-    if q.shape[1] == 1:
-        return recurrent_gated_delta_rule(**arguments)
-    return chunk_gated_delta_rule(**arguments)
+    # Autocast would run the float32 products of these forms in bfloat16, and a state adds up what they lose.
+    with torch.autocast(q.device.type, enabled=False):
+        if q.shape[1] == 1:
+            return recurrent_gated_delta_rule(**arguments)
+        return chunk_gated_delta_rule(**arguments)
 
 
 def _work_dtype(v: torch.Tensor) -> torch.dtype:

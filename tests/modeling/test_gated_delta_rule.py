@@ -203,3 +203,13 @@ def test_gradients_against_finite_differences(length: int) -> None:
         tuple(problem.values()),
         fast_mode=True,
     )
+
+
+@pytest.mark.parametrize("length", [1, 65])
+def test_autocast_does_not_reach_into_the_rule(length: int) -> None:
+    problem = draw(length, dtype=torch.float32)
+    expected, state = gated_delta_rule(**problem)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        read_out, cast_state = gated_delta_rule(**problem)
+    assert torch.equal(read_out, expected)
+    assert torch.equal(cast_state, state)
