@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from rich.console import Console
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
+
+from hf_tc.output_folder import check_writable, refuse_occupied
 
 console = Console(stderr=True)
 # What goes wrong outside this program: options, files, the network, missing packages, memory.
@@ -146,17 +147,17 @@ def _indices(text: str) -> list[int]:
 def run_demo(options: argparse.Namespace) -> None:
     from hf_tc.demo import demo
 
-    _refuse_occupied(options.out)
-    _check_writable(options.out)
+    refuse_occupied(options.out)
+    check_writable(options.out)
     demo(options.out, console)
 
 
 def run_convert(options: argparse.Namespace) -> None:
     from hf_tc.convert import from_teacher
 
-    _refuse_occupied(options.out)
+    refuse_occupied(options.out)
     unfinished = options.out.with_name(options.out.name + ".unfinished")
-    _check_writable(options.out)
+    check_writable(options.out)
     student = from_teacher(
         options.teacher,
         calibration_data=_one_or_many(options.data),
@@ -182,8 +183,8 @@ def run_convert(options: argparse.Namespace) -> None:
 def run_distill(options: argparse.Namespace) -> None:
     from hf_tc.distillation.distill import distill
 
-    _refuse_occupied(options.out)
-    _check_writable(options.out)
+    refuse_occupied(options.out)
+    check_writable(options.out)
     distill(
         options.student,
         options.teacher,
@@ -238,20 +239,6 @@ def run_serve(options: argparse.Namespace) -> None:
 
 def _one_or_many(data: list[str] | None) -> str | list[str] | None:
     return data[0] if data is not None and len(data) == 1 else data
-
-
-def _refuse_occupied(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is not empty. Choose another --out, or remove it.")
-
-
-def _check_writable(folder: Path) -> None:
-    """Finds out now, and not after minutes of work, that `folder` cannot be made; leaves nothing behind."""
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    try:
-        tempfile.TemporaryFile(dir=existing).close()
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be written: {existing}: {error.strerror}. Choose another --out.") from error
 
 
 if __name__ == "__main__":

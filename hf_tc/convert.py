@@ -75,17 +75,19 @@ def from_teacher(
         },
         seed=seed,
     )
+    # Read before the teacher is loaded: that a file is missing should not take minutes to find out.
+    documents, data = calibration_documents(calibration_data)
+    evaluation_documents = None if evaluation_data is None else read_documents(evaluation_data)
     owned = not isinstance(teacher, PreTrainedModel)
     teacher, tokenizer = _load(teacher, tokenizer, device, dtype)
     check_teacher(teacher, allow_unreviewed=allow_unreviewed)
     check_vocabulary(tokenizer, teacher)
     text_config = resolve_text_config(teacher)
     retained = choose_retained_layers(retained_layers, text_config.num_hidden_layers)
-    blocks, data = calibration_blocks(calibration_data, tokenizer, settings)
-    evaluation_blocks = None
-    if evaluation_data is not None:
-        documents = read_documents(evaluation_data)
-        evaluation_blocks = token_blocks(documents, tokenizer, sequence_length, max(LADDER_TOKENS, sequence_length))
+    blocks, evaluation_blocks = calibration_blocks(documents, data, tokenizer, settings), None
+    if evaluation_documents is not None:
+        tokens = max(LADDER_TOKENS, sequence_length)
+        evaluation_blocks = token_blocks(evaluation_documents, tokenizer, sequence_length, tokens)
     parity_self_check(text_config)
     with ExitStack() as stack:
         stack.enter_context(evaluating(teacher))
@@ -122,20 +124,24 @@ def _load(
     return teacher, tokenizer
 
 
+def calibration_documents(source: Any) -> tuple[list[str], str]:
+    """The documents to calibrate on and the name of the data; the packaged sample where no source is given."""
+    if source is None:
+        logger.warning(f"No calibration_data given: calibrating on {SHIPPED_SAMPLE}. Your own text is better.")
+        return read_documents(sample_text_path("calibration")), SHIPPED_SAMPLE
+    return read_documents(source), Path(source).name if isinstance(source, str | Path) else type(source).__name__
+
+
 def calibration_blocks(
-    source: Any, tokenizer: PreTrainedTokenizerBase, settings: ConversionSettings
-) -> tuple[Tensor, str]:
-    """Token ids `[N, T]` in a seeded order, and the name of the data.
+    documents: list[str], name: str, tokenizer: PreTrainedTokenizerBase, settings: ConversionSettings
+) -> Tensor:
+    """Token ids `[N, T]` in a seeded order.
 
     Raises:
         CalibrationDataError: less text than two blocks, one to fit and one held out.
     """
-    name = Path(source).name if isinstance(source, str | Path) else type(source).__name__
-    if source is None:
-        logger.warning(f"No calibration_data given: calibrating on {SHIPPED_SAMPLE}. Your own text is better.")
-        source, name = sample_text_path("calibration"), SHIPPED_SAMPLE
     length, wanted = settings.sequence_length, settings.calibration_tokens
-    blocks = token_blocks(read_documents(source), tokenizer, length, wanted)
+    blocks = token_blocks(documents, tokenizer, length, wanted)
     if len(blocks) < 2:
         raise CalibrationDataError(
             f"{name} has {blocks.numel()} tokens in blocks of {length}; two blocks are needed, one to fit and one held "
@@ -143,5 +149,4 @@ def calibration_blocks(
         )
     if len(blocks) < wanted // length:
         logger.warning(f"{name} has {blocks.numel():,} of the {wanted:,} tokens asked for; going on with those.")
-    order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(settings.seed))
-    return blocks[order], name
+    return blocks[torch.randperm(len(blocks), generator=torch.Generator().manual_seed(settings.seed))]

@@ -23,6 +23,7 @@ from hf_tc.evaluation import perplexity
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
+from hf_tc.output_folder import check_free_space
 from hf_tc.report import ConversionReport, LayerReport
 from hf_tc.teachers import build_student
 
@@ -105,6 +106,7 @@ class Conversion:
             "teacher_config": teacher.config.to_diff_dict(),
             "blocks": _fingerprint(self.blocks, self.held_out_blocks),
         }
+        check_free_space(Path(folder), self._bytes_to_write())
         self.checkpoint = ConversionCheckpoint(folder, arguments)
 
     def run(self) -> HybridGDNForCausalLM:
@@ -121,6 +123,11 @@ class Conversion:
         self.student.conversion_report = self.report
         self.student.config.calibration = self.report.provenance
         return self.student
+
+    def _bytes_to_write(self) -> int:
+        """Both stages of every recurrent layer, and then the student, which is usually saved beside them."""
+        layers = sum(_size(mixer_of(self.student, layer)) for layer in self.linear_layers)
+        return 2 * layers + _size(self.student)
 
     def _measure(self, stage: str, model: PreTrainedModel) -> None:
         blocks = self.evaluation_blocks[: max(1, LADDER_TOKENS // self.evaluation_blocks.shape[1])]
@@ -177,6 +184,10 @@ class Conversion:
         sliding = self.student.config.teacher_layer_types[layer] == "sliding_attention"
         window = self.student.config.text_config.sliding_window if sliding else None
         return {"scaling": attention.scaling, "window": window}
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
 def mixer_of(student: HybridGDNForCausalLM, layer: int) -> GatedDeltaNet:

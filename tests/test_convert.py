@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ from transformers import (
 
 from hf_tc import convert
 from hf_tc.calibration.data import CalibrationDataError
-from hf_tc.convert import SHIPPED_SAMPLE, calibration_blocks, from_teacher
+from hf_tc.convert import SHIPPED_SAMPLE, calibration_blocks, calibration_documents, from_teacher
 from hf_tc.convert_layers import ConversionSettings
 from hf_tc.families import REVIEWED_FAMILIES
 from hf_tc.teachers import UnreviewedTeacherError
@@ -165,7 +166,8 @@ def settings_of(**changes: Any) -> ConversionSettings:
 
 def test_blocks_are_shuffled_by_the_seed(text: Path) -> None:
     tokenizer = letter_tokenizer()
-    blocks = [calibration_blocks(text, tokenizer, settings_of(seed=seed))[0] for seed in (0, 0, 1)]
+    documents = calibration_documents(text)
+    blocks = [calibration_blocks(*documents, tokenizer, settings_of(seed=seed)) for seed in (0, 0, 1)]
     assert blocks[0].shape == (TOKENS // LENGTH, LENGTH)
     assert torch.equal(blocks[0], blocks[1])
     assert not torch.equal(blocks[0], blocks[2])
@@ -183,17 +185,37 @@ def messages_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_without_text_the_shipped_sample_is_used_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     messages = messages_of(monkeypatch)
-    blocks, name = calibration_blocks(None, letter_tokenizer(), settings_of())
+    documents, name = calibration_documents(None)
+    blocks = calibration_blocks(documents, name, letter_tokenizer(), settings_of())
     assert name == SHIPPED_SAMPLE
     assert len(blocks) == TOKENS // LENGTH
     assert len(messages) == 1
     assert SHIPPED_SAMPLE in messages[0]
 
 
+def test_missing_text_is_noticed_before_the_teacher_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="There is no file"):
+        from_teacher("no-such-org/no-such-teacher", calibration_data=str(tmp_path / "absent.txt"))
+
+
+def test_a_full_disk_is_noticed_before_the_work(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(ValueError, match=r"GiB, 0\.00 GiB are free"):
+        from_teacher(
+            letter_teacher(),
+            letter_tokenizer(),
+            calibration_data=text,
+            calibration_tokens=TOKENS,
+            sequence_length=LENGTH,
+            checkpoint_dir=tmp_path / "parts",
+        )
+    assert not (tmp_path / "parts").exists()
+
+
 def test_less_text_than_asked_for_is_used_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = messages_of(monkeypatch)
     short = text_file(tmp_path / "short.txt", 100)
-    blocks, _ = calibration_blocks(short, letter_tokenizer(), settings_of())
+    blocks = calibration_blocks(*calibration_documents(short), letter_tokenizer(), settings_of())
     assert len(blocks) == 3
     assert len(messages) == 1
     assert "96 of the 256 tokens" in messages[0]

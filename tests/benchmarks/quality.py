@@ -79,7 +79,7 @@ def distil(student: torch.nn.Module, teacher: torch.nn.Module, blocks: Tensor, o
             learning_rate=options.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=0.05,
-            bf16=options.device == "cuda",
+            bf16=True,
             use_cpu=options.device == "cpu",
             save_strategy="no",
             report_to="none",
