@@ -73,8 +73,8 @@ def chunk_gated_delta_rule(
     dtype, work, length = v.dtype, _work_dtype(v), q.shape[1]
     size = min(CHUNK_SIZE, length)
     state = _initial_state(k, v, state).to(work)
-    q, k, v = (_to_chunks(x.to(work), size) for x in (q, k, v))  # [B, H, N, C, D]
-    log_decay, beta = (_to_chunks(x.to(work)[..., None], size)[..., 0] for x in (log_decay, beta))  # [B, H, N, C]
+    q, k, v = (to_chunks(x.to(work), size) for x in (q, k, v))  # [B, H, N, C, D]
+    log_decay, beta = (to_chunks(x.to(work)[..., None], size)[..., 0] for x in (log_decay, beta))  # [B, H, N, C]
     q = q * q.shape[-1] ** -0.5
 
     cumulative = log_decay.cumsum(-1)
@@ -82,7 +82,7 @@ def chunk_gated_delta_rule(
     keep_in = keep_out = torch.ones((), dtype=torch.bool, device=q.device)
     if document_start is not None:
         # Documents begun so far in the chunk: equal numbers see each other, 0 still sees the incoming state.
-        begun = _to_chunks(document_start[..., None, None].long(), size)[..., 0].cumsum(-1)  # [B, 1, N, C]
+        begun = to_chunks(document_start[..., None, None].long(), size)[..., 0].cumsum(-1)  # [B, 1, N, C]
         keep_in, keep_out = begun == 0, begun == begun[..., -1:]
         causal = causal & (begun[..., :, None] == begun[..., None, :])
     # Masked before the exponential: above the diagonal the difference is positive and would overflow.
@@ -143,7 +143,7 @@ def _initial_state(k: torch.Tensor, v: torch.Tensor, state: torch.Tensor | None)
     return k.new_zeros(k.shape[0], k.shape[2], k.shape[3], v.shape[3], dtype=_work_dtype(v))
 
 
-def _to_chunks(x: torch.Tensor, size: int) -> torch.Tensor:
+def to_chunks(x: torch.Tensor, size: int) -> torch.Tensor:
     """`[B, T, H, D]` to `[B, H, N, C, D]`; the tail is filled with zeros (no decay, nothing written)."""
     x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
     return x.unflatten(1, (-1, size)).permute(0, 3, 1, 2, 4)

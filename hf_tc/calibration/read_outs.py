@@ -4,11 +4,10 @@
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
-from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE, chunk_gated_delta_rule
+from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE, chunk_gated_delta_rule, to_chunks
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
 from hf_tc.modeling.recurrent_mask import RecurrentMask
 
@@ -58,8 +57,8 @@ def decayed_linear_attention(*, q: Tensor, k: Tensor, u: Tensor, log_decay: Tens
     """
     length, scale = q.shape[1], q.shape[-1] ** -0.5
     size = min(CHUNK_SIZE, length)
-    q, k, u = (_chunked(x, size) for x in (q * scale, k, u))  # [B, H, N, C, D]
-    total = _chunked(log_decay[..., None], size)[..., 0].cumsum(-1)
+    q, k, u = (to_chunks(x, size) for x in (q * scale, k, u))  # [B, H, N, C, D]
+    total = to_chunks(log_decay[..., None], size)[..., 0].cumsum(-1)
     future = torch.ones(size, size, dtype=torch.bool, device=q.device).triu(1)
     between = (total[..., :, None] - total[..., None, :]).masked_fill(future, float("-inf")).exp()
     inside = ((q @ k.transpose(-1, -2)) * between) @ u
@@ -71,7 +70,3 @@ def decayed_linear_attention(*, q: Tensor, k: Tensor, u: Tensor, log_decay: Tens
         state = across_n * state + added_n
     output = inside + q @ torch.stack(states, dim=2)
     return output.flatten(2, 3)[:, :, :length].transpose(1, 2)
-
-
-def _chunked(x: Tensor, size: int) -> Tensor:
-    return F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size)).unflatten(1, (-1, size)).permute(0, 3, 1, 2, 4)
