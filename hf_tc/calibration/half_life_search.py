@@ -1,15 +1,13 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Half-life and write gate of each head, by measured residual.
 
-For each candidate pair the read-out o is computed and compared with the teacher's context c after the norm that follows
-it, n_t = o_t / rms(o_t), with the best single scale:
+For each candidate pair the read-out o is computed and compared with the teacher's context c. The output gate sets the size
+of each token, so read-outs are compared at equal size, n_t = o_t / rms(o_t), with the best single scale:
 
     residual_h = 1 - <c, n>^2 / (|c|^2 |n|^2)         sums over tokens and channels of head h
 
 All heads try the same candidate index at once, and each keeps its own best.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -44,7 +42,6 @@ def search_memory(
     v: Tensor,
     context: Tensor,
     mean_attention_distance: Tensor,
-    on_candidate: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
     """Half-life in tokens `[H]` and beta `[H]` with the smallest residual.
 
@@ -66,5 +63,4 @@ def search_memory(
             best = torch.where(better, residual, best)
             best_half_life = torch.where(better, half_life, best_half_life)
             best_beta = torch.where(better, torch.full_like(best_beta, beta), best_beta)
-            on_candidate()
     return best_half_life, best_beta
