@@ -49,7 +49,9 @@ class LayerStream:
         self.layers = find_decoder_layers(backbone)
         device = backbone.get_input_embeddings().weight.device  # type: ignore[operator]
         batches = [batch.to(device) for batch in blocks.split(batch_size)]
-        self._arguments = {len(batch): _layer_arguments(backbone, self.layers, batch) for batch in batches[::-1]}
+        # One forward for each size of batch (the last is smaller): batches of one size share masks and positions.
+        sizes = {len(batch): batch for batch in reversed(batches)}
+        self._arguments = {size: _layer_arguments(backbone, self.layers, batch) for size, batch in sizes.items()}
         self.hidden = [_embedded(backbone, self.layers[0], batch) for batch in batches]
 
     def position_embeddings(self, index: int) -> tuple[Tensor, Tensor] | None:

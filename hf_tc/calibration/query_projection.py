@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.calibration.read_outs import (
-    before_gate,
     block_batches,
     context_by_head,
     decayed_linear_attention,
+    norm_factor,
     recurrence_inputs,
     writes,
 )
@@ -62,7 +62,7 @@ class _QueryProblem:
         self.position_embeddings = captured.position_embeddings if mixer.recurrent_rope else None
         inputs = recurrence_inputs(mixer, captured, rows)
         self.k, self.u, self.log_decay = inputs.k, writes(inputs), inputs.log_decay
-        self.gain = (gate.gain(self.x) * before_gate(mixer, inputs)[1])[..., None]  # [B, T, H, 1]
+        self.gain = (gate.gain(self.x) * norm_factor(mixer, inputs))[..., None]  # [B, T, H, 1]
         self.context = context_by_head(captured, rows, mixer.head_dim)
         weight = mixer.q_proj.weight.unflatten(0, (mixer.num_heads, -1))
         self.bias = None if mixer.q_proj.bias is None else mixer.q_proj.bias.unflatten(0, (mixer.num_heads, -1))

@@ -40,6 +40,11 @@ def before_gate(mixer: GatedDeltaNet, inputs: RecurrenceInputs) -> tuple[Tensor,
     return read_out * factor[..., None], factor
 
 
+def norm_factor(mixer: GatedDeltaNet, inputs: RecurrenceInputs) -> Tensor:
+    """The ratio of `before_gate` alone, `[B, T, H]`; without a norm nothing has to be read out to know it."""
+    return torch.ones_like(inputs.beta) if mixer.o_norm is None else before_gate(mixer, inputs)[1]
+
+
 def writes(inputs: RecurrenceInputs) -> Tensor:
     """u_t of S_t = alpha_t S_{t-1} + k_t u_t^T, `[B, T, H, V]`: what each token really adds to the memory.
 

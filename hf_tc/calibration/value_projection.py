@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_gate import OutputGate
-from hf_tc.calibration.read_outs import before_gate, block_batches, context_by_head, recurrence_inputs
+from hf_tc.calibration.read_outs import block_batches, context_by_head, norm_factor, recurrence_inputs
 from hf_tc.calibration.ridge import LeastSquares
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
@@ -46,7 +46,7 @@ def solve_value_projection(mixer: GatedDeltaNet, captured: CapturedAttention, ga
         inputs = recurrence_inputs(mixer, captured, rows)
         x = captured.attn_input[rows]
         values = torch.cat([x, torch.ones_like(x[..., :1])], -1) if has_bias else x
-        gain = gate.gain(x) * before_gate(mixer, inputs)[1]
+        gain = gate.gain(x) * norm_factor(mixer, inputs)
         context = context_by_head(captured, rows, mixer.head_dim)
         for head in range(mixer.num_heads):
             one = slice(head, head + 1)
