@@ -25,6 +25,8 @@ setup(
         "hf_tc",
         "hf_tc.assets",
         "hf_tc.calibration",
+        "hf_tc.commands",
+        "hf_tc.layer_selection",
         "hf_tc.distillation",
         "hf_tc.model_cards",
         "hf_tc.modeling",

@@ -1,0 +1,75 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""`hf-tc convert`."""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hf_tc.commands.shared import add_command, console, one_or_many
+from hf_tc.output_folder import check_writable, refuse_occupied
+
+
+def add_parser(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "convert",
+        run,
+        "teacher in, calibrated student out",
+        "Qwen/Qwen3-0.6B --out student --data books.txt --retain 0.25",
+    )
+    parser.add_argument("teacher", help="folder or Hub id")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the student; must not exist or be empty")
+    parser.add_argument("--evaluation-data", nargs="+", help="text on which perplexities are measured")
+    add_conversion_options(parser)
+
+
+def add_conversion_options(parser: argparse.ArgumentParser) -> None:
+    retained = parser.add_mutually_exclusive_group()
+    retained.add_argument("--retain", type=float, default=0.25, help="share of layers that keep attention (0.25)")
+    retained.add_argument("--retained-layers", type=_indices, metavar="0,4,8", help="their indices instead of a share")
+    parser.add_argument("--data", nargs="+", help="calibration text; default: the packaged sample")
+    parser.add_argument("--calibration-tokens", type=int, default=65_536)
+    parser.add_argument("--calibration-seq-len", type=int, default=1024, help="tokens per calibration block")
+    parser.add_argument("--alignment-steps", type=int, default=300, help="0: the closed form alone")
+    parser.add_argument("--device", default=None, help="default: cuda if there is one")
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=("auto", "float32", "bfloat16"),
+        help="of the teacher and the student (default: as the teacher is stored)",
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--allow-unreviewed", action="store_true", help="convert a family that was not reviewed")
+
+
+def _indices(text: str) -> list[int]:
+    return [int(part) for part in text.split(",") if part.strip()]
+
+
+def run(options: argparse.Namespace) -> None:
+    from hf_tc.convert import from_teacher
+
+    refuse_occupied(options.out)
+    unfinished = options.out.with_name(options.out.name + ".unfinished")
+    check_writable(options.out)
+    student = from_teacher(
+        options.teacher,
+        calibration_data=one_or_many(options.data),
+        evaluation_data=one_or_many(options.evaluation_data),
+        retained_layers=options.retain if options.retained_layers is None else options.retained_layers,
+        calibration_tokens=options.calibration_tokens,
+        sequence_length=options.calibration_seq_len,
+        alignment_steps=options.alignment_steps,
+        device=options.device,
+        dtype=options.dtype,
+        seed=options.seed,
+        allow_unreviewed=options.allow_unreviewed,
+        checkpoint_dir=unfinished,
+    )
+    student.save_pretrained(options.out)
+    shutil.rmtree(unfinished)
+    student.conversion_report.print(console)
+    console.print(
+        f"Student in {options.out}. Next: hf-tc evaluate {options.out} --data FILE --teacher {options.teacher}"
+    )

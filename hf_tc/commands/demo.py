@@ -1,0 +1,24 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""`hf-tc demo`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hf_tc.commands.shared import add_command, console
+from hf_tc.output_folder import check_writable, refuse_occupied
+
+
+def add_parser(commands: Any) -> None:
+    parser = add_command(commands, "demo", run, "convert the packaged teacher and show what happened", "")
+    parser.add_argument(
+        "--out", type=Path, default=Path("hf-tc-demo"), help="folder of the student (default: %(default)s)"
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    from hf_tc.demo import demo
+
+    refuse_occupied(options.out)
+    check_writable(options.out)
+    demo(options.out, console)
