@@ -60,11 +60,10 @@ class LayerStream:
         return None if embeddings is None else tuple(x[:1] for x in embeddings)  # type: ignore[return-value]
 
     @torch.no_grad()
-    def advance(self, index: int, layer: nn.Module | None = None) -> None:
-        """Replaces the hidden states by those after layer `index` (or after `layer`, called with its arguments)."""
-        layer = self.layers[index] if layer is None else layer
+    def advance(self, index: int) -> None:
+        """Replaces the hidden states by those after layer `index`."""
         for number, hidden in enumerate(self.hidden):
-            output = layer(hidden, **self._arguments[len(hidden)][index])
+            output = self.layers[index](hidden, **self._arguments[len(hidden)][index])
             self.hidden[number] = output if isinstance(output, Tensor) else output[0]
 
     @torch.no_grad()
