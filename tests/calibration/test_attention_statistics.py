@@ -8,14 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_tc.calibration.attention_statistics import (
-    QUERY_BLOCK,
-    AttentionStatistics,
-    attention_blocks,
-    attention_statistics,
-)
+from hf_tc.calibration.attention_statistics import BLOCK, AttentionStatistics, attention_statistics
 
-LENGTHS = [1, 63, 64, 65, 500]
+LENGTHS = [1, BLOCK - 1, BLOCK, BLOCK + 1, 600]
 
 
 def random_queries(length: int, heads: int = 2, batch: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -23,19 +18,16 @@ def random_queries(length: int, heads: int = 2, batch: int = 2, seed: int = 0) -
     return tuple(torch.randn(batch, length, heads, 8, generator=generator) for _ in "qk")
 
 
-def slow_statistics(q: Tensor, k: Tensor, scaling: float, window: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean distance, entropy and the whole maps, row by row, in float64."""
+def slow_statistics(q: Tensor, k: Tensor, scaling: float, window: int | None = None) -> tuple[Tensor, Tensor]:
+    """Mean distance and entropy, row by row, in float64."""
     batch, length, heads = q.shape[:3]
-    maps = torch.zeros(batch, heads, length, length, dtype=torch.float64)
     distance, entropy = torch.zeros(heads, dtype=torch.float64), torch.zeros(heads, dtype=torch.float64)
     for t in range(length):
         first = 0 if window is None else max(0, t - window + 1)
-        scores = torch.einsum("bhk,bihk->bhi", q[:, t].double(), k[:, first : t + 1].double()) * scaling
-        row = scores.softmax(-1)
-        maps[:, :, t, first : t + 1] = row
+        row = (torch.einsum("bhk,bihk->bhi", q[:, t].double(), k[:, first : t + 1].double()) * scaling).softmax(-1)
         distance += (row * torch.arange(t - first, -1, -1)).sum((0, 2))
         entropy += torch.special.entr(row).sum((0, 2))
-    return distance / (batch * length), entropy / (batch * length), maps
+    return distance / (batch * length), entropy / (batch * length)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -77,27 +69,31 @@ def test_uniform_attention_in_a_window(window: int) -> None:
     assert statistics.attention_entropy.item() == pytest.approx(sum(math.log(n) for n in seen) / length, rel=1e-5)
 
 
-@pytest.mark.parametrize("window", [None, 40])
+@pytest.mark.parametrize("window", [None, 40, BLOCK + 30])
 @pytest.mark.parametrize("length", LENGTHS)
-def test_blocks_equal_the_whole_map(length: int, window: int | None) -> None:
+def test_tiles_equal_the_whole_map(length: int, window: int | None) -> None:
     q, k = random_queries(length)
-    distance, entropy, maps = slow_statistics(q, k, 0.7, window)
+    distance, entropy = slow_statistics(q, k, 0.7, window)
     statistics = attention_statistics(q=q, k=k, scaling=0.7, window=window)
     torch.testing.assert_close(statistics.mean_attention_distance, distance, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(statistics.attention_entropy, entropy, rtol=1e-5, atol=1e-6)
-    rows = 0
-    for start, block in attention_blocks(q=q, k=k, scaling=0.7, window=window):
-        end = start + block.shape[2]
-        torch.testing.assert_close(block.double(), maps[:, :, start:end, :end], rtol=1e-4, atol=1e-6)
-        assert start == rows
-        rows = end
-    assert rows == length
+
+
+@pytest.mark.parametrize("far_scores", [-3e4, 3e4])
+def test_tiles_of_very_different_scores(far_scores: float) -> None:
+    length = 2 * BLOCK + 7
+    q, k = torch.ones(1, length, 1, 1), torch.zeros(1, length, 1, 1)
+    k[:, :5] = far_scores
+    distance, entropy = slow_statistics(q, k, 1.0)
+    statistics = attention_statistics(q=q, k=k, scaling=1.0)
+    torch.testing.assert_close(statistics.mean_attention_distance, distance, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(statistics.attention_entropy, entropy, rtol=1e-5, atol=1e-6)
 
 
 def test_bfloat16_queries_are_computed_in_float32() -> None:
     q, k = (x.bfloat16() for x in random_queries(70))
     low = attention_statistics(q=q, k=k, scaling=1.0)
-    distance, entropy, _ = slow_statistics(q, k, 1.0)
+    distance, entropy = slow_statistics(q, k, 1.0)
     torch.testing.assert_close(low.mean_attention_distance, distance, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(low.attention_entropy, entropy, rtol=1e-5, atol=1e-6)
 
@@ -136,9 +132,9 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-def test_no_whole_map_ever_exists() -> None:
-    length = 8 * QUERY_BLOCK
-    q, k = random_queries(length, heads=1, batch=1)
+@pytest.mark.parametrize("blocks", [2, 8])
+def test_memory_per_head_is_a_tile_at_any_length(blocks: int) -> None:
+    q, k = random_queries(blocks * BLOCK, heads=3, batch=1)
     with LargestTensor() as largest:
         attention_statistics(q=q, k=k, scaling=1.0)
-    assert largest.numel == QUERY_BLOCK * length
+    assert largest.numel == 3 * BLOCK * BLOCK
