@@ -1,0 +1,46 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Policy `greedy`: choose one layer, measure all others again, choose the next.
+
+The paper's GA-S2 (arXiv 2606.16429) ranks layers once, each probed alone with its calibrated swap. Layers make up for
+one another, so here the hybrid is measured anew after each choice.
+"""
+
+from collections.abc import Callable, Iterable
+
+Score = Callable[[Iterable[int]], float]  # converted layers -> how bad the hybrid is
+
+
+def retain_greedily(score: Score, layers: Iterable[int], count: int) -> list[tuple[int, float]]:
+    """Starts with all converted and gives back, each time, the layer that helps most.
+
+    Returns:
+        All layers, the most worth retaining first, each with the score of the hybrid that retains it and those before
+        it. After `count` layers, without measuring again: the score of retaining it in place of the last.
+    """
+    converted, ranking = sorted(layers), []
+    while converted:
+        scores = {layer: score([other for other in converted if other != layer]) for layer in converted}
+        order = sorted(converted, key=lambda layer: scores[layer])
+        if len(ranking) >= count - 1:
+            return ranking + [(layer, scores[layer]) for layer in order]
+        ranking.append((order[0], scores[order[0]]))
+        converted.remove(order[0])
+    return ranking
+
+
+def convert_greedily(score: Score, layers: Iterable[int], count: int) -> list[tuple[int, float]]:
+    """Starts with all retained and converts, each time, the layer that costs least, until `count` are left.
+
+    Returns:
+        All layers, the most worth retaining first, each with the score of the hybrid in which it is converted and all
+        after it; of those retained, the score of converting it next.
+    """
+    retained, ranking = sorted(layers), []
+    while True:
+        converted = [layer for layer, _ in ranking]
+        scores = {layer: score([*converted, layer]) for layer in retained}
+        order = sorted(retained, key=lambda layer: -scores[layer])
+        if len(retained) <= max(count, 1):
+            return [(layer, scores[layer]) for layer in order] + ranking
+        ranking.insert(0, (order[-1], scores[order[-1]]))
+        retained.remove(order[-1])

@@ -1,0 +1,72 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The teacher with any of its layers converted: one student whose layers go back and forth."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from hf_tc.distillation.lm_head import BackboneThenHead
+from hf_tc.distillation.losses import chunked_metrics, next_token_targets
+from hf_tc.modeling import HybridGDNForCausalLM
+from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
+
+CHUNK_TOKENS = 1024  # tokens whose logits exist together
+
+
+class Hybrid:
+    """A student in which every layer was calibrated, and the teacher's attention to put back into any of them.
+
+    Args:
+        student: all layers recurrent.
+        teacher: the student's; its attention modules are used in place, and only read.
+    """
+
+    def __init__(self, student: HybridGDNForCausalLM, teacher: PreTrainedModel) -> None:
+        self.student = student
+        self._places = []
+        layers = zip(find_decoder_layers(student.base_model), find_decoder_layers(teacher.base_model), strict=True)
+        for ours, theirs in layers:
+            name, attention = find_attention(theirs)
+            self._places.append((ours, name, getattr(ours, name), attention))
+
+    def with_converted(self, layers: Collection[int]) -> HybridGDNForCausalLM:
+        """The student, recurrent in these layers and the teacher in all others."""
+        for index, (layer, name, mixer, attention) in enumerate(self._places):
+            setattr(layer, name, mixer if index in layers else attention)
+        return self.student
+
+
+class DistanceFromTeacher:
+    """KL(teacher || model) on a text. The teacher runs once; what entered its head is kept, `tokens x C`.
+
+    Args:
+        teacher: in eval mode, as every model measured.
+        blocks: token ids `[N, T]`.
+        batch_size: blocks per forward.
+    """
+
+    def __init__(self, teacher: PreTrainedModel, blocks: Tensor, batch_size: int) -> None:
+        self._teacher = BackboneThenHead(teacher)
+        self._batches = [rows.to(teacher.device) for rows in blocks.split(batch_size)]
+        self._tokens = blocks.shape[0] * (blocks.shape[1] - 1)
+        with torch.no_grad():
+            self._hidden = [self._teacher.hidden_states({"input_ids": rows}) for rows in self._batches]
+
+    @torch.no_grad()
+    def __call__(self, model: PreTrainedModel) -> tuple[float, float]:
+        """(KL, negative log-likelihood of the text under the model), both in nats per token."""
+        parts, sums = BackboneThenHead(model), torch.zeros(2, dtype=torch.float64)
+        for rows, teacher_hidden in zip(self._batches, self._hidden, strict=True):
+            metrics = chunked_metrics(
+                parts.logits,
+                parts.hidden_states({"input_ids": rows}),
+                self._teacher.logits,
+                teacher_hidden,
+                next_token_targets(rows),
+                chunk_tokens=CHUNK_TOKENS,
+            )
+            sums += torch.stack([metrics.kl.double().sum(), metrics.student_nll.double().sum()]).cpu()
+        kl, nll = (sums / self._tokens).tolist()
+        return kl, nll

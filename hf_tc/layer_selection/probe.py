@@ -1,0 +1,83 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""What a policy may ask of a teacher: its text without one attention, and its text with some layers converted."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hf_tc.evaluation import perplexity
+from hf_tc.layer_selection.hybrid import DistanceFromTeacher, Hybrid
+from hf_tc.layer_selection.score_log import ScoreLog
+from hf_tc.modeling import HybridGDNForCausalLM
+from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
+
+
+class Probe:
+    """Answers from measurements on one text, each measured once.
+
+    Args:
+        teacher: in eval mode; it is only read.
+        blocks: token ids `[N, T]` to measure on.
+        batch_size: blocks per forward.
+        log: where scores are kept.
+        calibrate: makes the student in which all layers are calibrated; called when first needed.
+    """
+
+    def __init__(
+        self,
+        teacher: PreTrainedModel,
+        blocks: Tensor,
+        batch_size: int,
+        log: ScoreLog,
+        calibrate: Callable[[], HybridGDNForCausalLM],
+    ) -> None:
+        self.teacher, self.blocks, self.batch_size, self.log = teacher, blocks, batch_size, log
+        self.calibrate = calibrate
+        self.layers = range(len(find_decoder_layers(teacher.base_model)))
+        self.asked: set[str] = set()
+
+    def perplexity_without(self, layer: int) -> float:
+        """Perplexity of the teacher when a layer's attention adds nothing."""
+
+        def measure() -> float:
+            with bypassed(self.teacher, layer):
+                return perplexity(self.teacher, self.blocks, batch_size=self.batch_size)
+
+        return self._score(f"without {layer}", measure)
+
+    def kl_of(self, converted: Iterable[int]) -> float:
+        """KL(teacher || hybrid), nats per token, of the hybrid with these layers converted."""
+        layers = sorted(converted)
+        return self._score(
+            f"converted {','.join(map(str, layers))}", lambda: self._distance(self._hybrid.with_converted(layers))[0]
+        )
+
+    def _score(self, name: str, measure: Callable[[], float]) -> float:
+        self.asked.add(name)
+        return self.log.score(name, measure)
+
+    @cached_property
+    def _hybrid(self) -> Hybrid:
+        return Hybrid(self.calibrate(), self.teacher)
+
+    @cached_property
+    def _distance(self) -> DistanceFromTeacher:
+        return DistanceFromTeacher(self.teacher, self.blocks, self.batch_size)
+
+
+@contextmanager
+def bypassed(model: PreTrainedModel, layer: int) -> Iterator[None]:
+    """Within, the attention of a layer adds nothing to the residual stream; norms around it see zeros."""
+
+    def silence(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return (output[0].new_zeros(output[0].shape), *output[1:])
+
+    handle = find_attention(find_decoder_layers(model.base_model)[layer])[1].register_forward_hook(silence)
+    try:
+        yield
+    finally:
+        handle.remove()

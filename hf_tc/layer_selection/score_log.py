@@ -1,0 +1,56 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Scores on disk as they come, so that an interrupted selection goes on where it stopped."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hf_tc.conversion_checkpoint import ConversionCheckpoint
+
+SCORES_FILE = "scores.jsonl"
+
+
+class ScoreLog:
+    """What was measured already, by name: one JSON line each.
+
+    Args:
+        folder: made if it does not exist.
+        arguments: everything a score depends on, JSON-able.
+
+    Raises:
+        ValueError: the folder has scores measured with other arguments; the message names them.
+    """
+
+    def __init__(self, folder: str | Path, arguments: dict[str, Any]) -> None:
+        self.path = ConversionCheckpoint(folder, arguments).folder / SCORES_FILE
+        self._rows: dict[str, dict[str, Any]] = {}
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
+        whole = [line for line in lines if line.endswith("\n")]  # the last is torn where the process died writing it
+        if len(whole) < len(lines):
+            self.path.write_text("".join(whole), encoding="utf-8")
+        for line in whole:
+            row = json.loads(line)
+            self._rows[row["name"]] = row
+
+    def score(self, name: str, measure: Callable[[], float]) -> float:
+        """The score of that name: read, or measured and written. What is not finite is infinitely bad."""
+        if name not in self._rows:
+            start = time.perf_counter()
+            score = measure()
+            row = {
+                "name": name,
+                "score": score if math.isfinite(score) else None,
+                "seconds": time.perf_counter() - start,
+            }
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            self._rows[name] = row
+        score = self._rows[name]["score"]
+        return math.inf if score is None else score
+
+    def seconds(self, names: set[str]) -> float:
+        """What measuring these took, in this process or an earlier one."""
+        return sum(self._rows[name]["seconds"] for name in names)
