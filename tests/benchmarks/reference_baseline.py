@@ -1,0 +1,196 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""hf_tc against the semantics of Taylor-Calibrate's public reference, at equal tokens and steps: quality and speed.
+
+    python -m tests.benchmarks.reference_baseline --teacher DIR --calibration books-train.txt --validation books-val.txt
+
+Quality: perplexity of both students and the ratio of what each adds to the teacher's. The reference aligns on all of
+1,024 tokens at each of 300 steps; with more text both take 400 steps of 8,192 tokens. Ours counts the blocks that it
+holds out among its tokens. Speed: seconds to fit one layer whose inputs are captured, closed form and alignment, by
+hf_tc and by the reference's procedure (value scale from a per-token recurrence, every step on all tokens).
+`reference_layer` says what is measured against. About 3.5 minutes on an H100.
+"""
+
+import argparse
+import copy
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hf_tc.alignment import AlignmentSettings
+from hf_tc.calibration.attention_statistics import AttentionStatistics
+from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
+from hf_tc.calibration.initialize import layer_statistics
+from hf_tc.convert_layers import STREAM_BATCH_TOKENS, Conversion, ConversionSettings, mixer_of
+from hf_tc.evaluation import evaluate_blocks
+from hf_tc.teachers import build_student
+
+from .bench import Bench, Results, add_bench_arguments, clock, parser_of
+from .reference_layer import ReferenceLayer, align, calibrate
+
+COLUMNS = ["measured", "calibration tokens", "steps", "reference", "hf_tc", "ratio"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Text and steps that both sides get; `batch_blocks` None is the reference's full batch."""
+
+    tokens: int
+    length: int
+    steps: int
+    batch_blocks: int | None
+
+
+PAPER = Budget(1024, 256, 300, None)  # what the reference's phase 2 takes
+
+
+def main() -> None:
+    options = parse()
+    bench = Bench(options)
+    results = Results(options.out, COLUMNS, benchmark="reference_baseline", retained=options.retained)
+    results.heading(f"{results.content['machine']}, {bench.validation.numel():,} validation tokens")
+    warm_up(bench, options)
+    budgets = [Budget(tokens, 512, options.steps, 8192 // 512) for tokens in options.budgets]
+    if options.paper_steps:
+        budgets.insert(0, Budget(PAPER.tokens, PAPER.length, options.paper_steps, None))
+    for budget in budgets:
+        compare_quality(bench, budget, options, results)
+    for tokens in options.speed_tokens:
+        compare_speed(bench, Budget(tokens, 256, options.speed_steps, None), options, results)
+
+
+def compare_quality(bench: Bench, budget: Budget, options: argparse.Namespace, results: Results) -> None:
+    """Perplexities before and after alignment, excess over the teacher, and seconds for all layers."""
+    blocks = bench.blocks(budget.tokens, budget.length)
+    ours, our_seconds = our_perplexities(bench, blocks, budget, options)
+    reference, seconds = reference_perplexities(bench, blocks, budget, options)
+    teacher = ours["teacher"]
+    about = {"calibration tokens": budget.tokens, "steps": budget.steps}
+    for stage in ("closed_form", "aligned"):
+        name = stage.replace("_", " ")
+        results.add(measured=f"perplexity, {name}", **about, reference=reference[stage], hf_tc=ours[stage])
+        excess = reference[stage] - teacher, ours[stage] - teacher
+        row = dict(reference=excess[0], hf_tc=excess[1], ratio=excess[0] / excess[1], teacher=teacher)
+        results.add(measured=f"perplexity above the teacher's, {name}", **about, **row)
+    row = dict(reference=seconds, hf_tc=our_seconds, ratio=seconds / our_seconds)
+    results.add(measured="seconds, all layers", **about, **row)
+
+
+def our_perplexities(
+    bench: Bench, blocks: Tensor, budget: Budget, options: argparse.Namespace
+) -> tuple[dict[str, float], float]:
+    with tempfile.TemporaryDirectory() as folder:
+        conversion = Conversion(bench.teacher, blocks, tuple(options.retained), settings_of(budget, options), folder)
+        start, found = clock(), {}
+        conversion.fit_layers()
+        seconds = clock() - start
+        for stage in ("closed_form", "aligned"):
+            conversion.load_stage(stage)
+            result = evaluate_blocks(conversion.student, bench.validation, bench.teacher, batch_size=4)
+            found[stage] = result.perplexity
+            assert result.teacher_perplexity is not None
+            found["teacher"] = result.teacher_perplexity
+    return found, seconds
+
+
+def reference_perplexities(
+    bench: Bench, blocks: Tensor, budget: Budget, options: argparse.Namespace
+) -> tuple[dict[str, float], float]:
+    linear = [i for i in range(bench.teacher.config.num_hidden_layers) if i not in options.retained]
+    layers: dict[str, list[nn.Module]] = {"closed_form": [], "aligned": []}
+    start = clock()
+    for index, captured, statistics in captured_layers(bench.teacher, blocks, linear):
+        layer = reference_layer(bench.teacher, index, options.seed)
+        calibrate(layer, captured, statistics)
+        layers["closed_form"].append(copy.deepcopy(layer))
+        align(layer, captured, budget.steps, budget.batch_blocks, options.seed + index)
+        layers["aligned"].append(layer)
+    seconds, found = clock() - start, {}
+    for stage, modules in layers.items():
+        student = copy.deepcopy(bench.teacher)
+        for index, module in zip(linear, modules, strict=True):
+            decoder_layer = find_decoder_layers(student.base_model)[index]
+            setattr(decoder_layer, find_attention(decoder_layer)[0], module)
+        found[stage] = evaluate_blocks(student, bench.validation, batch_size=4).perplexity
+    return found, seconds
+
+
+def captured_layers(
+    teacher: PreTrainedModel, blocks: Tensor, layers: list[int]
+) -> Iterator[tuple[int, CapturedAttention, AttentionStatistics]]:
+    """(index, what its attention did, statistics of it), one layer at a time."""
+    kinds = ["linear_attention"] * teacher.config.num_hidden_layers
+    mixers = build_student(teacher, kinds)  # its mixers recompute the teacher's queries and keys
+    stream = LayerStream(teacher.base_model, blocks, max(1, STREAM_BATCH_TOKENS // blocks.shape[1]))
+    for index in range(max(layers) + 1):
+        if index not in layers:
+            stream.advance(index)
+            continue
+        captured = stream.advance_and_capture(index)
+        attention = find_attention(find_decoder_layers(teacher.base_model)[index])[1]
+        with torch.no_grad():
+            statistics = layer_statistics(mixer_of(mixers, index), captured, attention.scaling, None)
+        yield index, captured, statistics
+
+
+def reference_layer(teacher: PreTrainedModel, index: int, seed: int) -> ReferenceLayer:
+    attention = find_attention(find_decoder_layers(teacher.base_model)[index])[1]
+    return ReferenceLayer(attention, teacher.config, seed + index).to(teacher.device)
+
+
+def settings_of(budget: Budget, options: argparse.Namespace) -> ConversionSettings:
+    return ConversionSettings(
+        budget.tokens, budget.length, alignment=AlignmentSettings(steps=budget.steps), seed=options.seed
+    )
+
+
+def compare_speed(bench: Bench, budget: Budget, options: argparse.Namespace, results: Results) -> None:
+    row = seconds_per_layer(bench, budget, options)
+    ratio = row["reference"] / row["hf_tc"]
+    results.add(
+        measured=f"seconds to fit layer {options.speed_layer}",
+        **{"calibration tokens": budget.tokens, "steps": budget.steps},
+        **row,
+        ratio=ratio,
+    )
+
+
+def seconds_per_layer(bench: Bench, budget: Budget, options: argparse.Namespace) -> dict[str, float]:
+    """Of the same layer on the same text; capturing its inputs, which is the same work, is left out on both sides."""
+    blocks, index = bench.blocks(budget.tokens, budget.length), options.speed_layer
+    others = tuple(i for i in range(bench.teacher.config.num_hidden_layers) if i != index)
+    with tempfile.TemporaryDirectory() as folder:
+        conversion = Conversion(bench.teacher, blocks, others, settings_of(budget, options), folder)
+        conversion.fit_layers()
+        ours = conversion.checkpoint.row(index).seconds
+    _, captured, statistics = next(captured_layers(bench.teacher, blocks, [index]))
+    start = clock()
+    layer = reference_layer(bench.teacher, index, options.seed)
+    calibrate(layer, captured, statistics)
+    align(layer, captured, budget.steps, None, options.seed)
+    return {"reference": clock() - start, "hf_tc": ours}
+
+
+def warm_up(bench: Bench, options: argparse.Namespace) -> None:
+    """Kernels are compiled and libraries loaded on first use: not part of any figure."""
+    seconds_per_layer(bench, Budget(PAPER.tokens, PAPER.length, 3, None), options)
+
+
+def parse() -> argparse.Namespace:
+    parser = parser_of(__doc__, out="reference_baseline.json")
+    add_bench_arguments(parser)
+    parser.add_argument("--paper-steps", type=int, default=300, help="full-batch steps on 1,024 tokens; 0: none")
+    parser.add_argument("--budgets", type=int, nargs="*", default=[65_536], help="tokens of the larger comparisons")
+    parser.add_argument("--steps", type=int, default=400, help="minibatch steps of the larger comparisons")
+    parser.add_argument("--speed-tokens", type=int, nargs="*", default=[1024, 16_384])
+    parser.add_argument("--speed-steps", type=int, default=300)
+    parser.add_argument("--speed-layer", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
