@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from .modeling import GatedDeltaNet, HybridGDNConfig, HybridGDNForCausalLM
 from .modeling.teacher_attention import (
@@ -21,6 +21,7 @@ from .modeling.teacher_attention import (
     OUTPUT_PROJECTION_NAMES,
     split_fused_projection,
 )
+from .placement import stored_weights
 from .positionless_layers import find_nope_layers
 
 # Other names for what every mixer calls o_proj, q_norm and k_norm.
@@ -52,11 +53,13 @@ def build_student(
         share_weights: the retained part of the student uses the teacher's storage instead of a copy. Projections of
             recurrent layers are copies either way, since calibration writes to them.
 
+    A student of an offloaded or quantised teacher has those weights in host memory; see `hf_tc.placement`.
+
     Raises:
         RuntimeError: the teacher has a parameter the student has no place for, or the other way round.
     """
     config = HybridGDNConfig(
-        text_config=copy.deepcopy(teacher.config),
+        text_config=_without_quantisation(teacher.config),
         layer_types=list(layer_types),
         nope_layers=find_nope_layers(teacher),
         **config_kwargs or {},
@@ -68,23 +71,34 @@ def build_student(
     mixers = {name: module for name, module in student.named_modules() if isinstance(module, GatedDeltaNet)}
     _take_weights(student, mixers, teacher, share_weights)
     student.tie_weights()
-    for name, mixer in mixers.items():
-        _initialise_new_parameters(student, mixer, like=teacher.get_submodule(name))
+    for mixer in mixers.values():
+        _initialise_new_parameters(student, mixer)
     _copy_runtime_state(teacher, student)
     student.generation_config = copy.deepcopy(teacher.generation_config)
     return student.train(teacher.training)
+
+
+def _without_quantisation(config: PreTrainedConfig) -> PreTrainedConfig:
+    config = copy.deepcopy(config)
+    vars(config).pop("quantization_config", None)
+    return config
 
 
 def _take_weights(
     student: HybridGDNForCausalLM, mixers: Mapping[str, GatedDeltaNet], teacher: PreTrainedModel, share_weights: bool
 ) -> None:
     prefixes = tuple(f"{name}." for name in mixers)
-    weights = {name: tensor for name, tensor in teacher.state_dict().items() if not name.startswith(prefixes)}
-    if not share_weights:
-        weights = {name: tensor.clone() for name, tensor in weights.items()}
+    weights: dict[str, torch.Tensor] = {}
+    attention_weights: dict[str, dict[str, torch.Tensor]] = {name: {} for name in mixers}
+    for name, tensor in stored_weights(teacher):
+        if name.startswith(prefixes):
+            mixer_name = next(mixer for mixer in mixers if name.startswith(f"{mixer}."))
+            attention_weights[mixer_name][name.removeprefix(f"{mixer_name}.")] = tensor
+        else:
+            weights[name] = tensor if share_weights else tensor.clone()
     for name, mixer in mixers.items():
-        for key, tensor in _mixer_weights(teacher.get_submodule(name), mixer).items():
-            weights[f"{name}.{key}"] = tensor
+        renamed = _mixer_weights(attention_weights[name], teacher.get_submodule(name), mixer)
+        weights |= {f"{name}.{key}": tensor for key, tensor in renamed.items()}
     new = tuple(f"{prefix}{name}" for prefix in prefixes for name in NEW_IN_MIXER)
     unexpected = [key for key in weights if key.startswith(new)]  # a teacher's g_proj is not our g_proj
     result = student.load_state_dict(
@@ -100,10 +114,12 @@ def _take_weights(
         )
 
 
-def _mixer_weights(attention: nn.Module, mixer: GatedDeltaNet) -> dict[str, torch.Tensor]:
+def _mixer_weights(
+    tensors: Mapping[str, torch.Tensor], attention: nn.Module, mixer: GatedDeltaNet
+) -> dict[str, torch.Tensor]:
     """Copies of an attention's tensors under the mixer's names; a fused projection is split."""
     weights: dict[str, torch.Tensor] = {}
-    for name, tensor in attention.state_dict().items():
+    for name, tensor in tensors.items():
         owner, _, kind = name.rpartition(".")
         if owner in FUSED_PROJECTION_NAMES:
             parts = split_fused_projection(tensor, attention, (mixer.num_heads, mixer.num_kv_heads, mixer.head_dim))
@@ -113,9 +129,9 @@ def _mixer_weights(attention: nn.Module, mixer: GatedDeltaNet) -> dict[str, torc
     return weights
 
 
-def _initialise_new_parameters(student: HybridGDNForCausalLM, mixer: GatedDeltaNet, like: nn.Module) -> None:
-    """Gives the gates memory beside the attention they stand in for, and the model's own initial values."""
-    tensor = next(like.parameters())
+def _initialise_new_parameters(student: HybridGDNForCausalLM, mixer: GatedDeltaNet) -> None:
+    """Gives the gates memory beside the projections taken over, and the model's own initial values."""
+    tensor = mixer.o_proj.weight
     for module in mixer.modules():
         new = {name: p for name, p in module.named_parameters(recurse=False) if p.is_meta}
         for name, parameter in new.items():

@@ -4,6 +4,7 @@
 import copy
 import hashlib
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +25,7 @@ from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.output_folder import check_free_space
+from hf_tc.placement import computing_beside, dispatch_beside, execution_device, stored_weights
 from hf_tc.report import ConversionReport, LayerReport
 from hf_tc.teachers import build_student
 
@@ -102,7 +104,7 @@ class Conversion:
         arguments = {
             "settings": asdict(settings),
             "retained_layers": list(retained),
-            "teacher": _fingerprint(*teacher.state_dict().values()),
+            "teacher": _fingerprint(tensor for _, tensor in stored_weights(teacher)),
             "teacher_config": teacher.config.to_diff_dict(),
             "blocks": hashlib.sha256(blocks.cpu().numpy().tobytes()).hexdigest()[:16],
         }
@@ -110,18 +112,22 @@ class Conversion:
         self.checkpoint = ConversionCheckpoint(folder, arguments)
 
     def run(self) -> HybridGDNForCausalLM:
-        """Calibrates and aligns every recurrent layer; returns the student with its report."""
+        """Calibrates and aligns every recurrent layer; returns the student with its report.
+
+        The student computes where its teacher does; see `hf_tc.placement`.
+        """
         start = time.perf_counter()
         self._measure("teacher", self.teacher)
-        self._measure("copied", self.student)
+        self._measure_student("copied")
         self.fit_layers()
         for stage in ("closed_form", "aligned"):
             self.load_stage(stage)
-            self._measure(stage, self.student)
+            self._measure_student(stage)
         self.report.layers = [self.checkpoint.row(layer) for layer in self.linear_layers]
         self.report.seconds = time.perf_counter() - start
         self.student.conversion_report = self.report
         self.student.config.calibration = self.report.provenance
+        dispatch_beside(self.student, self.teacher)
         return self.student
 
     def _bytes_to_write(self) -> int:
@@ -133,6 +139,10 @@ class Conversion:
         blocks = self.evaluation_blocks[: max(1, LADDER_TOKENS // self.evaluation_blocks.shape[1])]
         self.report.perplexity[stage] = perplexity(model, blocks)
         self.report.perplexity_tokens = blocks.shape[0] * (blocks.shape[1] - 1)
+
+    def _measure_student(self, stage: str) -> None:
+        with computing_beside(self.student, self.teacher):
+            self._measure(stage, self.student)
 
     def load_stage(self, stage: str) -> None:
         """Gives the student the weights that all layers had at a stage, "closed_form" or "aligned"."""
@@ -157,7 +167,7 @@ class Conversion:
 
     def _fit_layer(self, layer: int, captured: CapturedAttention, held_out: CapturedAttention, progress: tqdm) -> None:
         start, target = time.perf_counter(), mixer_of(self.student, layer)
-        mixer = copy.deepcopy(target).float().requires_grad_(False)
+        mixer = copy.deepcopy(target).to(captured.attn_input.device).float().requires_grad_(False)
         teacher_weight, error_copied = mixer.o_proj.weight.clone(), held_out_error(mixer, held_out)
         initialization = solve(mixer, captured, **self._softmax_of(layer))
         apply(mixer, initialization.weights)
@@ -201,7 +211,7 @@ def _unconverted(
 ) -> HybridGDNForCausalLM:
     kinds = HybridGDNConfig(text_config=copy.deepcopy(teacher.config)).teacher_layer_types
     layer_types = [kind if index in retained else "linear_attention" for index, kind in enumerate(kinds)]
-    device = teacher.device
+    device = execution_device(teacher)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)  # new gates start at random
         return build_student(teacher, layer_types, config_kwargs=settings.student_options, share_weights=share_weights)
@@ -232,7 +242,7 @@ def _summary(
     }
 
 
-def _fingerprint(*tensors: Tensor) -> str:
+def _fingerprint(tensors: Iterable[Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())

@@ -16,6 +16,7 @@ from hf_tc.calibration.data import check_vocabulary, read_documents, token_block
 from hf_tc.distillation.input_checks import check_vocabularies_agree
 from hf_tc.distillation.lm_head import BackboneThenHead
 from hf_tc.distillation.losses import chunked_metrics, next_token_targets, perplexity_from_nll
+from hf_tc.placement import execution_device
 
 
 @dataclass(frozen=True)
@@ -138,16 +139,18 @@ def _evaluate_in_eval_mode(
 
 
 def _summed_nll(parts: BackboneThenHead, rows: Tensor, chunk_tokens: int) -> Tensor:
-    rows = rows.to(parts.model.device)
+    rows = rows.to(execution_device(parts.model.get_input_embeddings()))
     hidden = parts.hidden_states({"input_ids": rows})[:, :-1].flatten(0, 1)
+    rows = rows.to(hidden.device)
     chunks = zip(hidden.split(chunk_tokens), rows[:, 1:].flatten().split(chunk_tokens), strict=True)
     losses = [F.cross_entropy(parts.logits(chunk).float(), targets, reduction="none") for chunk, targets in chunks]
     return torch.cat(losses).cpu().double().sum()
 
 
 def _summed_metrics(student: BackboneThenHead, teacher: BackboneThenHead, rows: Tensor, chunk_tokens: int) -> Tensor:
-    rows = rows.to(student.model.device)
-    teacher_hidden = teacher.hidden_states({"input_ids": rows.to(teacher.model.device)})
+    rows = rows.to(execution_device(student.model.get_input_embeddings()))
+    teacher_rows = rows.to(execution_device(teacher.model.get_input_embeddings()))
+    teacher_hidden = teacher.hidden_states({"input_ids": teacher_rows})
     metrics = chunked_metrics(
         student.logits,
         student.hidden_states({"input_ids": rows}),

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .modeling.teacher_attention import find_attention, find_decoder_layers
+from .placement import execution_device
 
 PROBE_TOKENS = 4
 
@@ -25,7 +26,7 @@ def find_nope_layers(teacher: PreTrainedModel) -> list[int]:
         find_attention(layer)[1].register_forward_hook(_compare_without_rotation(index, unrotated), with_kwargs=True)
         for index, layer in enumerate(layers)
     ]
-    ids = torch.arange(1, PROBE_TOKENS + 1, device=next(teacher.get_input_embeddings().parameters()).device)[None]
+    ids = torch.arange(1, PROBE_TOKENS + 1, device=execution_device(teacher.get_input_embeddings()))[None]
     try:
         with torch.no_grad(), evaluating(teacher):
             teacher.base_model(input_ids=ids, use_cache=False)

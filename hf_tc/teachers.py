@@ -8,6 +8,7 @@ from .build_student import build_student
 from .families import REFUSED_FAMILIES, REVIEWED_FAMILIES
 from .family_parity import TeacherParityError, parity_self_check
 from .modeling import HybridGDNConfig
+from .placement import is_8bit, stored_weights
 
 __all__ = [
     "REFUSED_FAMILIES",
@@ -67,7 +68,8 @@ def check_teacher(teacher: PreTrainedModel, *, allow_unreviewed: bool = False) -
 
     Raises:
         UnreviewedTeacherError: a family that nobody reviewed, unless `allow_unreviewed`.
-        ValueError: no causal LM, a hybrid already, refused family, quantised or offloaded weights, NaN or infinity.
+        ValueError: no causal LM, a hybrid already, refused family, quantised to other than 8 bits by bitsandbytes, no
+            weights, NaN or infinity.
     """
     if not isinstance(teacher, PreTrainedModel):
         raise ValueError(
@@ -92,18 +94,16 @@ def check_teacher(teacher: PreTrainedModel, *, allow_unreviewed: bool = False) -
             f"This {model_type!r} has use_bidirectional_attention set: its tokens see the future, which a recurrent "
             "layer cannot. Load a causal checkpoint."
         )
-    if getattr(teacher, "hf_quantizer", None) is not None:
-        raise ValueError("The teacher is quantised; load it without quantization_config, for instance in bfloat16.")
+    if getattr(teacher, "hf_quantizer", None) is not None and not is_8bit(teacher):
+        raise ValueError(
+            "The teacher is quantised in a way whose weights are not known here. Load it without quantization_config, "
+            "in bfloat16 with device_map='auto' where it does not fit on the device, or in 8 bits by bitsandbytes."
+        )
     _check_weights(teacher)
 
 
 def _check_weights(teacher: PreTrainedModel) -> None:
-    for name, tensor in teacher.state_dict().items():
-        if tensor.is_meta:
-            raise ValueError(
-                f"The teacher's {name} has no data here (meta device: offloaded, or never loaded). Load the whole "
-                "teacher on CPU or GPU."
-            )
+    for name, tensor in stored_weights(teacher):
         if tensor.is_floating_point() and not tensor.isfinite().all():
             bad = tensor.numel() - int(tensor.isfinite().sum())
             raise ValueError(

@@ -1,8 +1,9 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Walks a decoder layer by layer over all calibration blocks and records what its attention reads and writes.
 
-Only one layer's tensors exist at a time, so memory does not grow with depth. Hooks live inside `with` alone: whatever
-happens, the model is left as it was found.
+Only one layer's tensors exist at a time, so memory does not grow with depth, and they may be kept in host memory, from
+where they come to the device a few blocks at a time. Hooks live inside `with` alone: whatever happens, the model is
+left as it was found.
 """
 
 from collections.abc import Iterator
@@ -14,11 +15,31 @@ import torch
 from torch import Tensor, nn
 
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, output_projection
+from hf_tc.placement import execution_device
+
+
+class HostRows:
+    """A tensor in host memory whose rows are read on a device, in float32: `x[rows]` as of a tensor that is there.
+
+    Args:
+        tensor: `[N, ...]` in any floating-point dtype.
+        device: where rows are wanted.
+    """
+
+    def __init__(self, tensor: Tensor, device: torch.device) -> None:
+        self.tensor, self.device, self.shape = tensor, device, tensor.shape
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        rows = rows.to(self.tensor.device) if isinstance(rows, Tensor) else rows
+        return self.tensor[rows].to(self.device, torch.float32)
 
 
 @dataclass
 class CapturedAttention:
-    """What one attention layer read and wrote on all calibration blocks, in float32 on the layer's device.
+    """What one attention layer read and wrote on all calibration blocks, read by rows, in float32 on its device.
 
     attn_input: `[N, T, C]`, after the input norm.
     teacher_context: `[N, T, H * D]`, attention x values, before the output projection.
@@ -26,10 +47,15 @@ class CapturedAttention:
     position_embeddings: cos and sin `[1, T, D]` as the layer received them, or None where the family passes none.
     """
 
-    attn_input: Tensor
-    teacher_context: Tensor
-    teacher_output: Tensor
+    attn_input: Tensor | HostRows
+    teacher_context: Tensor | HostRows
+    teacher_output: Tensor | HostRows
     position_embeddings: tuple[Tensor, Tensor] | None
+
+    @property
+    def in_host_memory(self) -> bool:
+        """Whether what is captured did not fit on the device; then nothing that grows with it should stay there."""
+        return isinstance(self.attn_input, HostRows)
 
 
 class _FirstLayerReached(Exception):
@@ -43,16 +69,20 @@ class LayerStream:
         backbone: the decoder without its LM head.
         blocks: token ids `[N, T]`.
         batch_size: blocks that go through a layer together.
+        in_host_memory: keep hidden states, and what is captured, in host memory in the teacher's dtype.
     """
 
-    def __init__(self, backbone: nn.Module, blocks: Tensor, batch_size: int) -> None:
-        self.layers = find_decoder_layers(backbone)
-        device = backbone.get_input_embeddings().weight.device  # type: ignore[operator]
+    def __init__(self, backbone: nn.Module, blocks: Tensor, batch_size: int, *, in_host_memory: bool = False) -> None:
+        self.layers, self.in_host_memory = find_decoder_layers(backbone), in_host_memory
+        device = execution_device(backbone.get_input_embeddings())  # type: ignore[operator]
         batches = [batch.to(device) for batch in blocks.split(batch_size)]
         # One forward for each size of batch (the last is smaller): batches of one size share masks and positions.
         sizes = {len(batch): batch for batch in reversed(batches)}
         self._arguments = {size: _layer_arguments(backbone, self.layers, batch) for size, batch in sizes.items()}
-        self.hidden = [_embedded(backbone, self.layers[0], batch) for batch in batches]
+        self.hidden = [self._kept(_embedded(backbone, self.layers[0], batch)) for batch in batches]
+
+    def _kept(self, tensor: Tensor) -> Tensor:
+        return tensor.to("cpu") if self.in_host_memory else tensor
 
     def position_embeddings(self, index: int) -> tuple[Tensor, Tensor] | None:
         """cos and sin of layer `index`, one row: blocks all start at position 0."""
@@ -62,17 +92,38 @@ class LayerStream:
     @torch.no_grad()
     def advance(self, index: int) -> None:
         """Replaces the hidden states by those after layer `index`."""
+        layer, device = self.layers[index], execution_device(self.layers[index])
         for number, hidden in enumerate(self.hidden):
-            output = self.layers[index](hidden, **self._arguments[len(hidden)][index])
-            self.hidden[number] = output if isinstance(output, Tensor) else output[0]
+            output = layer(hidden.to(device), **self._arguments[len(hidden)][index])
+            self.hidden[number] = self._kept(output if isinstance(output, Tensor) else output[0])
 
     @torch.no_grad()
     def advance_and_capture(self, index: int) -> CapturedAttention:
         """As `advance`, recording the layer's attention on the way."""
-        with _recording(self.layers[index]) as records:
+        device, blocks = execution_device(self.layers[index]), sum(len(batch) for batch in self.hidden)
+        with _recording(self.layers[index], blocks, self.in_host_memory) as records:
             self.advance(index)
-        joined = {name: torch.cat(parts).float() for name, parts in records.items()}
-        return CapturedAttention(**joined, position_embeddings=self.position_embeddings(index))
+        joined: dict[str, Any] = {name: rows.joined for name, rows in records.items()}
+        if self.in_host_memory:
+            joined = {name: HostRows(tensor, device) for name, tensor in joined.items()}
+        rotation = self.position_embeddings(index)
+        rotation = None if rotation is None else tuple(x.to(device) for x in rotation)  # type: ignore[assignment]
+        return CapturedAttention(**joined, position_embeddings=rotation)
+
+
+class _GrowingRows:
+    """Batches of rows written one after the other into one tensor, so that there is never a second copy of them."""
+
+    def __init__(self, blocks: int, in_host_memory: bool) -> None:
+        self.blocks, self.in_host_memory, self.filled = blocks, in_host_memory, 0
+        self.joined = torch.empty(0)
+
+    def add(self, batch: Tensor) -> None:
+        if not self.filled:
+            kind = {"device": "cpu"} if self.in_host_memory else {"dtype": torch.float32}
+            self.joined = batch.new_empty(self.blocks, *batch.shape[1:], **kind)
+        self.joined[self.filled : self.filled + len(batch)] = batch
+        self.filled += len(batch)
 
 
 def _layer_arguments(backbone: nn.Module, layers: nn.ModuleList, batch: Tensor) -> list[dict[str, Any]]:
@@ -114,16 +165,17 @@ def _embedded(backbone: nn.Module, first_layer: nn.Module, batch: Tensor) -> Ten
 
 
 @contextmanager
-def _recording(layer: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+def _recording(layer: nn.Module, blocks: int, in_host_memory: bool) -> Iterator[dict[str, _GrowingRows]]:
     attention = find_attention(layer)[1]
-    records: dict[str, list[Tensor]] = {"attn_input": [], "teacher_context": [], "teacher_output": []}
+    names = ("attn_input", "teacher_context", "teacher_output")
+    records = {name: _GrowingRows(blocks, in_host_memory) for name in names}
 
     def before_attention(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        records["attn_input"].append(_hidden_states(args, kwargs))
+        records["attn_input"].add(_hidden_states(args, kwargs))
 
     def around_projection(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        records["teacher_context"].append(args[0])
-        records["teacher_output"].append(output)
+        records["teacher_context"].add(args[0])
+        records["teacher_output"].add(output)
 
     handles = [
         attention.register_forward_pre_hook(before_attention, with_kwargs=True),

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_tc.placement import execution_device
+
 logger = logging.getLogger(__name__)
 
 # What a batch may hold for the loss or the head, and no backbone takes.
@@ -83,7 +85,7 @@ class BackboneThenHead:
     @torch.no_grad()
     def _split_agrees_with_forward(self) -> bool:
         self.is_split = True
-        inputs = {"input_ids": torch.tensor([[0, 1]], device=self.model.device)}
+        inputs = {"input_ids": torch.tensor([[0, 1]], device=execution_device(self.model.get_input_embeddings()))}
         was_training = self.model.training
         self.model.eval()
         try:
