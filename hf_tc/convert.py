@@ -14,7 +14,10 @@ from transformers.utils import logging
 
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.assets import sample_text_path
+from hf_tc.calibration.conversations import Document
 from hf_tc.calibration.data import CalibrationDataError, check_vocabulary, read_documents, token_blocks
+from hf_tc.calibration.text_files import source_name
+from hf_tc.calibration.text_overlap import refuse_overlap
 from hf_tc.convert_layers import LADDER_TOKENS, Conversion, ConversionSettings
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.positionless_layers import evaluating
@@ -51,8 +54,8 @@ def from_teacher(
         teacher, tokenizer: as there.
         calibration_data: files, a Hub dataset or a `datasets` object, see `hf_tc.calibration.data.read_documents`; the
             sample text that ships with hf_tc by default.
-        evaluation_data: text on which the perplexity of every stage is measured; by default the calibration blocks that
-            no fit sees.
+        evaluation_data: text on which the perplexity of every stage is measured, none of it among the calibration
+            text; by default the calibration blocks that no fit sees.
         retained_layers: share of layers that keep softmax attention, or their indices.
         calibration_tokens, sequence_length: tokens of text to use, and tokens of a block of it.
         alignment_steps: gradient steps per layer; 0 keeps the closed form.
@@ -88,6 +91,7 @@ def from_teacher(
     if evaluation_documents is not None:
         tokens = max(LADDER_TOKENS, sequence_length)
         evaluation_blocks = token_blocks(evaluation_documents, tokenizer, sequence_length, tokens)
+        refuse_overlap(evaluation_blocks, blocks, tokenizer)
     parity_self_check(text_config)
     with ExitStack() as stack:
         stack.enter_context(evaluating(teacher))
@@ -124,16 +128,16 @@ def _load(
     return teacher, tokenizer
 
 
-def calibration_documents(source: Any) -> tuple[list[str], str]:
+def calibration_documents(source: Any) -> tuple[list[Document], str]:
     """The documents to calibrate on and the name of the data; the packaged sample where no source is given."""
     if source is None:
         logger.warning(f"No calibration_data given: calibrating on {SHIPPED_SAMPLE}. Your own text is better.")
         return read_documents(sample_text_path("calibration")), SHIPPED_SAMPLE
-    return read_documents(source), Path(source).name if isinstance(source, str | Path) else type(source).__name__
+    return read_documents(source), source_name(source)
 
 
 def calibration_blocks(
-    documents: list[str], name: str, tokenizer: PreTrainedTokenizerBase, settings: ConversionSettings
+    documents: list[Document], name: str, tokenizer: PreTrainedTokenizerBase, settings: ConversionSettings
 ) -> Tensor:
     """Token ids `[N, T]` in a seeded order.
 

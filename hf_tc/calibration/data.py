@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import LongTensor, Tensor, nn
 
+from hf_tc.calibration.conversations import Conversation, Document
 from hf_tc.calibration.text_files import CalibrationDataError, read_documents
 
 __all__ = ["CalibrationDataError", "calibration_batches", "check_vocabulary", "read_documents", "token_blocks"]
@@ -18,19 +19,25 @@ _CHARACTERS_PER_TOKEN = 8
 _TOKENS_NEAR_A_CUT = 32
 
 
-def token_blocks(documents: Sequence[str], tokenizer: Any, seq_len: int, max_tokens: int | None = None) -> LongTensor:
-    """Documents joined with eos and cut into blocks of token ids [N, seq_len]; the last, incomplete block is dropped.
+def token_blocks(
+    documents: Sequence[Document], tokenizer: Any, seq_len: int, max_tokens: int | None = None
+) -> LongTensor:
+    """Documents in a row, cut into blocks of token ids [N, seq_len]; the last, incomplete block is dropped.
 
-    Each document starts with bos where the tokenizer puts one by itself. A block may hold parts of several documents.
+    A text starts with bos where the tokenizer puts one by itself, and ends with eos where another document follows. A
+    conversation is what the tokenizer's chat template makes of it and no more. A block may hold parts of several
+    documents.
 
     Args:
-        documents: texts, as `read_documents` gives them.
-        tokenizer: a `PreTrainedTokenizerBase` with an eos token (not needed for a single document).
+        documents: texts or conversations, as `read_documents` gives them.
+        tokenizer: a `PreTrainedTokenizerBase` with an eos token (not needed for a single document, nor after
+            conversations) and, for conversations, a chat template.
         seq_len: tokens per block, at least 2.
         max_tokens: use at most that many tokens from the start; all by default.
 
     Raises:
-        CalibrationDataError: the text is too short for one block, or there is no eos token to join documents with.
+        CalibrationDataError: the text is too short for one block, there is no eos token to join documents with, or a
+            conversation cannot be written: no chat template, or one that refuses it.
     """
     if seq_len < 2:
         raise CalibrationDataError(
@@ -40,20 +47,23 @@ def token_blocks(documents: Sequence[str], tokenizer: Any, seq_len: int, max_tok
         raise CalibrationDataError(
             f"max_tokens is {max_tokens}, below one block of seq_len {seq_len}. Raise max_tokens or lower seq_len."
         )
-    if len(documents) > 1 and tokenizer.eos_token_id is None:
+    if tokenizer.eos_token_id is None and any(isinstance(document, str) for document in documents[:-1]):
         raise CalibrationDataError(
             f"{len(documents)} documents are to be joined with eos, and the tokenizer has none. Set "
             "tokenizer.eos_token."
         )
     prefix = _bos_prefix(tokenizer)
     ids: list[int] = []
+    previous: Document | None = None
     for document in documents:
         if max_tokens is not None and len(ids) >= max_tokens:
             break
-        if ids:
+        if ids and isinstance(previous, str):
             ids.append(tokenizer.eos_token_id)
-        ids += prefix
-        ids += _encode(document, tokenizer, None if max_tokens is None else max(max_tokens - len(ids), 0))
+        ids += prefix if isinstance(document, str) else []
+        text = document if isinstance(document, str) else _rendered(document, tokenizer)
+        ids += _encode(text, tokenizer, None if max_tokens is None else max(max_tokens - len(ids), 0))
+        previous = document
     ids = ids[:max_tokens]
     count = len(ids) // seq_len
     if count == 0:
@@ -86,6 +96,22 @@ def check_vocabulary(tokenizer: Any, model: nn.Module) -> None:
 def _bos_prefix(tokenizer: Any) -> list[int]:
     ids = list(tokenizer("")["input_ids"])
     return ids[:1] if ids and ids[0] == tokenizer.bos_token_id else []
+
+
+def _rendered(conversation: Conversation, tokenizer: Any) -> str:
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise CalibrationDataError(
+            "The data holds conversations, and the tokenizer has no chat template to write them with. Set "
+            "tokenizer.chat_template, convert the instruct version of the teacher, or give text in a column 'text'."
+        )
+    try:
+        return tokenizer.apply_chat_template(conversation, tokenize=False)
+    except Exception as error:  # a template raises whatever it likes
+        shown = repr(conversation) if len(repr(conversation)) <= 300 else repr(conversation)[:300] + "..."
+        raise CalibrationDataError(
+            f"The tokenizer's chat template refuses the conversation {shown}: {type(error).__name__}: {error}. Remove "
+            "or mend such rows."
+        ) from error
 
 
 def _encode(document: str, tokenizer: Any, needed: int | None) -> list[int]:

@@ -2,7 +2,8 @@
 """Text in, documents out.
 
 A source is a file (text, JSON lines or parquet, the first two also as .xz or .gz), several files, a Hub dataset
-``name[:split[:column]]``, or a `datasets` object. In a text file a line ``<|endoftext|>`` ends a document.
+``name[:split[:column]]``, or a `datasets` object. In a text file a line ``<|endoftext|>`` ends a document. Rows hold
+text in a column "text", or a list of messages in a column "messages", "conversations" or "conversation".
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ import gzip
 import json
 import lzma
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from hf_tc.calibration.conversations import CONVERSATION_COLUMNS, Document, as_conversation
+
 DOCUMENT_SEPARATOR = "<|endoftext|>"
 TEXT_COLUMN = "text"
+DEFAULT_SPLIT = "train"
 
 _OPENERS = {".xz": lzma.open, ".gz": gzip.open}
 _JSON_LINES = {".jsonl", ".ndjson"}
@@ -28,29 +32,44 @@ class CalibrationDataError(ValueError):
     """The text cannot be used. The message says what was found, what is needed and what to do."""
 
 
-def read_documents(source: Any) -> list[str]:
-    """All documents of a source, in order, none of them blank.
+def read_documents(source: Any) -> list[Document]:
+    """All documents of a source, in order, none of them blank: texts, and conversations as lists of messages.
 
     Args:
-        source: a path, a sequence of paths, ``name[:split[:column]]`` of a Hub dataset (split "train" and column "text"
-            by default), or a `datasets.Dataset` or `IterableDataset` (read to its end: give `.take(n)` of an endless
-            one).
+        source: a path, a sequence of paths, ``name[:split[:column]]`` of a Hub dataset (split "train" by default, and
+            the first column there is of "text", "messages", "conversations" and "conversation"), a `datasets.Dataset`
+            or `IterableDataset` (read to its end: give `.take(n)` of an endless one), or a dictionary of them by split,
+            of which "train" is read.
 
     Raises:
-        CalibrationDataError: a file is missing, empty, a folder or not text; a row is not text; no such dataset or
-            column.
+        CalibrationDataError: a file is missing, empty, a folder or not text; a row is neither text nor messages; no
+            such dataset, split or column.
     """
-    documents = [document for document in _documents(source) if document.strip()]
+    documents = [document for document in _documents(source) if not _is_blank(document)]
     if not documents:
         raise CalibrationDataError(f"{_name(source)} holds no text. Give a source with at least one document.")
     return documents
+
+
+def _is_blank(document: Document) -> bool:
+    return not (document.strip() if isinstance(document, str) else document)
 
 
 def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else f"The given {type(source).__name__}"
 
 
-def _documents(source: Any) -> Iterator[str]:
+def source_name(source: Any) -> str:
+    """What a source is called in a report: a file without its folder, a Hub dataset as it was asked for."""
+    if isinstance(source, str | Path):
+        return Path(source).name if Path(source).exists() else str(source)
+    if isinstance(source, Sequence):
+        return ", ".join(map(source_name, source))
+    name = getattr(getattr(source, "info", None), "dataset_name", None)
+    return f"{name}:{source.split or DEFAULT_SPLIT}" if name else f"a datasets.{type(source).__name__}"
+
+
+def _documents(source: Any) -> Iterator[Document]:
     if isinstance(source, str | Path):
         path = Path(source)
         if path.exists():
@@ -59,8 +78,14 @@ def _documents(source: Any) -> Iterator[str]:
             raise CalibrationDataError(f"There is no file {source}. Give an existing file or the id of a Hub dataset.")
         else:
             yield from _hub_documents(source)
+    elif isinstance(source, Mapping) and all(hasattr(split, "column_names") for split in source.values()):
+        if DEFAULT_SPLIT not in source:
+            raise CalibrationDataError(
+                f"{_name(source)} has the splits {sorted(source)}, none of them {DEFAULT_SPLIT!r}. Give one of them."
+            )
+        yield from _documents(source[DEFAULT_SPLIT])
     elif hasattr(source, "column_names"):
-        yield from _rows(source, TEXT_COLUMN, _name(source))
+        yield from _rows(source, None, _name(source))
     elif isinstance(source, Sequence):
         for item in source:
             if not isinstance(item, str | Path):
@@ -77,7 +102,7 @@ def _looks_like_a_path(source: str) -> bool:
     return source.startswith(("/", "./", "../", "~")) or Path(source).suffix in _DATA_SUFFIXES or source.count("/") > 1
 
 
-def _file_documents(path: Path) -> Iterator[str]:
+def _file_documents(path: Path) -> Iterator[Document]:
     if path.is_dir():
         raise CalibrationDataError(f"{path} is a folder. Give its files.")
     if path.suffix == ".parquet":
@@ -106,7 +131,7 @@ def _split_text(file: TextIO) -> Iterator[str]:
     yield "".join(lines).strip("\n")
 
 
-def _json_lines(file: TextIO, path: Path) -> Iterator[str]:
+def _json_lines(file: TextIO, path: Path) -> Iterator[Document]:
     def rows() -> Iterator[Any]:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -117,10 +142,10 @@ def _json_lines(file: TextIO, path: Path) -> Iterator[str]:
                 raise CalibrationDataError(f"Line {number} of {path} is not JSON: {error}.") from error
             yield row if isinstance(row, dict) else {TEXT_COLUMN: row}
 
-    return _rows(rows(), TEXT_COLUMN, str(path))
+    return _rows(rows(), None, str(path))
 
 
-def _parquet_documents(path: Path) -> Iterator[str]:
+def _parquet_documents(path: Path) -> Iterator[Document]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -129,12 +154,12 @@ def _parquet_documents(path: Path) -> Iterator[str]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
-                yield from _rows(batch.to_pylist(), TEXT_COLUMN, str(path))
+                yield from _rows(batch.to_pylist(), None, str(path))
     except (pyarrow.ArrowException, OSError) as error:
         raise CalibrationDataError(f"{path} is not a readable parquet file: {error}") from error
 
 
-def _hub_documents(source: str) -> Iterator[str]:
+def _hub_documents(source: str) -> Iterator[Document]:
     match = _HUB_DATASET.fullmatch(source)
     if match is None:
         raise CalibrationDataError(f"{source!r} is no file, and no dataset name[:split[:column]].")
@@ -146,21 +171,27 @@ def _hub_documents(source: str) -> Iterator[str]:
             f"{source} is no file, and reading it from the Hub needs datasets: pip install hf_tc[data]"
         ) from error
     try:
-        dataset = datasets.load_dataset(name, split=split or "train")
+        dataset = datasets.load_dataset(name, split=split or DEFAULT_SPLIT)
     except Exception as error:  # load_dataset raises a dozen unrelated kinds
         raise CalibrationDataError(f"{source} is no file, and no dataset that can be loaded: {error}") from error
-    return _rows(dataset, column or TEXT_COLUMN, source)
+    return _rows(dataset, column, source)
 
 
-def _rows(rows: Iterable[Any], column: str, name: str) -> Iterator[str]:
+def _rows(rows: Iterable[Any], column: str | None, name: str) -> Iterator[Document]:
+    """The documents in a column, by default in the first there is of those that usually hold some."""
+    wanted = (TEXT_COLUMN, *CONVERSATION_COLUMNS) if column is None else (column,)
     for number, row in enumerate(rows):
-        if column not in row:
+        found = next((column for column in wanted if column in row), None)
+        if found is None:
             raise CalibrationDataError(
-                f"Row {number} of {name} has the columns {sorted(row)}, not {column!r}. Rename the text column to "
-                f"{column!r}, or name it: dataset:split:column."
+                f"Row {number} of {name} has the columns {sorted(row)}, not {' or '.join(map(repr, wanted))}. Rename "
+                f"the column to read to {TEXT_COLUMN!r}, or name it: dataset:split:column."
             )
-        if not isinstance(row[column], str):
+        value = row[found]
+        document = value if isinstance(value, str) else as_conversation(value)
+        if document is None:
             raise CalibrationDataError(
-                f"Row {number} of {name} has {row[column]!r} in column {column!r}, not text. Remove such rows."
+                f"Row {number} of {name} has {value!r} in column {found!r}, not text and no list of messages with role "
+                "and content. Remove such rows."
             )
-        yield row[column]
+        yield document

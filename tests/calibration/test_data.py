@@ -24,6 +24,7 @@ from hf_tc.calibration.data import (
     read_documents,
     token_blocks,
 )
+from hf_tc.calibration.text_files import source_name
 
 EOS, BOS = 0, 1
 WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
@@ -129,6 +130,8 @@ def test_missing_file(source: str | Path, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("number.jsonl", b'{"messages": 3}', "has 3 in column 'messages', not text and no list of messages"),
+        ("roles.jsonl", b'{"messages": [{"text": "one"}]}', "no list of messages with role and content"),
         ("empty.txt", b"", "holds no text"),
         ("blank.txt", b"\n \n<|endoftext|>\n\n", "holds no text"),
         ("latin1.txt", "caf\u00e9".encode("latin-1"), "is not UTF-8 text"),
@@ -136,7 +139,7 @@ def test_missing_file(source: str | Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("broken.txt.gz", b"not gzip at all", "cannot be read"),
         ("broken.parquet", b"PAR1 not really", "is not a readable parquet file"),
         ("broken.jsonl", b'{"text": "one"}\n{"text": ', "Line 2 of .* is not JSON"),
-        ("other.jsonl", b'{"body": "one", "id": 3}', r"has the columns \['body', 'id'\], not 'text'"),
+        ("other.jsonl", b'{"body": "one", "id": 3}', r"has the columns \['body', 'id'\], not 'text' or 'messages'"),
         ("nan.jsonl", b'{"text": "one"}\n{"text": NaN}', "Row 1 of .* has nan in column 'text', not text"),
         ("null.jsonl", b'{"text": null}', "has None in column 'text'"),
     ],
@@ -160,6 +163,27 @@ def test_sources_of_the_wrong_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(CalibrationDataError, match="is a folder"):
         read_documents(tmp_path)
+
+
+def test_a_dictionary_of_splits_is_read_as_its_train_split() -> None:
+    datasets = pytest.importorskip("datasets")
+    train, test = (datasets.Dataset.from_dict({"text": [text]}) for text in ("to learn from", "to judge by"))
+    assert read_documents(datasets.DatasetDict({"test": test, "train": train})) == ["to learn from"]
+    with pytest.raises(CalibrationDataError, match=r"has the splits \['test', 'validation'\], none of them 'train'"):
+        read_documents(datasets.DatasetDict({"test": test, "validation": train}))
+
+
+def test_sources_have_a_name_for_the_report(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    file = write(tmp_path / "books.txt", "one")
+    assert source_name(file) == source_name(str(file)) == "books.txt"
+    assert source_name("org/books:train") == "org/books:train"
+    assert source_name([file, "org/books"]) == "books.txt, org/books"
+    assert source_name(datasets.Dataset.from_dict({"text": ["one"]})) == "a datasets.Dataset"
+    named = datasets.Dataset.from_dict(
+        {"text": ["one"]}, info=datasets.DatasetInfo(dataset_name="books"), split=datasets.NamedSplit("validation")
+    )
+    assert source_name(named) == "books:validation"
 
 
 # Blocks
