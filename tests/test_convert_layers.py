@@ -215,6 +215,22 @@ def test_result_depends_on_the_seed_alone(tmp_path: Path) -> None:
     assert not equal_states(state_of(students[0]), state_of(students[2]))
 
 
+def test_result_does_not_depend_on_how_many_blocks_stream_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {}
+    for tokens in (1, 96, 8192):  # one block at a time, three, all
+        monkeypatch.setattr(convert_layers, "STREAM_BATCH_TOKENS", tokens)
+        found[tokens] = convert(tmp_path / str(tokens), steps=0)
+    for tokens in (1, 96):
+        for name, value in state_of(found[tokens]).items():
+            torch.testing.assert_close(value, state_of(found[8192])[name], rtol=1e-4, atol=1e-5)
+        for row, expected in zip(
+            found[tokens].conversion_report.layers, found[8192].conversion_report.layers, strict=True
+        ):
+            assert row.error_closed_form == pytest.approx(expected.error_closed_form, rel=1e-4)
+
+
 # Interruption
 
 
