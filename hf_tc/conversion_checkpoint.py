@@ -1,8 +1,10 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Finished layers of a conversion on disk, so that an interrupted one goes on where it stopped."""
 
+import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from hf_tc.placement import stored_weights
 from hf_tc.report import LayerReport
 
 ARGUMENTS_FILE = "arguments.json"
@@ -62,6 +66,27 @@ class ConversionCheckpoint:
 
     def _path(self, layer: int) -> Path:
         return self.folder / f"layer-{layer:03d}.safetensors"
+
+
+def conversion_arguments(
+    teacher: PreTrainedModel, blocks: Tensor, retained: tuple[int, ...], settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything that the layers of a conversion depend on, JSON-able; teacher and text by their fingerprints."""
+    return {
+        "settings": settings,
+        "retained_layers": list(retained),
+        "teacher": _fingerprint(tensor for _, tensor in stored_weights(teacher)),
+        "teacher_config": teacher.config.to_diff_dict(),
+        "blocks": hashlib.sha256(blocks.cpu().numpy().tobytes()).hexdigest()[:16],
+    }
+
+
+def _fingerprint(tensors: Iterable[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
+        digest.update(tensor.detach().double().sum().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _refuse_other_arguments(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:

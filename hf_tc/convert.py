@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hf_tc.alignment import AlignmentSettings
@@ -18,11 +18,12 @@ from hf_tc.calibration.conversations import Document
 from hf_tc.calibration.data import CalibrationDataError, check_vocabulary, read_documents, token_blocks
 from hf_tc.calibration.text_files import source_name
 from hf_tc.calibration.text_overlap import refuse_overlap
-from hf_tc.convert_layers import LADDER_TOKENS, Conversion, ConversionSettings
+from hf_tc.conversion_settings import ConversionSettings
+from hf_tc.convert_layers import LADDER_TOKENS, Conversion
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.positionless_layers import evaluating
 from hf_tc.retained_layers import choose_retained_layers
-from hf_tc.teachers import check_teacher, parity_self_check, resolve_text_config
+from hf_tc.teachers import check_teacher, load_teacher, parity_self_check, resolve_text_config
 
 logger = logging.get_logger(__name__)
 
@@ -44,6 +45,7 @@ def from_teacher(
     output_norm: bool = False,
     seed: int = 0,
     device: str | torch.device | None = None,
+    device_map: str | dict[str, Any] | None = None,
     dtype: str | torch.dtype = "auto",
     allow_unreviewed: bool = False,
     checkpoint_dir: str | Path | None = None,
@@ -61,6 +63,9 @@ def from_teacher(
         alignment_steps: gradient steps per layer; 0 keeps the closed form.
         recurrent_rope, conv_kernel_size, output_norm: see `HybridGDNConfig`.
         device, dtype: where and in what precision a teacher given by name is loaded; a model is moved to `device`.
+        device_map: instead of `device`, where the parts of a teacher given by name go, as in `from_pretrained`: "auto"
+            for a teacher that does not fit on one GPU. The student is laid beside it, with what does not fit on GPUs in
+            host memory.
         allow_unreviewed: convert a family whose attention was not reviewed.
         checkpoint_dir: folder of finished layers; the same call goes on there after an interruption.
 
@@ -82,7 +87,7 @@ def from_teacher(
     documents, data = calibration_documents(calibration_data)
     evaluation_documents = None if evaluation_data is None else read_documents(evaluation_data)
     owned = not isinstance(teacher, PreTrainedModel)
-    teacher, tokenizer = _load(teacher, tokenizer, device, dtype)
+    teacher, tokenizer = load_teacher(teacher, tokenizer, device, device_map, dtype)
     check_teacher(teacher, allow_unreviewed=allow_unreviewed)
     check_vocabulary(tokenizer, teacher)
     text_config = resolve_text_config(teacher)
@@ -109,23 +114,6 @@ def from_teacher(
         student = conversion.run()
     student.tokenizer = tokenizer
     return student
-
-
-def _load(
-    teacher: PreTrainedModel | str | Path,
-    tokenizer: PreTrainedTokenizerBase | None,
-    device: str | torch.device | None,
-    dtype: str | torch.dtype,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if not isinstance(teacher, PreTrainedModel):
-        teacher = AutoModelForCausalLM.from_pretrained(teacher, dtype=dtype)
-        if device is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device is not None:
-        teacher.to(torch.device(device))  # type: ignore[arg-type]
-    if tokenizer is None:
-        tokenizer = AutoTokenizer.from_pretrained(teacher.name_or_path)
-    return teacher, tokenizer
 
 
 def calibration_documents(source: Any) -> tuple[list[Document], str]:

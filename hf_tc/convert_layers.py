@@ -2,10 +2,9 @@
 """One conversion, layer by layer: capture the teacher, solve, align, checkpoint, report."""
 
 import copy
-import hashlib
+import math
 import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,49 +14,23 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hf_tc.alignment import AlignmentSettings, align_layer, held_out_error
+from hf_tc.alignment import align_layer, held_out_error
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.initialize import GDNInitialization, apply, solve
 from hf_tc.calibration.output_projection import value_scale
-from hf_tc.conversion_checkpoint import ConversionCheckpoint
+from hf_tc.conversion_checkpoint import ConversionCheckpoint, conversion_arguments
+from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.evaluation import perplexity
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.output_folder import check_free_space
-from hf_tc.placement import computing_beside, dispatch_beside, execution_device, stored_weights
+from hf_tc.placement import computing_beside, dispatch_beside, execution_device
 from hf_tc.report import ConversionReport, LayerReport
 from hf_tc.teachers import build_student
 
 STREAM_BATCH_TOKENS = 8192  # tokens that go through a layer of the teacher together
 LADDER_TOKENS = 16_384  # tokens on which the perplexity of every stage is measured
-
-
-@dataclass(frozen=True)
-class ConversionSettings:
-    """How much text, in what pieces, and what is made of it.
-
-    Attributes:
-        calibration_tokens: tokens of text to calibrate on, held-out ones included.
-        sequence_length: tokens of a calibration block; heads cannot be seen to look further.
-        held_out_share: share of the blocks that no fit sees; it decides what is kept. At least one block.
-        alignment: budget of phase 2.
-        student_options: fields of `HybridGDNConfig` that shape the recurrent layers.
-    """
-
-    calibration_tokens: int = 65_536
-    sequence_length: int = 1024
-    held_out_share: float = 0.0625
-    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
-    student_options: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.calibration_tokens < 2 * self.sequence_length:
-            raise ValueError(
-                f"calibration_tokens is {self.calibration_tokens}; at least two blocks of sequence_length "
-                f"{self.sequence_length} are needed, one to fit and one held out. Raise it or shorten the blocks."
-            )
 
 
 class Conversion:
@@ -71,6 +44,8 @@ class Conversion:
         data: name of the calibration text, for the report.
         evaluation_blocks: `[N, T]` for the perplexity of every stage; the held-out blocks by default.
         share_weights: the student's retained part uses the teacher's storage.
+        candidates: folder of a conversion of all layers in closed form, from the same text; what it holds is not
+            solved again.
     """
 
     def __init__(
@@ -84,6 +59,7 @@ class Conversion:
         data: str = "",
         evaluation_blocks: Tensor | None = None,
         share_weights: bool = False,
+        candidates: str | Path | None = None,
     ) -> None:
         self.teacher, self.settings = teacher, settings
         held_out = max(1, round(settings.held_out_share * len(blocks)))
@@ -101,15 +77,12 @@ class Conversion:
             data=data,
             versions={name: version(name) for name in ("hf_tc", "torch", "transformers")},
         )
-        arguments = {
-            "settings": asdict(settings),
-            "retained_layers": list(retained),
-            "teacher": _fingerprint(tensor for _, tensor in stored_weights(teacher)),
-            "teacher_config": teacher.config.to_diff_dict(),
-            "blocks": hashlib.sha256(blocks.cpu().numpy().tobytes()).hexdigest()[:16],
-        }
         check_free_space(Path(folder), self._bytes_to_write())
-        self.checkpoint = ConversionCheckpoint(folder, arguments)
+        arguments = conversion_arguments(teacher, blocks, retained, asdict(settings))
+        self.checkpoint, self.candidates = ConversionCheckpoint(folder, arguments), None
+        if candidates is not None:
+            arguments |= {"retained_layers": [], "settings": asdict(settings.closed_form_alone())}
+            self.candidates = ConversionCheckpoint(candidates, arguments)
 
     def run(self) -> HybridGDNForCausalLM:
         """Calibrates and aligns every recurrent layer; returns the student with its report.
@@ -168,24 +141,40 @@ class Conversion:
     def _fit_layer(self, layer: int, captured: CapturedAttention, held_out: CapturedAttention, progress: tqdm) -> None:
         start, target = time.perf_counter(), mixer_of(self.student, layer)
         mixer = copy.deepcopy(target).to(captured.attn_input.device).float().requires_grad_(False)
-        teacher_weight, error_copied = mixer.o_proj.weight.clone(), held_out_error(mixer, held_out)
-        initialization = solve(mixer, captured, **self._softmax_of(layer))
-        apply(mixer, initialization.weights)
-        closed_form, error_closed_form = _weights_as(target, mixer), held_out_error(mixer, held_out)
+        teacher_weight = mixer.o_proj.weight.clone()
+        if self.candidates is not None and self.candidates.has(layer):
+            mixer.load_state_dict(self.candidates.weights(layer, "closed_form"))
+            row = self.candidates.row(layer)
+        else:
+            row = self._solve_layer(layer, mixer, captured, held_out)
+        closed_form = _weights_as(target, mixer)
         progress.update(1)
         settings = self.settings.alignment
-        error_aligned = align_layer(
+        row.error_aligned = align_layer(
             mixer, captured, held_out, settings, self.settings.seed + layer, on_step=progress.update
         )
-        row = LayerReport(
-            layer=layer,
-            **_summary(mixer, initialization, teacher_weight, captured),
-            error_copied=error_copied,
-            error_closed_form=error_closed_form,
-            error_aligned=error_aligned,
-            seconds=time.perf_counter() - start,
-        )
+        row.value_scale = value_scale(mixer.o_proj.weight, teacher_weight, mixer.num_heads).mean().item()
+        row.output_gate = _mean_gate(mixer, captured)
+        row.seconds += time.perf_counter() - start
         self.checkpoint.save(layer, {"closed_form": closed_form, "aligned": _weights_as(target, mixer)}, row)
+
+    def _solve_layer(
+        self, layer: int, mixer: GatedDeltaNet, captured: CapturedAttention, held_out: CapturedAttention
+    ) -> LayerReport:
+        """Gives a mixer its closed form; returns its row, without what alignment changes."""
+        error_copied = held_out_error(mixer, held_out)
+        initialization = solve(mixer, captured, **self._softmax_of(layer))
+        apply(mixer, initialization.weights)
+        return LayerReport(
+            layer=layer,
+            **_memory_of(initialization),
+            value_scale=math.nan,
+            output_gate=math.nan,
+            error_copied=error_copied,
+            error_closed_form=held_out_error(mixer, held_out),
+            error_aligned=math.nan,
+            seconds=0.0,
+        )
 
     def _softmax_of(self, layer: int) -> dict[str, Any]:
         """Scaling and window of the teacher's softmax in a layer. Windows are read off the configuration: attention
@@ -223,28 +212,19 @@ def _weights_as(target: GatedDeltaNet, mixer: GatedDeltaNet) -> dict[str, Tensor
     return {name: value.to(dtypes[name], copy=True) for name, value in mixer.state_dict().items()}
 
 
-@torch.no_grad()
-def _summary(
-    mixer: GatedDeltaNet, initialization: GDNInitialization, teacher_weight: Tensor, captured: CapturedAttention
-) -> dict[str, Any]:
+def _memory_of(initialization: GDNInitialization) -> dict[str, Any]:
     statistics = initialization.statistics
-    gate = torch.nn.functional.silu(mixer.g_proj(captured.attn_input[:1]))
     return {
         "mean_attention_distance": statistics.mean_attention_distance.mean().item(),
         "attention_entropy": statistics.attention_entropy.mean().item(),
         "timescale_tokens": initialization.half_life.median().item(),
         "beta": initialization.beta.mean().item(),
-        "value_scale": value_scale(mixer.o_proj.weight, teacher_weight, mixer.num_heads).mean().item(),
-        "output_gate": gate.mean().item(),
         "head_distances": statistics.mean_attention_distance.tolist(),
         "head_half_lives": initialization.half_life.tolist(),
         "head_betas": initialization.beta.tolist(),
     }
 
 
-def _fingerprint(tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-        digest.update(tensor.detach().double().sum().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
+@torch.no_grad()
+def _mean_gate(mixer: GatedDeltaNet, captured: CapturedAttention) -> float:
+    return torch.nn.functional.silu(mixer.g_proj(captured.attn_input[:1])).mean().item()

@@ -15,7 +15,8 @@ from planted import random_blocks
 from hf_tc import convert_layers
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.conversion_checkpoint import ConversionCheckpoint
-from hf_tc.convert_layers import Conversion, ConversionSettings, mixer_of
+from hf_tc.conversion_settings import ConversionSettings
+from hf_tc.convert_layers import Conversion, mixer_of
 from hf_tc.evaluation import perplexity
 
 BLOCKS = random_blocks(8, 32)

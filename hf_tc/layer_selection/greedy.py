@@ -7,7 +7,15 @@ one another, so here the hybrid is measured anew after each choice.
 
 from collections.abc import Callable, Iterable
 
+from hf_tc.layer_selection.probe import Probe
+
+SCORE = "KL (nats) of the hybrid in which the layer and all below it here are converted"
 Score = Callable[[Iterable[int]], float]  # converted layers -> how bad the hybrid is
+
+
+def rank(probe: Probe, count: int) -> list[tuple[int, float]]:
+    """All layers with their scores, the most worth retaining first; see `convert_greedily`."""
+    return convert_greedily(probe.kl_of, probe.layers, count)
 
 
 def retain_greedily(score: Score, layers: Iterable[int], count: int) -> list[tuple[int, float]]:
@@ -17,7 +25,8 @@ def retain_greedily(score: Score, layers: Iterable[int], count: int) -> list[tup
         All layers, the most worth retaining first, each with the score of the hybrid that retains it and those before
         it. After `count` layers, without measuring again: the score of retaining it in place of the last.
     """
-    converted, ranking = sorted(layers), []
+    converted = sorted(layers)
+    ranking: list[tuple[int, float]] = []
     while converted:
         scores = {layer: score([other for other in converted if other != layer]) for layer in converted}
         order = sorted(converted, key=lambda layer: scores[layer])
@@ -35,7 +44,8 @@ def convert_greedily(score: Score, layers: Iterable[int], count: int) -> list[tu
         All layers, the most worth retaining first, each with the score of the hybrid in which it is converted and all
         after it; of those retained, the score of converting it next.
     """
-    retained, ranking = sorted(layers), []
+    retained = sorted(layers)
+    ranking: list[tuple[int, float]] = []
     while True:
         converted = [layer for layer, _ in ranking]
         scores = {layer: score([*converted, layer]) for layer in retained}

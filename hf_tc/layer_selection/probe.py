@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from hf_tc.evaluation import perplexity
 from hf_tc.layer_selection.hybrid import DistanceFromTeacher, Hybrid
 from hf_tc.layer_selection.score_log import ScoreLog
-from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 
 
@@ -24,21 +23,15 @@ class Probe:
         blocks: token ids `[N, T]` to measure on.
         batch_size: blocks per forward.
         log: where scores are kept.
-        calibrate: makes the student in which all layers are calibrated; called when first needed.
+        hybrid: the teacher with any of its layers converted; None where no policy asks for it.
     """
 
     def __init__(
-        self,
-        teacher: PreTrainedModel,
-        blocks: Tensor,
-        batch_size: int,
-        log: ScoreLog,
-        calibrate: Callable[[], HybridGDNForCausalLM],
+        self, teacher: PreTrainedModel, blocks: Tensor, batch_size: int, log: ScoreLog, hybrid: Hybrid | None = None
     ) -> None:
-        self.teacher, self.blocks, self.batch_size, self.log = teacher, blocks, batch_size, log
-        self.calibrate = calibrate
+        self.teacher, self.blocks, self.batch_size, self.log, self.hybrid = teacher, blocks, batch_size, log, hybrid
         self.layers = range(len(find_decoder_layers(teacher.base_model)))
-        self.asked: set[str] = set()
+        self._asked: set[str] = set()
 
     def perplexity_without(self, layer: int) -> float:
         """Perplexity of the teacher when a layer's attention adds nothing."""
@@ -52,17 +45,26 @@ class Probe:
     def kl_of(self, converted: Iterable[int]) -> float:
         """KL(teacher || hybrid), nats per token, of the hybrid with these layers converted."""
         layers = sorted(converted)
-        return self._score(
-            f"converted {','.join(map(str, layers))}", lambda: self._distance(self._hybrid.with_converted(layers))[0]
-        )
+
+        def measure() -> float:
+            assert self.hybrid is not None
+            return self._distance(self.hybrid.with_converted(layers))[0]
+
+        return self._score(f"converted {','.join(map(str, layers))}", measure)
+
+    @property
+    def forwards(self) -> int:
+        """Forward passes behind the answers given so far."""
+        return len(self._asked)
+
+    @property
+    def seconds(self) -> float:
+        """What the answers given so far took, in this process or an earlier one."""
+        return self.log.seconds(self._asked)
 
     def _score(self, name: str, measure: Callable[[], float]) -> float:
-        self.asked.add(name)
+        self._asked.add(name)
         return self.log.score(name, measure)
-
-    @cached_property
-    def _hybrid(self) -> Hybrid:
-        return Hybrid(self.calibrate(), self.teacher)
 
     @cached_property
     def _distance(self) -> DistanceFromTeacher:

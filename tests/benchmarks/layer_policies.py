@@ -21,7 +21,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.calibration.data import read_documents, token_blocks
-from hf_tc.convert_layers import Conversion, ConversionSettings
+from hf_tc.conversion_settings import ConversionSettings
+from hf_tc.convert_layers import Conversion
 from hf_tc.evaluation import perplexity
 from hf_tc.layer_selection.greedy import Score, convert_greedily, retain_greedily
 from hf_tc.layer_selection.hybrid import DistanceFromTeacher, Hybrid

@@ -1,0 +1,38 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""What a conversion is to do, whatever the teacher."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hf_tc.alignment import AlignmentSettings
+
+
+@dataclass(frozen=True)
+class ConversionSettings:
+    """How much text, in what pieces, and what is made of it.
+
+    Attributes:
+        calibration_tokens: tokens of text to calibrate on, held-out ones included.
+        sequence_length: tokens of a calibration block; heads cannot be seen to look further.
+        held_out_share: share of the blocks that no fit sees; it decides what is kept. At least one block.
+        alignment: budget of phase 2.
+        student_options: fields of `HybridGDNConfig` that shape the recurrent layers.
+    """
+
+    calibration_tokens: int = 65_536
+    sequence_length: int = 1024
+    held_out_share: float = 0.0625
+    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
+    student_options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.calibration_tokens < 2 * self.sequence_length:
+            raise ValueError(
+                f"calibration_tokens is {self.calibration_tokens}; at least two blocks of sequence_length "
+                f"{self.sequence_length} are needed, one to fit and one held out. Raise it or shorten the blocks."
+            )
+
+    def closed_form_alone(self) -> "ConversionSettings":
+        """The same without alignment."""
+        return replace(self, alignment=AlignmentSettings(steps=0))

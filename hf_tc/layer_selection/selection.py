@@ -1,0 +1,70 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Which layers keep attention, why, and what it took to find out: as data and as a table."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+
+@dataclass
+class LayerSelection:
+    """A choice of retained layers.
+
+    Attributes:
+        policy: its name, "list" for layers that were given.
+        retained_layers: ascending.
+        ranking: all layers, the most worth retaining first; empty where the policy compares none.
+        scores: one for each layer of `ranking`; None stands for what is not finite.
+        score_meaning: what the scores are, in words.
+        forwards: forward passes over the selection text.
+        tokens: tokens of that text.
+        seconds: calibration of candidates and measurements together, also of runs that were interrupted.
+    """
+
+    policy: str
+    retained_layers: list[int]
+    ranking: list[int] = field(default_factory=list)
+    scores: list[float | None] = field(default_factory=list)
+    score_meaning: str = ""
+    forwards: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "LayerSelection":
+        """Raises `ValueError` for what is not a selection."""
+        names = {item.name for item in fields(cls)}
+        if not isinstance(data, dict) or not {"policy", "retained_layers"} <= data.keys() <= names:
+            raise ValueError("This is no selection of layers; `hf-tc select --out FILE` writes one.")
+        return cls(**data)
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "LayerSelection":
+        """Raises `ValueError` for a file that holds no selection."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not JSON: {error}") from error
+
+    def table(self) -> Table:
+        """The ranking, the most worth retaining first."""
+        caption = (
+            f"{self.score_meaning}; {self.forwards} forward passes of {self.tokens:,} tokens, {self.seconds:.0f} s"
+        )
+        table = Table(title=f"Layers by {self.policy}", caption=caption, box=SIMPLE_HEAD)
+        for heading in ("rank", "layer", "score", ""):
+            table.add_column(heading, justify="right" if heading else "left")
+        for rank, (layer, score) in enumerate(zip(self.ranking, self.scores, strict=True), start=1):
+            shown = "not finite" if score is None else f"{score:,.4f}"
+            table.add_row(str(rank), str(layer), shown, "retained" if layer in self.retained_layers else "")
+        return table
