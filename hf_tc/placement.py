@@ -112,7 +112,7 @@ def dispatch_beside(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         dispatch_model(student, device_map, main_device=device, skip_keys=skipped)
     elif device.type != "cpu":
         cpu_offload(student, device)
-        student.hf_device_map = device_map
+        vars(student)["hf_device_map"] = device_map
 
 
 def gather(student: PreTrainedModel) -> None:

@@ -1,14 +1,27 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Which teachers can be converted, and what is refused before anything is computed."""
 
-from transformers import PreTrainedConfig, PreTrainedModel
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from .build_student import build_student
 from .families import REFUSED_FAMILIES, REVIEWED_FAMILIES
 from .family_parity import TeacherParityError, parity_self_check
 from .modeling import HybridGDNConfig
-from .placement import is_8bit, stored_weights
+from .placement import is_8bit, is_dispatched, stored_weights
 
 __all__ = [
     "REFUSED_FAMILIES",
@@ -17,6 +30,7 @@ __all__ = [
     "UnreviewedTeacherError",
     "build_student",
     "check_teacher",
+    "load_teacher",
     "parity_self_check",
     "resolve_text_config",
 ]
@@ -34,6 +48,44 @@ class UnreviewedTeacherError(ValueError):
             "from_teacher(..., allow_unreviewed=True), or --allow-unreviewed to the command; the parity self-check "
             "still runs."
         )
+
+
+def load_teacher(
+    teacher: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    device: str | torch.device | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    dtype: str | torch.dtype = "auto",
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The teacher on its device or devices, and its tokenizer; both may be given, or loaded by the teacher's name.
+
+    Raises:
+        ValueError: both a device and a device map, or either of them for a teacher that is placed already.
+    """
+    if device is not None and device_map is not None:
+        raise ValueError(f"Give device or device_map, not both: they are {device!r} and {device_map!r}.")
+    if isinstance(teacher, PreTrainedModel):
+        if device_map is not None or (device is not None and (is_dispatched(teacher) or is_8bit(teacher))):
+            raise ValueError(
+                "The teacher is already placed; device and device_map are for teachers given by name. Leave them out, "
+                "or load the teacher where it should be."
+            )
+    else:
+        if device is None and device_map is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        offload_folder = None
+        if device_map is not None:
+            # For what the loader must rewrite before it can read it piece by piece. The student may share it.
+            offload_folder = tempfile.mkdtemp(prefix="hf_tc-offload-")
+            atexit.register(shutil.rmtree, offload_folder, ignore_errors=True)
+        teacher = AutoModelForCausalLM.from_pretrained(
+            teacher, dtype=dtype, device_map=device_map, offload_folder=offload_folder
+        )
+    if device is not None:
+        teacher.to(torch.device(device))  # type: ignore[arg-type]
+    if tokenizer is None:
+        tokenizer = AutoTokenizer.from_pretrained(teacher.name_or_path)
+    return teacher, tokenizer
 
 
 def resolve_text_config(teacher: PreTrainedModel) -> PreTrainedConfig:

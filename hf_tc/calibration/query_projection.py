@@ -8,7 +8,7 @@ rho_t, the length that the norms divide by, is held where it is; the gate, solve
 The system has C * K unknowns a head, so it is solved by conjugate gradients: one pass over the tokens per iteration.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,9 @@ def solve_query_projection(mixer: GatedDeltaNet, captured: CapturedAttention, ga
     Queries are normed afterwards, so the length of the weight is free: each head keeps the length it had, with which
     the step sizes of a later training fit.
     """
-    problems = [_QueryProblem(mixer, captured, gate, rows) for rows in block_batches(captured)]
+    problems: Iterable[_QueryProblem] = _Problems(mixer, captured, gate)
+    if not captured.in_host_memory:
+        problems = list(problems)
     start = mixer.q_proj.weight.unflatten(0, (mixer.num_heads, -1))  # [H, K, C]
     tokens = captured.attn_input.shape[0] * captured.attn_input.shape[1]
     strength = PRIOR_TOKENS / tokens * _curvature(problems, start)
@@ -52,6 +54,17 @@ def solve_query_projection(mixer: GatedDeltaNet, captured: CapturedAttention, ga
     if mixer.q_proj.bias is not None:
         solved["q_proj.bias"] = (mixer.q_proj.bias.unflatten(0, (mixer.num_heads, -1)) * length[..., 0]).flatten()
     return solved
+
+
+class _Problems:
+    """The problem of each batch, set up again whenever they are gone through: memory of one batch, more time."""
+
+    def __init__(self, mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate) -> None:
+        self.mixer, self.captured, self.gate = mixer, captured, gate
+
+    def __iter__(self) -> Iterator["_QueryProblem"]:
+        for rows in block_batches(self.captured):
+            yield _QueryProblem(self.mixer, self.captured, self.gate, rows)
 
 
 class _QueryProblem:
@@ -144,14 +157,17 @@ def conjugate_gradient(
 
 
 def _input_preconditioner(captured: CapturedAttention) -> Tensor:
-    x = captured.attn_input.flatten(0, 1)
-    gram = (x.T @ x).double()
+    width = captured.attn_input.shape[-1]
+    gram = torch.zeros(width, width, dtype=torch.float64, device=captured.attn_input.device)
+    for rows in block_batches(captured):
+        x = captured.attn_input[rows].flatten(0, 1)
+        gram += x.T @ x
     gram.diagonal().add_(PRECONDITIONER_RIDGE * gram.diagonal().mean())
     inverse = torch.linalg.inv(gram)
     return (inverse / inverse.diagonal().mean()).float()
 
 
-def _curvature(problems: list[_QueryProblem], like: Tensor) -> Tensor:
+def _curvature(problems: Iterable[_QueryProblem], like: Tensor) -> Tensor:
     """Mean eigenvalue of J^T J per head `[H]`, estimated along one random direction."""
     probe = torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
     probe = probe / probe.norm(dim=(1, 2), keepdim=True)
