@@ -1,23 +1,21 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Finished layers of a conversion on disk, so that an interrupted one goes on where it stopped."""
 
-import hashlib
 import json
-import os
-from collections.abc import Iterable
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_tc.placement import stored_weights
+from hf_tc.fingerprint import fingerprint
+from hf_tc.placement import execution_device, stored_weights
+from hf_tc.recorded_arguments import ARGUMENTS_FILE, record_arguments, replace_file
 from hf_tc.report import LayerReport
-
-ARGUMENTS_FILE = "arguments.json"
 
 
 class ConversionCheckpoint:
@@ -34,15 +32,15 @@ class ConversionCheckpoint:
     def __init__(self, folder: str | Path, arguments: dict[str, Any]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / ARGUMENTS_FILE
-        arguments = json.loads(json.dumps(arguments))
-        if path.exists():
-            _refuse_other_arguments(json.loads(path.read_text(encoding="utf-8")), arguments, self.folder)
-        else:
-            _replace(path, lambda part: part.write_text(json.dumps(arguments, indent=2), encoding="utf-8"))
+        record_arguments(self.folder / ARGUMENTS_FILE, arguments)
 
     def has(self, layer: int) -> bool:
-        return self._path(layer).exists()
+        """Whether the layer is there, whole: a file that a full disk or a power cut tore does not count."""
+        try:
+            with safe_open(self._path(layer), "pt"):
+                return True
+        except (OSError, SafetensorError):
+            return False
 
     def save(self, layer: int, weights: dict[str, dict[str, Tensor]], row: LayerReport) -> None:
         """Stores a finished layer: its weights by stage ("closed_form", "aligned") and its row of the report."""
@@ -52,7 +50,7 @@ class ConversionCheckpoint:
             for name, value in parts.items()
         }
         metadata = {"row": json.dumps(asdict(row))}
-        _replace(self._path(layer), lambda part: save_file(flat, part, metadata=metadata))
+        replace_file(self._path(layer), lambda part: save_file(flat, part, metadata=metadata))
 
     def weights(self, layer: int, stage: str) -> dict[str, Tensor]:
         """The weights of a finished layer at a stage, by parameter name."""
@@ -75,35 +73,9 @@ def conversion_arguments(
     return {
         "settings": settings,
         "retained_layers": list(retained),
-        "teacher": _fingerprint(tensor for _, tensor in stored_weights(teacher)),
+        "teacher": fingerprint(tensor for _, tensor in stored_weights(teacher)),
         "teacher_config": teacher.config.to_diff_dict(),
-        "blocks": hashlib.sha256(blocks.cpu().numpy().tobytes()).hexdigest()[:16],
+        "blocks": fingerprint([blocks]),
+        "device": execution_device(teacher).type,
+        "versions": {name: version(name) for name in ("hf_tc", "torch", "transformers")},
     }
-
-
-def _fingerprint(tensors: Iterable[Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
-        digest.update(tensor.detach().double().sum().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _refuse_other_arguments(found: dict[str, Any], wanted: dict[str, Any], folder: Path) -> None:
-    changed = [
-        f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
-        for name in sorted(found.keys() | wanted.keys())
-        if found.get(name) != wanted.get(name)
-    ]
-    if changed:
-        raise ValueError(
-            f"{folder} holds an unfinished conversion with other arguments ({'; '.join(changed)}). "
-            "Repeat the command with those to go on, or remove the folder to start again."
-        )
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Writes beside `path` and renames: a file is there whole or not at all, whenever the process dies."""
-    part = path.with_suffix(path.suffix + ".part")
-    write(part)
-    os.replace(part, path)

@@ -42,7 +42,7 @@ def test_saved_layers_come_back_exactly(tmp_path: Path) -> None:
     ("changed", "named", "unnamed"),
     [
         ({"seed": 1}, "seed: 0 there, 1 now", "settings"),
-        ({"settings": {"steps": 4, "layers": (0, 4)}}, "'steps': 4", "seed"),
+        ({"settings": {"steps": 4, "layers": (0, 4)}}, "(settings.steps: 3 there, 4 now)", "seed"),
         ({"teacher": "other"}, "teacher: None there, 'other' now", "seed"),
     ],
 )
@@ -50,7 +50,7 @@ def test_other_arguments_are_refused_and_named(
     tmp_path: Path, changed: dict[str, Any], named: str, unnamed: str
 ) -> None:
     ConversionCheckpoint(tmp_path, ARGUMENTS)
-    with pytest.raises(ValueError, match="unfinished conversion with other arguments") as error:
+    with pytest.raises(ValueError, match="unfinished work with other arguments") as error:
         ConversionCheckpoint(tmp_path, {**ARGUMENTS, **changed})
     assert named in str(error.value)
     assert f"{unnamed}:" not in str(error.value)
@@ -72,6 +72,17 @@ def test_an_interrupted_write_leaves_no_layer(tmp_path: Path, monkeypatch: pytes
     monkeypatch.undo()
     checkpoint.save(0, WEIGHTS, tiny_report().layers[0])
     assert torch.equal(checkpoint.weights(0, "aligned")["a.weight"], WEIGHTS["aligned"]["a.weight"])
+
+
+@pytest.mark.parametrize("left", [0, 5, 50, -1])
+def test_a_torn_file_is_no_layer(tmp_path: Path, left: int) -> None:
+    checkpoint = ConversionCheckpoint(tmp_path, ARGUMENTS)
+    checkpoint.save(0, WEIGHTS, tiny_report().layers[0])
+    (file,) = tmp_path.glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:left])
+    assert not checkpoint.has(0)
+    checkpoint.save(0, WEIGHTS, tiny_report().layers[0])
+    assert checkpoint.has(0)
 
 
 def test_stages_are_told_apart_by_their_whole_name(tmp_path: Path) -> None:

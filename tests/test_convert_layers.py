@@ -275,9 +275,9 @@ def test_going_on_gives_what_an_uninterrupted_run_gives(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"steps": 3}, "settings"),
-        ({"seed": 1}, "settings"),
-        ({"student_options": {"output_norm": True}}, "settings"),
+        ({"steps": 3}, "settings.alignment.steps"),
+        ({"seed": 1}, "settings.seed"),
+        ({"student_options": {"output_norm": True}}, "settings.student_options"),
         ({"retained": (1,)}, "retained_layers"),
         ({"blocks": random_blocks(8, 32, seed=3)}, "blocks"),
         ({"teacher": letter_teacher("llama")}, "teacher"),
@@ -286,7 +286,7 @@ def test_going_on_gives_what_an_uninterrupted_run_gives(
 def test_going_on_with_something_else_is_refused(change: dict[str, Any], named: str, tmp_path: Path) -> None:
     convert(tmp_path)
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match="unfinished conversion with other arguments") as error:
+    with pytest.raises(ValueError, match="unfinished work with other arguments") as error:
         convert(tmp_path, **change)
     assert f"{named}:" in str(error.value)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files

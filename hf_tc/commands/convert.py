@@ -2,12 +2,11 @@
 """`hf-tc convert`."""
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import Any
 
-from hf_tc.commands.shared import add_command, console, one_or_many
-from hf_tc.output_folder import check_writable, refuse_occupied
+from hf_tc.commands.shared import add_command, arguments_of, console, one_or_many
+from hf_tc.output_folder import WorkFolder
 
 
 def add_parser(commands: Any) -> None:
@@ -48,12 +47,23 @@ def _indices(text: str) -> list[int]:
 
 
 def run(options: argparse.Namespace) -> None:
+    from hf_tc.report import ConversionReport
+
+    work, arguments = WorkFolder(options.out), arguments_of(options)
+    if not work.has_result(arguments):
+        student = _convert(options, work.folder)
+        work.save(lambda folder: student.save_pretrained(folder, repo_id=options.out.resolve().name), arguments)
+    work.publish()
+    ConversionReport.load(options.out).print(console)
+    console.print(
+        f"Student in {options.out}. Next: hf-tc evaluate {options.out} --data FILE --teacher {options.teacher}"
+    )
+
+
+def _convert(options: argparse.Namespace, unfinished: Path) -> Any:
     from hf_tc.convert import from_teacher
 
-    refuse_occupied(options.out)
-    unfinished = options.out.with_name(options.out.name + ".unfinished")
-    check_writable(options.out)
-    student = from_teacher(
+    return from_teacher(
         options.teacher,
         calibration_data=one_or_many(options.data),
         evaluation_data=one_or_many(options.evaluation_data),
@@ -66,10 +76,4 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
         allow_unreviewed=options.allow_unreviewed,
         checkpoint_dir=unfinished,
-    )
-    student.save_pretrained(options.out)
-    shutil.rmtree(unfinished)
-    student.conversion_report.print(console)
-    console.print(
-        f"Student in {options.out}. Next: hf-tc evaluate {options.out} --data FILE --teacher {options.teacher}"
     )

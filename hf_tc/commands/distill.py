@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from hf_tc.commands.shared import DATA_HELP, add_command, console, one_or_many
-from hf_tc.output_folder import check_writable, refuse_occupied
 
 
 def add_parser(commands: Any) -> None:
@@ -31,8 +30,6 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     from hf_tc.distillation.distill import distill
 
-    refuse_occupied(options.out)
-    check_writable(options.out)
     distill(
         options.student,
         options.teacher,

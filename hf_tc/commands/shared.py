@@ -23,3 +23,8 @@ def add_command(commands: Any, name: str, run: Callable[..., Any], text: str, ex
 def one_or_many(data: list[str] | None) -> str | list[str] | None:
     """A single value of a `nargs="+"` option as itself."""
     return data[0] if data is not None and len(data) == 1 else data
+
+
+def arguments_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What a command was given that its result depends on."""
+    return {name: value for name, value in vars(options).items() if name not in ("run", "command", "out")}

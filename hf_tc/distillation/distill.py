@@ -1,18 +1,22 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """One distillation from files to a folder: what `hf-tc distill` does."""
 
-import shutil
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import sort_checkpoints
 
 from hf_tc.calibration.data import CalibrationDataError, read_documents, token_blocks
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.trainer import DistillationTrainer
+from hf_tc.fingerprint import fingerprint
+from hf_tc.output_folder import WorkFolder
+from hf_tc.recorded_arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.report import ConversionReport
 
 WARMUP_SHARE = 0.05
@@ -46,22 +50,35 @@ def distill(
 ) -> None:
     """Trains the student in a folder on `tokens` tokens of text, once through, and saves it to `out`.
 
-    Checkpoints are kept in `out` + ".unfinished" until it is done; the same call goes on from the last one.
+    Checkpoints are kept in `out` + ".unfinished" until it is done; the same call goes on from the last complete one.
 
     Raises:
         CalibrationDataError: the text has fewer tokens than asked for.
+        ValueError: `out` is occupied or cannot be written, or its checkpoints are those of a call with other arguments.
     """
-    tokenizer = AutoTokenizer.from_pretrained(student)
-    blocks = token_blocks(read_documents(data), tokenizer, seq_len, tokens)
-    if len(blocks) < tokens // seq_len:
-        raise CalibrationDataError(
-            f"{data} has {blocks.numel():,} tokens in blocks of {seq_len}, {tokens:,} were asked for. Give more text "
-            "or ask for fewer tokens."
-        )
-    model = AutoModelForCausalLM.from_pretrained(student, dtype="auto")
-    dtype, unfinished = model.dtype, Path(f"{out}.unfinished")
-    arguments = DistillationConfig(
-        output_dir=str(unfinished),
+    work = WorkFolder(out)
+    options = {
+        "student": str(student),
+        "teacher": str(teacher),
+        "data": data,
+        "tokens": tokens,
+        "seq_len": seq_len,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    is_done = work.has_result(options)
+    arguments = _training_arguments(work.folder, batch_size, learning_rate, seed)
+    if not is_done:
+        _train(arguments, options, work)
+    arguments.distributed_state.wait_for_everyone()  # every process has asked whether it is done
+    if arguments.process_index == 0:
+        work.publish()
+
+
+def _training_arguments(folder: Path, batch_size: int, learning_rate: float, seed: int) -> DistillationConfig:
+    return DistillationConfig(
+        output_dir=str(folder),
         num_train_epochs=1,
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,
@@ -74,17 +91,48 @@ def distill(
         report_to="none",
         seed=seed,
     )
+
+
+def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFolder) -> None:
+    student, tokens, seq_len = options["student"], options["tokens"], options["seq_len"]
+    tokenizer = AutoTokenizer.from_pretrained(student)
+    blocks = token_blocks(read_documents(options["data"]), tokenizer, seq_len, tokens)
+    if len(blocks) < tokens // seq_len:
+        raise CalibrationDataError(
+            f"{options['data']} has {blocks.numel():,} tokens in blocks of {seq_len}, {tokens:,} were asked for. Give "
+            "more text or ask for fewer tokens."
+        )
+    model = AutoModelForCausalLM.from_pretrained(student, dtype="auto")
+    dtype = model.dtype
     trainer = DistillationTrainer(
-        model, teacher, arguments, train_dataset=BlockDataset(blocks), processing_class=tokenizer
+        model, options["teacher"], arguments, train_dataset=BlockDataset(blocks), processing_class=tokenizer
     )
-    last = get_last_checkpoint(str(unfinished)) if unfinished.exists() else None
-    trainer.train(resume_from_checkpoint=last)
-    model = trainer.accelerator.unwrap_model(trainer.model).to(dtype)
     if trainer.is_world_process_zero():
-        model.tokenizer = tokenizer
-        if hasattr(model.config, "calibration"):
-            model.config.calibration = {**(model.config.calibration or {}), "distilled_tokens": blocks.numel()}
-        if ConversionReport.stands_in(student):
-            model.conversion_report = ConversionReport.load(student)
-        model.save_pretrained(out)
-        shutil.rmtree(unfinished, ignore_errors=True)
+        found = {
+            "text": fingerprint([blocks]),
+            "student_weights": fingerprint(model.state_dict().values()),
+            "teacher_weights": fingerprint(trainer.teacher.state_dict().values()),
+            "processes": arguments.world_size,
+        }
+        record_arguments(work.folder / ARGUMENTS_FILE, {**options, **found})
+    trainer.train(resume_from_checkpoint=last_complete_checkpoint(work.folder))
+    model = trainer.accelerator.unwrap_model(trainer.model).to(dtype)
+    if not trainer.is_world_process_zero():
+        return
+    model.tokenizer = tokenizer
+    if hasattr(model.config, "calibration"):
+        model.config.calibration = {**(model.config.calibration or {}), "distilled_tokens": blocks.numel()}
+    if ConversionReport.stands_in(student):
+        model.conversion_report = ConversionReport.load(student)
+    work.save(lambda folder: model.save_pretrained(folder, repo_id=work.out.resolve().name), options)
+
+
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint of a trainer that was written to its end: its state is written last."""
+    for path in reversed(sort_checkpoints(str(folder))):
+        try:
+            json.loads((Path(path) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        return path
+    return None

@@ -1,0 +1,59 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The arguments of unfinished work, kept beside it, so that it goes on with the same ones or not at all."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ARGUMENTS_FILE = "arguments.json"
+
+
+def record_arguments(path: Path, arguments: dict[str, Any]) -> None:
+    """Writes the arguments to a file, or checks that they are those in it.
+
+    Args:
+        arguments: everything the result depends on; what JSON does not know is kept as its `str`.
+
+    Raises:
+        ValueError: the file has other arguments; the message names each that differs and both values.
+    """
+    if path.exists():
+        refuse_other_arguments(path, arguments)
+    else:
+        text = json.dumps(arguments, indent=2, default=str)
+        replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def refuse_other_arguments(path: Path, arguments: dict[str, Any]) -> None:
+    """The check of `record_arguments` for a file that exists."""
+    found = _flat(json.loads(path.read_text(encoding="utf-8")))
+    wanted = _flat(json.loads(json.dumps(arguments, default=str)))
+    changed = [
+        f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if changed:
+        raise ValueError(
+            f"{path.parent} holds unfinished work with other arguments ({'; '.join(changed)}). Repeat the command with "
+            "those to go on, or remove the folder to start again."
+        )
+
+
+def _flat(arguments: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, with names like "settings.seed"."""
+    flat: dict[str, Any] = {}
+    for name, value in arguments.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+    return flat
+
+
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes a file beside `path` and renames it: `path` is there whole or not at all, whenever the process dies."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    write(part)
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())  # or the name could reach the disk before the content
+    os.replace(part, path)
