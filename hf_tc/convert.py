@@ -20,9 +20,10 @@ from hf_tc.calibration.text_files import source_name
 from hf_tc.calibration.text_overlap import refuse_overlap
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.convert_layers import LADDER_TOKENS, Conversion
+from hf_tc.layer_selection.policies import CANDIDATES, check_policy, choose_layers
+from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.positionless_layers import evaluating
-from hf_tc.retained_layers import choose_retained_layers
 from hf_tc.teachers import check_teacher, load_teacher, parity_self_check, resolve_text_config
 
 logger = logging.get_logger(__name__)
@@ -36,7 +37,8 @@ def from_teacher(
     *,
     calibration_data: Any = None,
     evaluation_data: Any = None,
-    retained_layers: float | Sequence[int] = 0.25,
+    retained_layers: float | Sequence[int] | LayerSelection = 0.25,
+    layer_policy: str | None = None,
     calibration_tokens: int = 65_536,
     sequence_length: int = 1024,
     alignment_steps: int = 300,
@@ -58,7 +60,8 @@ def from_teacher(
             sample text that ships with hf_tc by default.
         evaluation_data: text on which the perplexity of every stage is measured, none of it among the calibration
             text; by default the calibration blocks that no fit sees.
-        retained_layers: share of layers that keep softmax attention, or their indices.
+        retained_layers: share of layers that keep softmax attention, or their indices, or what `select_layers` chose.
+        layer_policy: how a share becomes layers: one of `hf_tc.layer_selection.policies.POLICIES`.
         calibration_tokens, sequence_length: tokens of text to use, and tokens of a block of it.
         alignment_steps: gradient steps per layer; 0 keeps the closed form.
         recurrent_rope, conv_kernel_size, output_norm: see `HybridGDNConfig`.
@@ -83,37 +86,92 @@ def from_teacher(
         },
         seed=seed,
     )
+    check_policy(retained_layers, layer_policy)
     # Read before the teacher is loaded: that a file is missing should not take minutes to find out.
-    documents, data = calibration_documents(calibration_data)
     evaluation_documents = None if evaluation_data is None else read_documents(evaluation_data)
-    owned = not isinstance(teacher, PreTrainedModel)
-    teacher, tokenizer = load_teacher(teacher, tokenizer, device, device_map, dtype)
-    check_teacher(teacher, allow_unreviewed=allow_unreviewed)
-    check_vocabulary(tokenizer, teacher)
-    text_config = resolve_text_config(teacher)
-    retained = choose_retained_layers(retained_layers, text_config.num_hidden_layers)
-    blocks, evaluation_blocks = calibration_blocks(documents, data, tokenizer, settings), None
+    owned, placement = not isinstance(teacher, PreTrainedModel), (device, device_map, dtype)
+    teacher, tokenizer, blocks, data = teacher_and_text(
+        teacher, tokenizer, calibration_data, settings, placement, allow_unreviewed
+    )
+    evaluation_blocks = None
     if evaluation_documents is not None:
         tokens = max(LADDER_TOKENS, sequence_length)
         evaluation_blocks = token_blocks(evaluation_documents, tokenizer, sequence_length, tokens)
         refuse_overlap(evaluation_blocks, blocks, tokenizer)
-    parity_self_check(text_config)
     with ExitStack() as stack:
         stack.enter_context(evaluating(teacher))
-        folder = checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory())
+        folder = Path(checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory()))
+        selection = choose_layers(teacher, blocks, retained_layers, layer_policy, settings, folder)
+        candidates = folder / CANDIDATES
         conversion = Conversion(
             teacher,
             blocks,
-            retained,
+            tuple(selection.retained_layers),
             settings,
             folder,
             data=data,
             evaluation_blocks=evaluation_blocks,
             share_weights=owned,
+            candidates=candidates if candidates.exists() else None,
         )
+        conversion.report.selection = selection
         student = conversion.run()
     student.tokenizer = tokenizer
     return student
+
+
+def select_layers(
+    teacher: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    calibration_data: Any = None,
+    retained_layers: float = 0.25,
+    layer_policy: str | None = None,
+    calibration_tokens: int = 65_536,
+    sequence_length: int = 1024,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    dtype: str | torch.dtype = "auto",
+    allow_unreviewed: bool = False,
+    checkpoint_dir: str | Path | None = None,
+) -> LayerSelection:
+    """Which layers `from_teacher` with these arguments would retain, and why; nothing is converted.
+
+    The result can be given to `from_teacher` as `retained_layers`. Arguments and errors are those of `from_teacher`.
+    """
+    check_policy(retained_layers, layer_policy)
+    settings = ConversionSettings(calibration_tokens=calibration_tokens, sequence_length=sequence_length, seed=seed)
+    placement = (device, device_map, dtype)
+    teacher, tokenizer, blocks, _ = teacher_and_text(
+        teacher, tokenizer, calibration_data, settings, placement, allow_unreviewed
+    )
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(teacher))
+        folder = checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory())
+        return choose_layers(teacher, blocks, retained_layers, layer_policy, settings, folder)
+
+
+def teacher_and_text(
+    teacher: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | None,
+    calibration_data: Any,
+    settings: ConversionSettings,
+    placement: tuple[Any, Any, Any],
+    allow_unreviewed: bool,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Tensor, str]:
+    """The checked teacher, its tokenizer, the calibration blocks `[N, T]` and the name of their text.
+
+    Args:
+        placement: `device`, `device_map` and `dtype` of `load_teacher`.
+    """
+    documents, data = calibration_documents(calibration_data)
+    teacher, tokenizer = load_teacher(teacher, tokenizer, *placement)
+    check_teacher(teacher, allow_unreviewed=allow_unreviewed)
+    check_vocabulary(tokenizer, teacher)
+    blocks = calibration_blocks(documents, data, tokenizer, settings)
+    parity_self_check(resolve_text_config(teacher))
+    return teacher, tokenizer, blocks, data
 
 
 def calibration_documents(source: Any) -> tuple[list[Document], str]:

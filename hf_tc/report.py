@@ -11,6 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from hf_tc.layer_selection.selection import LayerSelection
+
 REPORT_FILE = "conversion_report.json"
 LOG_FILE = "calibration_log.csv"
 TABLE_HEADINGS = ("layer", "distance", "half-life", "beta", "value", "gate", "copied", "closed", "aligned", "s")
@@ -52,18 +54,22 @@ class ConversionReport:
     perplexity: dict[str, float | None] = field(default_factory=dict)
     perplexity_tokens: int = 0
     seconds: float = 0.0
+    selection: LayerSelection | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Everything but the per-layer rows: what goes into the student's configuration."""
-        return {name: value for name, value in self.to_dict().items() if name not in ("layers", "seconds")}
+        """Everything but what is per layer and what took how long: what goes into the student's configuration."""
+        left_out = ("layers", "seconds", "selection")
+        provenance = {name: value for name, value in self.to_dict().items() if name not in left_out}
+        return provenance | ({} if self.selection is None else {"layer_policy": self.selection.policy})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "ConversionReport":
-        return cls(**{**data, "layers": [LayerReport(**row) for row in data["layers"]]})
+        selection = None if data.get("selection") is None else LayerSelection.from_dict(data["selection"])
+        return cls(**{**data, "layers": [LayerReport(**row) for row in data["layers"]], "selection": selection})
 
     def save(self, folder: str | Path) -> None:
         """Writes the report as JSON and, without what is per head, its rows as CSV."""

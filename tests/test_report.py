@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from student_folders import tiny_report
 
+from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report import LOG_FILE, REPORT_FILE, ConversionReport, LayerReport, perplexity_table
 
 
@@ -54,9 +55,18 @@ def test_log_has_a_row_per_layer_and_a_column_per_quantity(tmp_path: Path) -> No
 
 def test_provenance_is_the_report_without_rows_and_times() -> None:
     report = tiny_report()
-    assert report.provenance.keys() == report.to_dict().keys() - {"layers", "seconds"}
+    assert report.provenance.keys() == report.to_dict().keys() - {"layers", "seconds", "selection"}
+    report.selection = LayerSelection("kl", [0], [0, 1], [0.5, 0.1], seconds=3.0)
+    assert report.provenance["layer_policy"] == "kl"
     assert report.provenance["teacher"] == "some-org/some-teacher"
     json.dumps(report.provenance)
+
+
+def test_report_carries_its_selection(tmp_path: Path) -> None:
+    report = tiny_report()
+    report.selection = LayerSelection("kl", [0], [0, 1], [None, 0.1], "KL", 2, 64, 3.0)
+    report.save(tmp_path)
+    assert ConversionReport.load(tmp_path).selection == report.selection
 
 
 def test_table_has_a_row_per_layer_with_each_quantity() -> None:

@@ -1,7 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """The teacher with any of its layers converted: one student whose layers go back and forth."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from hf_tc.distillation.lm_head import BackboneThenHead
 from hf_tc.distillation.losses import chunked_metrics, next_token_targets
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
+from hf_tc.placement import computing_beside, execution_device
 
 CHUNK_TOKENS = 1024  # tokens whose logits exist together
 
@@ -38,6 +40,17 @@ class Hybrid:
         return self.student
 
 
+@contextmanager
+def hybrids_of(student: HybridGDNForCausalLM, teacher: PreTrainedModel) -> Iterator[Hybrid]:
+    """Inside, hybrids compute where their teacher does; afterwards the student is recurrent in all layers again."""
+    with computing_beside(student, teacher):
+        hybrid = Hybrid(student, teacher)
+        try:
+            yield hybrid
+        finally:
+            hybrid.with_converted(range(student.config.num_hidden_layers))
+
+
 class DistanceFromTeacher:
     """KL(teacher || model) on a text. The teacher runs once; what entered its head is kept, `tokens x C`.
 
@@ -49,7 +62,7 @@ class DistanceFromTeacher:
 
     def __init__(self, teacher: PreTrainedModel, blocks: Tensor, batch_size: int) -> None:
         self._teacher = BackboneThenHead(teacher)
-        self._batches = [rows.to(teacher.device) for rows in blocks.split(batch_size)]
+        self._batches = [rows.to(execution_device(teacher)) for rows in blocks.split(batch_size)]
         self._tokens = blocks.shape[0] * (blocks.shape[1] - 1)
         with torch.no_grad():
             self._hidden = [self._teacher.hidden_states({"input_ids": rows}) for rows in self._batches]

@@ -3,6 +3,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +15,12 @@ from hf_tc.conversion_checkpoint import conversion_arguments
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.convert_layers import STREAM_BATCH_TOKENS, Conversion
 from hf_tc.layer_selection import bypass, greedy, kl
-from hf_tc.layer_selection.hybrid import Hybrid
+from hf_tc.layer_selection.hybrid import hybrids_of
 from hf_tc.layer_selection.probe import Probe
 from hf_tc.layer_selection.score_log import ScoreLog
 from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.layer_selection.uniform import retained_count, uniform
 from hf_tc.modeling.teacher_attention import find_decoder_layers
-from hf_tc.retained_layers import checked_indices, retained_count, uniform
 
 SELECTION_TOKENS = 16_384  # tokens on which layers are compared
 SCORES, CANDIDATES = "scores", "candidates"  # folders in that of the selection
@@ -50,6 +51,10 @@ def check_policy(retained_layers: float | Sequence[int] | LayerSelection, policy
     """Raises `ValueError` for an unknown policy, for one beside a list of layers, and for a share outside [0, 1]."""
     if policy is not None and policy not in POLICIES:
         raise ValueError(f"layer_policy is {policy!r}; it must be one of {', '.join(POLICIES)}.")
+    if isinstance(retained_layers, str):
+        raise ValueError(
+            f"retained_layers is {retained_layers!r}; give a share or a list, and a policy as layer_policy."
+        )
     if isinstance(retained_layers, int | float):
         retained_count(float(retained_layers), 1)
     elif policy is not None:
@@ -57,6 +62,23 @@ def check_policy(retained_layers: float | Sequence[int] | LayerSelection, policy
             f"layer_policy is {policy!r} and retained_layers names the layers already. Give a share, or leave "
             "layer_policy out."
         )
+
+
+def checked_indices(layers: Sequence[int], num_layers: int) -> tuple[int, ...]:
+    """A given choice of layers, ascending.
+
+    Raises:
+        ValueError: an index out of range, or twice in the list.
+    """
+    for index in layers:
+        if not 0 <= index < num_layers:
+            raise ValueError(
+                f"retained_layers contains {index}; the teacher has {num_layers} layers (0-{num_layers - 1})."
+            )
+    repeated = sorted({index for index in layers if list(layers).count(index) > 1})
+    if repeated:
+        raise ValueError(f"retained_layers contains {repeated} more than once; give each layer once.")
+    return tuple(sorted(layers))
 
 
 def choose_layers(
@@ -96,16 +118,16 @@ def _measured(
     rank, meaning, calibrates = MEASURING_POLICIES[policy]
     settings, length, seconds = settings.closed_form_alone(), blocks.shape[1], 0.0
     log = ScoreLog(folder / SCORES, conversion_arguments(teacher, blocks, (), asdict(settings)))
-    hybrid = None
-    if calibrates:
-        candidates = Conversion(teacher, blocks, (), settings, folder / CANDIDATES, share_weights=True)
-        candidates.fit_layers()
-        candidates.load_stage("closed_form")
-        seconds = sum(candidates.checkpoint.row(layer).seconds for layer in candidates.linear_layers)
-        hybrid = Hybrid(candidates.student, teacher)
     compared = blocks[-max(1, SELECTION_TOKENS // length) :]
-    probe = Probe(teacher, compared, max(1, STREAM_BATCH_TOKENS // length), log, hybrid)
-    ranking = rank(probe, count)
+    probe = Probe(teacher, compared, max(1, STREAM_BATCH_TOKENS // length), log)
+    with ExitStack() as stack:
+        if calibrates:
+            candidates = Conversion(teacher, blocks, (), settings, folder / CANDIDATES, share_weights=True)
+            candidates.fit_layers()
+            candidates.load_stage("closed_form")
+            seconds = sum(candidates.checkpoint.row(layer).seconds for layer in candidates.linear_layers)
+            probe.hybrid = stack.enter_context(hybrids_of(candidates.student, teacher))
+        ranking = rank(probe, count)
     return LayerSelection(
         policy=policy,
         retained_layers=sorted(layer for layer, _ in ranking[:count]),

@@ -23,13 +23,14 @@ class Probe:
         blocks: token ids `[N, T]` to measure on.
         batch_size: blocks per forward.
         log: where scores are kept.
-        hybrid: the teacher with any of its layers converted; None where no policy asks for it.
+
+    Attributes:
+        hybrid: the teacher with any of its layers converted; to be set before a policy asks for it.
     """
 
-    def __init__(
-        self, teacher: PreTrainedModel, blocks: Tensor, batch_size: int, log: ScoreLog, hybrid: Hybrid | None = None
-    ) -> None:
-        self.teacher, self.blocks, self.batch_size, self.log, self.hybrid = teacher, blocks, batch_size, log, hybrid
+    def __init__(self, teacher: PreTrainedModel, blocks: Tensor, batch_size: int, log: ScoreLog) -> None:
+        self.teacher, self.blocks, self.batch_size, self.log = teacher, blocks, batch_size, log
+        self.hybrid: Hybrid | None = None
         self.layers = range(len(find_decoder_layers(teacher.base_model)))
         self._asked: set[str] = set()
 

@@ -27,7 +27,7 @@ from hf_tc.evaluation import perplexity
 from hf_tc.layer_selection.greedy import Score, convert_greedily, retain_greedily
 from hf_tc.layer_selection.hybrid import DistanceFromTeacher, Hybrid
 from hf_tc.layer_selection.probe import bypassed
-from hf_tc.retained_layers import retained_count, uniform
+from hf_tc.layer_selection.uniform import retained_count, uniform
 from tests.benchmarks.quality import TEXT_TOKENS, shuffled
 
 BATCH_TOKENS = 8192

@@ -3,7 +3,8 @@
 
 import pytest
 
-from hf_tc.retained_layers import checked_indices, choose_retained_layers, retained_count, uniform
+from hf_tc.layer_selection.policies import checked_indices
+from hf_tc.layer_selection.uniform import retained_count, uniform
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,6 @@ from hf_tc.retained_layers import checked_indices, choose_retained_layers, retai
 )
 def test_a_share_is_spread_evenly_from_the_first_layer(share: float, layers: int, expected: tuple[int, ...]) -> None:
     assert uniform(share, layers) == expected
-    assert choose_retained_layers(share, layers) == expected
     assert retained_count(share, layers) == len(expected)
 
 
@@ -41,28 +41,28 @@ def test_every_share_gives_distinct_ascending_layers(layers: int) -> None:
 @pytest.mark.parametrize("share", [-0.01, 1.01, 4.0, float("nan"), float("inf")])
 def test_a_share_outside_its_range_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match=r"a share must lie in \[0, 1\]"):
-        choose_retained_layers(share, 12)
+        uniform(share, 12)
 
 
 def test_whole_numbers_are_shares() -> None:
-    assert choose_retained_layers(0, 4) == ()
-    assert choose_retained_layers(1, 4) == (0, 1, 2, 3)
+    assert uniform(0, 4) == ()
+    assert uniform(1, 4) == (0, 1, 2, 3)
     with pytest.raises(ValueError, match=r"\[0, 4, 8\]"):
-        choose_retained_layers(4, 12)
+        uniform(4, 12)
 
 
 def test_indices_are_taken_in_ascending_order() -> None:
-    assert choose_retained_layers([8, 0, 4], 12) == (0, 4, 8)
-    assert choose_retained_layers((), 12) == ()
+    assert checked_indices([8, 0, 4], 12) == (0, 4, 8)
+    assert checked_indices((), 12) == ()
     assert checked_indices(range(3), 3) == (0, 1, 2)
 
 
 @pytest.mark.parametrize("index", [-1, 12, 100])
 def test_an_index_out_of_range_is_refused(index: int) -> None:
     with pytest.raises(ValueError, match=rf"{index}; the teacher has 12 layers \(0-11\)"):
-        choose_retained_layers([0, index], 12)
+        checked_indices([0, index], 12)
 
 
 def test_an_index_given_twice_is_refused() -> None:
     with pytest.raises(ValueError, match=r"contains \[3, 5\] more than once"):
-        choose_retained_layers([5, 3, 0, 3, 5], 12)
+        checked_indices([5, 3, 0, 3, 5], 12)

@@ -1,0 +1,21 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Policy `uniform`: layers evenly apart. It measures nothing."""
+
+
+def retained_count(share: float, num_layers: int) -> int:
+    """Layers that a share in [0, 1] retains, rounded to the nearest.
+
+    Raises:
+        ValueError: a share outside [0, 1].
+    """
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(
+            f"retained_layers is {share}; a share must lie in [0, 1]. Give a list, such as [0, 4, 8], for indices."
+        )
+    return round(share * num_layers)
+
+
+def uniform(share: float, num_layers: int) -> tuple[int, ...]:
+    """Evenly spread layers, the first among them: 0.25 of 12 gives (0, 4, 8). The paper's `uniform`."""
+    count = retained_count(share, num_layers)
+    return tuple(i * num_layers // count for i in range(count))
