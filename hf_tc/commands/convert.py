@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_tc.commands.shared import add_command, arguments_of, console, one_or_many
+from hf_tc.layer_selection.policies import DEFAULT_POLICY, POLICIES
+from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.output_folder import WorkFolder
 
 
@@ -25,12 +27,28 @@ def add_parser(commands: Any) -> None:
 
 def add_conversion_options(parser: argparse.ArgumentParser) -> None:
     retained = parser.add_mutually_exclusive_group()
-    retained.add_argument("--retain", type=float, default=0.25, help="share of layers that keep attention (0.25)")
-    retained.add_argument("--retained-layers", type=_indices, metavar="0,4,8", help="their indices instead of a share")
+    add_share(retained)
+    retained.add_argument(
+        "--retained-layers",
+        type=_chosen,
+        metavar="0,4,8",
+        help="their indices instead of a share, or the file that hf-tc select wrote",
+    )
+    parser.add_argument("--alignment-steps", type=int, default=300, help="0: the closed form alone")
+    add_calibration_options(parser)
+
+
+def add_share(parser: Any) -> None:
+    parser.add_argument("--retain", type=float, default=0.25, help="share of layers that keep attention (0.25)")
+
+
+def add_calibration_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--layer-policy", choices=POLICIES, help=f"which layers a share retains (default: {DEFAULT_POLICY})"
+    )
     parser.add_argument("--data", nargs="+", help="calibration text; default: the packaged sample")
     parser.add_argument("--calibration-tokens", type=int, default=65_536)
     parser.add_argument("--calibration-seq-len", type=int, default=1024, help="tokens per calibration block")
-    parser.add_argument("--alignment-steps", type=int, default=300, help="0: the closed form alone")
     parser.add_argument("--device", default=None, help="default: cuda if there is one")
     parser.add_argument(
         "--dtype",
@@ -42,7 +60,9 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-unreviewed", action="store_true", help="convert a family that was not reviewed")
 
 
-def _indices(text: str) -> list[int]:
+def _chosen(text: str) -> list[int] | LayerSelection:
+    if text.endswith(".json"):
+        return LayerSelection.load(text)
     return [int(part) for part in text.split(",") if part.strip()]
 
 
@@ -68,6 +88,7 @@ def _convert(options: argparse.Namespace, unfinished: Path) -> Any:
         calibration_data=one_or_many(options.data),
         evaluation_data=one_or_many(options.evaluation_data),
         retained_layers=options.retain if options.retained_layers is None else options.retained_layers,
+        layer_policy=options.layer_policy,
         calibration_tokens=options.calibration_tokens,
         sequence_length=options.calibration_seq_len,
         alignment_steps=options.alignment_steps,

@@ -1,0 +1,56 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""`hf-tc select`."""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hf_tc.commands.convert import add_calibration_options, add_share
+from hf_tc.commands.shared import add_command, console, one_or_many
+from hf_tc.output_folder import check_writable
+from hf_tc.recorded_arguments import replace_file
+
+
+def add_parser(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "select",
+        run,
+        "ranks a teacher's layers by how much they are worth retaining, and converts nothing",
+        "Qwen/Qwen3-0.6B --out selection.json --data books.txt --layer-policy greedy --retain 0.25",
+    )
+    parser.add_argument("teacher", help="folder or Hub id")
+    parser.add_argument("--out", type=Path, required=True, help="file for the ranking; must not exist")
+    add_share(parser)
+    add_calibration_options(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    from hf_tc.convert import select_layers
+
+    out: Path = options.out
+    if out.exists():
+        raise ValueError(f"{out} exists. Choose another --out, or remove it.")
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    check_writable(unfinished)
+    selection = select_layers(
+        options.teacher,
+        calibration_data=one_or_many(options.data),
+        retained_layers=options.retain,
+        layer_policy=options.layer_policy,
+        calibration_tokens=options.calibration_tokens,
+        sequence_length=options.calibration_seq_len,
+        device=options.device,
+        dtype=options.dtype,
+        seed=options.seed,
+        allow_unreviewed=options.allow_unreviewed,
+        checkpoint_dir=unfinished,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(out, selection.save)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    if selection.ranking:
+        console.print(selection.table())
+    console.print(f"Retained layers: {','.join(map(str, selection.retained_layers))}", highlight=False)
+    console.print(f"Next: hf-tc convert {options.teacher} --out STUDENT --retained-layers {out}", soft_wrap=True)
