@@ -19,6 +19,7 @@ from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.initialize import GDNInitialization, apply, solve
 from hf_tc.calibration.output_projection import value_scale
 from hf_tc.conversion_checkpoint import ConversionCheckpoint, conversion_arguments
+from hf_tc.conversion_memory import STREAM_BATCH_TOKENS, fits_on, layer_bytes, text_bytes, widths_of
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.evaluation import perplexity
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
@@ -29,7 +30,6 @@ from hf_tc.placement import computing_beside, dispatch_beside, execution_device
 from hf_tc.report import ConversionReport, LayerReport
 from hf_tc.teachers import build_student
 
-STREAM_BATCH_TOKENS = 8192  # tokens that go through a layer of the teacher together
 LADDER_TOKENS = 16_384  # tokens on which the perplexity of every stage is measured
 
 
@@ -125,7 +125,10 @@ class Conversion:
     def fit_layers(self) -> None:
         """Solves and aligns every recurrent layer that the checkpoint does not hold yet."""
         batch = max(1, STREAM_BATCH_TOKENS // self.blocks.shape[1])
-        streams = [LayerStream(self.teacher.base_model, part, batch) for part in (self.blocks, self.held_out_blocks)]
+        streams = [
+            LayerStream(self.teacher.base_model, part, batch, in_host_memory=not self._text_fits())
+            for part in (self.blocks, self.held_out_blocks)
+        ]
         steps = self.settings.alignment.steps + 1  # of one layer: the closed form, then the alignment
         with tqdm(total=steps * len(self.linear_layers), desc="Calibrating", unit="step", mininterval=1.0) as progress:
             for layer in range(max(self.linear_layers, default=-1) + 1):
@@ -138,16 +141,25 @@ class Conversion:
                     stream.advance(layer)
                 progress.update(steps if layer in self.linear_layers else 0)
 
+    def _text_fits(self) -> bool:
+        """Whether what is captured of a layer, and the work on it, fit beside the weights on the device."""
+        mixers = (mixer_of(self.student, layer) for layer in self.linear_layers)
+        parameters = max((sum(p.numel() for p in mixer.parameters()) for mixer in mixers), default=0)
+        widths = widths_of(self.teacher, parameters, self.teacher.dtype.itemsize)
+        tokens = self.blocks.numel() + self.held_out_blocks.numel()
+        needed = text_bytes(widths, tokens) + layer_bytes(widths, tokens, self.blocks.shape[1])
+        return fits_on(execution_device(self.teacher), needed)
+
     def _fit_layer(self, layer: int, captured: CapturedAttention, held_out: CapturedAttention, progress: tqdm) -> None:
         start, target = time.perf_counter(), mixer_of(self.student, layer)
         mixer = copy.deepcopy(target).to(captured.attn_input.device).float().requires_grad_(False)
-        teacher_weight = mixer.o_proj.weight.clone()
+        teacher_weight, error_copied = mixer.o_proj.weight.clone(), held_out_error(mixer, held_out)
         if self.candidates is not None and self.candidates.has(layer):
             mixer.load_state_dict(self.candidates.weights(layer, "closed_form"))
             row = self.candidates.row(layer)
         else:
             row = self._solve_layer(layer, mixer, captured, held_out)
-        closed_form = _weights_as(target, mixer)
+        row.error_copied, closed_form = error_copied, _weights_as(target, mixer)
         progress.update(1)
         settings = self.settings.alignment
         row.error_aligned = align_layer(
@@ -161,8 +173,7 @@ class Conversion:
     def _solve_layer(
         self, layer: int, mixer: GatedDeltaNet, captured: CapturedAttention, held_out: CapturedAttention
     ) -> LayerReport:
-        """Gives a mixer its closed form; returns its row, without what alignment changes."""
-        error_copied = held_out_error(mixer, held_out)
+        """Gives a mixer its closed form; returns its row, without what was before and comes after."""
         initialization = solve(mixer, captured, **self._softmax_of(layer))
         apply(mixer, initialization.weights)
         return LayerReport(
@@ -170,7 +181,7 @@ class Conversion:
             **_memory_of(initialization),
             value_scale=math.nan,
             output_gate=math.nan,
-            error_copied=error_copied,
+            error_copied=math.nan,
             error_closed_form=held_out_error(mixer, held_out),
             error_aligned=math.nan,
             seconds=0.0,

@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
         calibration_tokens=options.calibration_tokens,
         sequence_length=options.calibration_seq_len,
         device=options.device,
+        device_map=options.device_map,
         dtype=options.dtype,
         seed=options.seed,
         allow_unreviewed=options.allow_unreviewed,
@@ -52,5 +53,6 @@ def run(options: argparse.Namespace) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)
     if selection.ranking:
         console.print(selection.table())
+        console.print(f"Score: {selection.score_meaning}. Cost: {selection.cost}.", highlight=False)
     console.print(f"Retained layers: {','.join(map(str, selection.retained_layers))}", highlight=False)
     console.print(f"Next: hf-tc convert {options.teacher} --out STUDENT --retained-layers {out}", soft_wrap=True)

@@ -127,6 +127,7 @@ def _measured(
             candidates.load_stage("closed_form")
             seconds = sum(candidates.checkpoint.row(layer).seconds for layer in candidates.linear_layers)
             probe.hybrid = stack.enter_context(hybrids_of(candidates.student, teacher))
+        stack.callback(probe.progress.close)
         ranking = rank(probe, count)
     return LayerSelection(
         policy=policy,

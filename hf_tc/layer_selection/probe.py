@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_tc.evaluation import perplexity
@@ -26,12 +27,14 @@ class Probe:
 
     Attributes:
         hybrid: the teacher with any of its layers converted; to be set before a policy asks for it.
+        progress: counts the answers; to be closed.
     """
 
     def __init__(self, teacher: PreTrainedModel, blocks: Tensor, batch_size: int, log: ScoreLog) -> None:
         self.teacher, self.blocks, self.batch_size, self.log = teacher, blocks, batch_size, log
         self.hybrid: Hybrid | None = None
         self.layers = range(len(find_decoder_layers(teacher.base_model)))
+        self.progress = tqdm(desc="Comparing layers", unit="hybrid", mininterval=1.0)
         self._asked: set[str] = set()
 
     def perplexity_without(self, layer: int) -> float:
@@ -64,8 +67,11 @@ class Probe:
         return self.log.seconds(self._asked)
 
     def _score(self, name: str, measure: Callable[[], float]) -> float:
-        self._asked.add(name)
-        return self.log.score(name, measure)
+        score = self.log.score(name, measure)
+        if name not in self._asked:
+            self._asked.add(name)
+            self.progress.update()
+        return score
 
     @cached_property
     def _distance(self) -> DistanceFromTeacher:

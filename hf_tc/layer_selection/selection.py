@@ -56,12 +56,16 @@ class LayerSelection:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
 
+    @property
+    def cost(self) -> str:
+        """What it took, in words; nothing for a choice without measurements."""
+        if not self.forwards:
+            return ""
+        return f"{self.forwards} forward passes of {self.tokens:,} tokens, {self.seconds:,.0f} s in all"
+
     def table(self) -> Table:
         """The ranking, the most worth retaining first."""
-        caption = (
-            f"{self.score_meaning}; {self.forwards} forward passes of {self.tokens:,} tokens, {self.seconds:.0f} s"
-        )
-        table = Table(title=f"Layers by {self.policy}", caption=caption, box=SIMPLE_HEAD)
+        table = Table(title=f"Layers by {self.policy}", box=SIMPLE_HEAD)
         for heading in ("rank", "layer", "score", ""):
             table.add_column(heading, justify="right" if heading else "left")
         for rank, (layer, score) in enumerate(zip(self.ranking, self.scores, strict=True), start=1):

@@ -1,0 +1,150 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Conversions that choose their layers: nothing is calibrated twice, and the student is that of the list chosen."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conversion_inputs import QUICK, equal_states, letter_teacher, state_of, teacher_folder, text_file
+from hf_tc.modeling import HybridGDNForCausalLM
+from student_folders import letter_tokenizer
+
+from hf_tc import convert_layers
+from hf_tc.cli import main
+from hf_tc.convert import select_layers
+from hf_tc.layer_selection import probe
+from hf_tc.layer_selection.policies import MEASURING_POLICIES
+from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.report import ConversionReport
+
+CLI_QUICK = ["--calibration-tokens", "256", "--calibration-seq-len", "32", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return text_file(tmp_path_factory.mktemp("text") / "text.txt")
+
+
+def convert(text: Path, folder: Path | None = None, **options: Any) -> HybridGDNForCausalLM:
+    return HybridGDNForCausalLM.from_teacher(
+        letter_teacher(), letter_tokenizer(), calibration_data=text, checkpoint_dir=folder, **{**QUICK, **options}
+    )
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what is called from now on: solve, align_layer, score."""
+    calls: list[str] = []
+
+    def watch(owner: Any, name: str, label: str) -> None:
+        function = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, **kwargs: (calls.append(label), function(*args, **kwargs))[1])
+
+    watch(convert_layers, "solve", "solve")
+    watch(convert_layers, "align_layer", "align")
+    watch(probe.DistanceFromTeacher, "__call__", "score")
+    watch(probe, "perplexity", "score")
+    return calls
+
+
+@pytest.mark.parametrize("policy", MEASURING_POLICIES)
+def test_student_is_the_one_of_the_list_that_the_policy_chose(policy: str, text: Path, tmp_path: Path) -> None:
+    student = convert(text, tmp_path, retained_layers=0.34, layer_policy=policy)
+    selection = student.conversion_report.selection
+    assert (selection.policy, len(selection.retained_layers), len(selection.ranking)) == (policy, 1, 3)
+    by_list = convert(text, retained_layers=selection.retained_layers)
+    assert equal_states(state_of(student), state_of(by_list))
+    for row, expected in zip(student.conversion_report.layers, by_list.conversion_report.layers, strict=True):
+        assert {**vars(row), "seconds": 0} == {**vars(expected), "seconds": 0}
+    assert student.config.calibration["layer_policy"] == policy
+    assert by_list.conversion_report.selection == LayerSelection("list", selection.retained_layers)
+
+
+def test_layers_calibrated_for_the_selection_are_not_solved_again(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = watched(monkeypatch)
+    convert(text, tmp_path, retained_layers=0.34, layer_policy="kl")
+    assert [calls.count(name) for name in ("solve", "score")] == [3, 3]
+
+
+@pytest.mark.parametrize("policy", MEASURING_POLICIES)
+def test_going_on_after_the_selection_selects_nothing_again(
+    policy: str, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"retained_layers": 0.34, "layer_policy": policy}
+    expected = convert(text, tmp_path / "whole", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(convert_layers.Conversion, "run", lambda conversion: pytest.fail("interrupted"))
+        with pytest.raises(pytest.fail.Exception):
+            convert(text, tmp_path / "parts", **options)
+    calls = watched(monkeypatch)
+    student = convert(text, tmp_path / "parts", **options)
+    assert "score" not in calls
+    assert calls.count("solve") == (2 if policy == "bypass" else 0)
+    assert equal_states(state_of(student), state_of(expected))
+
+
+def test_select_layers_chooses_what_a_conversion_would(text: Path, tmp_path: Path) -> None:
+    quick = {name: value for name, value in QUICK.items() if name != "alignment_steps"}
+    selection = select_layers(
+        letter_teacher(), letter_tokenizer(), calibration_data=text, retained_layers=0.34, layer_policy="kl", **quick
+    )
+    student = convert(text, retained_layers=0.34, layer_policy="kl")
+    found = student.conversion_report.selection
+    assert (selection.retained_layers, selection.scores) == (found.retained_layers, found.scores)
+    again = convert(text, retained_layers=selection)
+    assert again.conversion_report.selection == selection
+    assert equal_states(state_of(again), state_of(student))
+
+
+def test_a_list_beside_a_policy_is_refused_before_anything_is_loaded() -> None:
+    with pytest.raises(ValueError, match="names the layers already"):
+        HybridGDNForCausalLM.from_teacher("no/such-teacher", retained_layers=[0], layer_policy="kl")
+
+
+# The command line
+
+
+def test_select_writes_a_file_that_convert_takes(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, out = teacher_folder(tmp_path / "teacher"), tmp_path / "new" / "selection.json"
+    select = ["select", str(teacher), "--data", str(text), "--layer-policy", "greedy", "--retain", "0.67", *CLI_QUICK]
+    assert main([*select, "--out", str(out)]) == 0
+    shown = capsys.readouterr().err
+    selection = LayerSelection.load(out)
+    listed = ",".join(map(str, selection.retained_layers))
+    assert "Layers by greedy" in shown
+    assert f"Retained layers: {listed}" in shown
+    assert f"--retained-layers {out}" in shown
+    assert list(out.parent.iterdir()) == [out]
+    convert = ["convert", str(teacher), "--data", str(text), "--alignment-steps", "0", *CLI_QUICK]
+    for name, given in (("by-file", str(out)), ("by-list", listed)):
+        assert main([*convert, "--out", str(tmp_path / name), "--retained-layers", given]) == 0
+    by_file, by_list = (ConversionReport.load(tmp_path / name) for name in ("by-file", "by-list"))
+    assert by_file.retained_layers == by_list.retained_layers == selection.retained_layers
+    assert by_file.selection == selection
+
+
+def test_convert_chooses_by_policy(text: Path, tmp_path: Path) -> None:
+    teacher, out = teacher_folder(tmp_path / "teacher"), tmp_path / "student"
+    convert = ["convert", str(teacher), "--data", str(text), "--alignment-steps", "0", *CLI_QUICK]
+    assert main([*convert, "--out", str(out), "--retain", "0.34", "--layer-policy", "bypass"]) == 0
+    assert ConversionReport.load(out).selection.policy == "bypass"
+
+
+def test_select_refuses_what_it_cannot_write_or_understand(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    occupied = tmp_path / "selection.json"
+    occupied.write_text("{}")
+    for arguments, message in (
+        (["select", "no/teacher", "--out", str(occupied)], "exists. Choose another --out"),
+        (["select", "no/teacher", "--out", str(tmp_path / "x.json"), "--retain", "2"], "must lie in [0, 1]"),
+        (["select", "no/teacher", "--out", str(tmp_path / "x.json"), "--data", "missing.txt"], "missing.txt"),
+    ):
+        assert main(arguments) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert occupied.read_text() == "{}"
+    with pytest.raises(SystemExit):
+        main(["convert", "no/teacher", "--out", "x", "--retained-layers", str(occupied)])
