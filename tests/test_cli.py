@@ -21,7 +21,7 @@ from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.evaluation import evaluate
 from hf_tc.report import ConversionReport
 
-COMMANDS = ["demo", "convert", "distill", "evaluate", "push", "serve"]
+COMMANDS = ["demo", "select", "convert", "distill", "evaluate", "push", "serve"]
 QUICK = ["--calibration-tokens", "256", "--calibration-seq-len", "32", "--alignment-steps", "1", "--device", "cpu"]
 
 
