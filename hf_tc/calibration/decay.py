@@ -8,6 +8,7 @@ centre of the candidates, and `half_life_search` picks among them.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,12 +18,10 @@ HALF_LIFE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 SHORTEST_HALF_LIFE = 0.5  # tokens; a head that looks at itself alone has distance 0
 
 
-def half_life_candidates(mean_attention_distance: Tensor) -> Tensor:
-    """Half-lives to try, in tokens: `[H]` distances to `[candidates, H]`."""
-    factors = torch.tensor(
-        HALF_LIFE_FACTORS, dtype=mean_attention_distance.dtype, device=mean_attention_distance.device
-    )
-    return (factors[:, None] * mean_attention_distance).clamp_min(SHORTEST_HALF_LIFE)
+def half_life_candidates(mean_attention_distance: Tensor, factors: Sequence[float] = HALF_LIFE_FACTORS) -> Tensor:
+    """Half-lives to try, in tokens: `[H]` distances to `[candidates, H]`. Factor 1 is the paper's rule."""
+    multiples = torch.tensor(factors, dtype=mean_attention_distance.dtype, device=mean_attention_distance.device)
+    return (multiples[:, None] * mean_attention_distance).clamp_min(SHORTEST_HALF_LIFE)
 
 
 def log_decay_of(half_life: Tensor) -> Tensor:

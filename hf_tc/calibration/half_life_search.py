@@ -9,11 +9,12 @@ size of each token, so read-outs are compared at equal size, n_t = o_t / rms(o_t
 All heads try the same candidate index at once, and each keeps its own best.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from hf_tc.calibration.decay import half_life_candidates, log_decay_of
-from hf_tc.calibration.write_gate import BETA_CANDIDATES
+from hf_tc.calibration.decay import log_decay_of
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
 
 
@@ -41,20 +42,21 @@ def search_memory(
     k: Tensor,
     v: Tensor,
     context: Tensor,
-    mean_attention_distance: Tensor,
+    half_lives: Tensor,
+    betas: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
-    """Half-life in tokens `[H]` and beta `[H]` with the smallest residual.
+    """Half-life in tokens `[H]` and beta `[H]` with the smallest residual, among all pairs of candidates.
 
     Args:
         q, k, v: what the delta rule reads, `[B, T, H, D]`, q and k of unit length.
         context: the teacher's context, `[B, T, H, V]`.
-        mean_attention_distance: `[H]`, tokens.
+        half_lives: candidates of each head, `[candidates, H]`, tokens.
+        betas: candidates of every head.
     """
-    half_lives = half_life_candidates(mean_attention_distance.to(q))  # [F, H]
     best = torch.full_like(half_lives[0], float("inf"), dtype=torch.float64)
     best_half_life, best_beta = half_lives[0].clone(), torch.zeros_like(half_lives[0])
     for half_life in half_lives:
-        for beta in BETA_CANDIDATES:
+        for beta in betas:
             log_decay = log_decay_of(half_life).expand(q.shape[:3])
             gate = torch.full_like(log_decay, beta)
             read_out, _ = chunk_gated_delta_rule(q=q, k=k, v=v, log_decay=log_decay, beta=gate)

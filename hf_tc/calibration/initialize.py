@@ -4,9 +4,20 @@
 Given everything else, the layer is linear in its gate, in its values, in its queries and in its output projection, so
 each is a least-squares problem; `solve` takes them in turn. It only computes: `apply` is the one place that assigns
 weights.
+
+Pieces that can be left out, and what then stands in their place:
+
+    half_life          the paper's rule: the head's mean attention distance
+    write_gate         beta = 0.5
+    query, value       the teacher's projection
+    output_gate        one scale per head, the same at all tokens: the paper's rule
+    output_projection  the teacher's projection, times that scale
+
+Half-life and write gate are searched together. The output gate is fitted again after every piece before it.
 """
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -14,17 +25,20 @@ from torch import Tensor
 
 from hf_tc.calibration.attention_statistics import AttentionStatistics, attention_statistics
 from hf_tc.calibration.capture_attention import CapturedAttention
-from hf_tc.calibration.decay import dt_bias_of
+from hf_tc.calibration.decay import HALF_LIFE_FACTORS, dt_bias_of, half_life_candidates
 from hf_tc.calibration.half_life_search import search_memory
-from hf_tc.calibration.output_gate import OutputGate, solve_output_gate
-from hf_tc.calibration.output_projection import solve_output_projection
+from hf_tc.calibration.output_gate import OutputGate, solve_constant_gate, solve_output_gate
+from hf_tc.calibration.output_projection import scaled_output_projection, solve_output_projection
 from hf_tc.calibration.query_projection import solve_query_projection
 from hf_tc.calibration.read_outs import block_batches, context_by_head, recurrence_inputs
 from hf_tc.calibration.value_projection import share_scale, solve_value_projection
-from hf_tc.calibration.write_gate import write_gate_bias_of
+from hf_tc.calibration.write_gate import BETA_CANDIDATES, NEUTRAL_BETA, write_gate_bias_of
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 
 SEARCH_TOKENS = 8192  # tokens that choose half-life and beta; more change the choice little and cost time
+
+REFITS = {"query": solve_query_projection, "value": solve_value_projection}
+PIECES = ("half_life", "write_gate", *REFITS, "output_gate", "output_projection")
 
 
 @dataclass
@@ -40,31 +54,47 @@ class GDNInitialization:
 
 @torch.no_grad()
 def solve(
-    mixer: GatedDeltaNet, captured: CapturedAttention, *, scaling: float, window: int | None = None
+    mixer: GatedDeltaNet,
+    captured: CapturedAttention,
+    *,
+    scaling: float,
+    window: int | None = None,
+    pieces: Collection[str] = PIECES,
 ) -> GDNInitialization:
     """The closed form of one layer. The mixer (float32, fresh from the teacher's projections) is only read.
 
     Args:
         captured: the teacher's attention on the calibration blocks.
         scaling, window: of the teacher's attention, see `attention_statistics`.
+        pieces: which of PIECES to solve; their order is that of PIECES.
+
+    Raises:
+        ValueError: a piece that does not exist.
     """
+    if unknown := set(pieces) - set(PIECES):
+        raise ValueError(f"No piece of the closed form is called {sorted(unknown)}; there are {', '.join(PIECES)}.")
     scratch, weights = copy.deepcopy(mixer), {}
 
     def take(solved: dict[str, Tensor]) -> None:
         weights.update(solved)
         apply(scratch, solved)
 
+    fit_gate = solve_output_gate if "output_gate" in pieces else solve_constant_gate
     statistics = layer_statistics(mixer, captured, scaling, window)
-    half_life, beta = _search(mixer, captured, statistics)
+    half_life, beta = _search(mixer, captured, statistics.mean_attention_distance, pieces)
     take(_memory_weights(mixer, half_life, beta))
-    gate = solve_output_gate(scratch, captured)
-    for solve_part in (solve_query_projection, solve_value_projection):
-        take(solve_part(scratch, captured, gate))
-        gate = solve_output_gate(scratch, captured)
+    gate = fit_gate(scratch, captured)
+    for piece, refit in REFITS.items():
+        if piece in pieces:
+            take(refit(scratch, captured, gate))
+            gate = fit_gate(scratch, captured)
     take(_gate_weights(gate, mixer.head_dim))
     values, scale = share_scale(scratch, gate.scale)
     take(values)
-    take(solve_output_projection(scratch, captured, scale))
+    if "output_projection" in pieces:
+        take(solve_output_projection(scratch, captured, scale))
+    else:
+        take({"o_proj.weight": scaled_output_projection(scratch.o_proj.weight, scale)})
     return GDNInitialization(weights, statistics, half_life, beta, gate.scale)
 
 
@@ -98,16 +128,18 @@ def layer_statistics(
 
 
 def _search(
-    mixer: GatedDeltaNet, captured: CapturedAttention, statistics: AttentionStatistics
+    mixer: GatedDeltaNet, captured: CapturedAttention, mean_attention_distance: Tensor, pieces: Collection[str]
 ) -> tuple[Tensor, Tensor]:
     rows = slice(0, max(1, SEARCH_TOKENS // captured.attn_input.shape[1]))
     inputs = recurrence_inputs(mixer, captured, rows)
+    factors = HALF_LIFE_FACTORS if "half_life" in pieces else (1.0,)
     return search_memory(
         q=inputs.q,
         k=inputs.k,
         v=inputs.v,
         context=context_by_head(captured, rows, mixer.head_dim),
-        mean_attention_distance=statistics.mean_attention_distance,
+        half_lives=half_life_candidates(mean_attention_distance.to(inputs.q), factors),
+        betas=BETA_CANDIDATES if "write_gate" in pieces else (NEUTRAL_BETA,),
     )
 
 

@@ -61,10 +61,20 @@ def gate_from_regression(coefficients: Tensor, intercept: Tensor, size: Tensor) 
 
 def solve_output_gate(mixer: GatedDeltaNet, captured: CapturedAttention) -> OutputGate:
     """The gate of every head by weighted ridge regression towards a constant gate."""
-    hidden = captured.attn_input.shape[-1]
-    sums = [LeastSquares.empty(hidden + 1, 1, captured.attn_input.device) for _ in range(mixer.num_heads)]
+    return _regressed_gate(mixer, captured, captured.attn_input.shape[-1])
+
+
+def solve_constant_gate(mixer: GatedDeltaNet, captured: CapturedAttention) -> OutputGate:
+    """One scale per head, as in the paper (arXiv 2606.16429, section 3.2): the gate of all tokens at its best size."""
+    gate = _regressed_gate(mixer, captured, 0)
+    return gate._replace(weight=F.pad(gate.weight, (0, captured.attn_input.shape[-1])))
+
+
+def _regressed_gate(mixer: GatedDeltaNet, captured: CapturedAttention, channels: int) -> OutputGate:
+    """The gate as a function of the first channels of the layer's input; its weight is `[H, channels]`."""
+    sums = [LeastSquares.empty(channels + 1, 1, captured.attn_input.device) for _ in range(mixer.num_heads)]
     for rows in block_batches(captured):
-        features = F.pad(captured.attn_input[rows], (0, 1), value=1.0).flatten(0, 1)  # [N, C + 1]
+        features = F.pad(captured.attn_input[rows][..., :channels], (0, 1), value=1.0).flatten(0, 1)
         read_out, _ = before_gate(mixer, recurrence_inputs(mixer, captured, rows))
         context = context_by_head(captured, rows, mixer.head_dim)
         scale, weight = wanted_scale(read_out, context).flatten(0, 1), read_out.square().sum(-1).sqrt().flatten(0, 1)

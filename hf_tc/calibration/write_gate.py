@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 BETA_CANDIDATES = (0.03, 0.06, 0.12, 0.25, 0.5, 0.9)
+NEUTRAL_BETA = 0.5  # of a b_proj of zeros
 
 
 def write_gate_bias_of(beta: Tensor) -> Tensor:

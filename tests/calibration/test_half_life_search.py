@@ -28,7 +28,7 @@ def test_half_life_and_beta_are_found_again(seed: int) -> None:
         q=q, k=k, v=v, log_decay=log_decay_of(half_life).expand(shape), beta=beta.expand(shape)
     )
     context = read_out * torch.tensor([1.0, 5.0, 0.1, 3.0, 1.0])[:, None]  # the scale of a head does not matter
-    found = search_memory(q=q, k=k, v=v, context=context, mean_attention_distance=distance)
+    found = search_memory(q=q, k=k, v=v, context=context, half_lives=candidates, betas=BETA_CANDIDATES)
     torch.testing.assert_close(found[0], half_life)
     torch.testing.assert_close(found[1], beta)
 

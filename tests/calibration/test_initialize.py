@@ -13,7 +13,7 @@ from hf_tc.alignment import held_out_error
 from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.calibration.attention_statistics import attention_statistics
 from hf_tc.calibration.data import read_documents, token_blocks
-from hf_tc.calibration.initialize import apply, layer_statistics, solve
+from hf_tc.calibration.initialize import PIECES, apply, layer_statistics, solve
 from hf_tc.calibration.output_gate import SIZE_AT_WORKING_POINT
 
 # All kinds of queries and projections.
@@ -81,6 +81,44 @@ def test_closed_form_beats_copied_weights_on_a_trained_teacher(
         assert held_out_error(mixer, held_out) > closed_form, names
         apply(mixer, kept)
     assert held_out_error(mixer, held_out) == pytest.approx(closed_form, rel=1e-5)
+
+
+def test_pieces_left_out_are_neutral() -> None:
+    """No piece: the paper's half-life, beta 0.5, and one scale per head on the teacher's projections."""
+    teacher = tiny_teacher("qwen2")
+    mixer, captured = fresh_mixer(teacher), captured_layer(teacher, random_blocks(16, 64))
+    x, scaling = captured.attn_input, find_attention(teacher.base_model.layers[0])[1].scaling
+    bare = solve(mixer, captured, scaling=scaling, pieces=())
+    assert not {"q_proj.weight", "q_proj.bias", "k_proj.weight"} & bare.weights.keys()
+    torch.testing.assert_close(bare.half_life, bare.statistics.mean_attention_distance.float())
+    assert bool((bare.beta == 0.5).all())
+    apply(mixer, bare.weights)
+    gain = torch.nn.functional.silu(mixer.g_proj(x))
+    assert torch.equal(gain, gain[:1, :1].expand_as(gain))
+    values = mixer.v_proj.weight / fresh_mixer(teacher).v_proj.weight
+    output = mixer.o_proj.weight / fresh_mixer(teacher).o_proj.weight
+    for ratio, dim in ((values.unflatten(0, (2, -1)), (1, 2)), (output.unflatten(1, (4, -1)), (0, 2))):
+        spread = ratio.amax(dim, keepdim=True) - ratio.amin(dim, keepdim=True)
+        assert bool((spread < 1e-3 * ratio.abs().amax(dim, keepdim=True)).all())
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_every_piece_changes_its_weights_and_fits_better_alone(piece: str) -> None:
+    teacher = tiny_teacher("qwen3")
+    mixer, captured = fresh_mixer(teacher), captured_layer(teacher, random_blocks(16, 64))
+    scaling = find_attention(teacher.base_model.layers[0])[1].scaling
+    errors = []
+    for pieces in ((), (piece,)):
+        trial = copy.deepcopy(mixer)
+        apply(trial, solve(mixer, captured, scaling=scaling, pieces=pieces).weights)
+        errors.append(held_out_error(trial, captured))
+    assert errors[1] < errors[0]
+
+
+def test_unknown_pieces_are_refused() -> None:
+    teacher = tiny_teacher()
+    with pytest.raises(ValueError, match=r"\['no_such'\].*half_life, write_gate"):
+        solve(fresh_mixer(teacher), captured_layer(teacher, random_blocks(2, 20)), scaling=1.0, pieces=("no_such",))
 
 
 def test_gate_is_the_same_for_all_channels_of_a_head_and_near_its_working_point() -> None:

@@ -6,7 +6,13 @@ import torch
 from hf_tc.modeling.recurrent_mask import RecurrentMask
 from planted import HEAD_DIM, HEADS, planted_mixer, read_out_of, relative, with_context
 
-from hf_tc.calibration.output_gate import OutputGate, gate_from_regression, solve_output_gate, wanted_scale
+from hf_tc.calibration.output_gate import (
+    OutputGate,
+    gate_from_regression,
+    solve_constant_gate,
+    solve_output_gate,
+    wanted_scale,
+)
 from hf_tc.calibration.output_projection import scaled_output_projection
 from hf_tc.calibration.read_outs import before_gate, recurrence_inputs
 from hf_tc.calibration.ridge import LeastSquares
@@ -41,6 +47,18 @@ def test_constant_scale_gives_a_constant_gate_even_with_the_prior() -> None:
     gate = solve_output_gate(mixer, with_context(captured, context))
     expected = SIZES.expand(*captured.attn_input.shape[:2], HEADS)
     torch.testing.assert_close(gate.gain(captured.attn_input), expected, rtol=1e-3, atol=0)
+
+
+def test_constant_gate_is_the_least_squares_scale_of_each_head() -> None:
+    mixer, captured = planted_mixer()
+    read_out = read_out_of(mixer, captured)
+    context = read_out * planted_scale(captured.attn_input, 0.5)[..., None]
+    gate = solve_constant_gate(mixer, with_context(captured, context))
+    assert gate.weight.shape == (HEADS, 32)
+    expected = (read_out * context).sum((0, 1, 3)) / read_out.square().sum((0, 1, 3))
+    torch.testing.assert_close(
+        gate.gain(captured.attn_input), expected.expand(*captured.attn_input.shape[:2], -1), rtol=1e-3, atol=0
+    )
 
 
 def test_silent_teacher_gives_a_finite_gate() -> None:
