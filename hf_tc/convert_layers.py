@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from hf_tc.alignment import align_layer, held_out_error
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
+from hf_tc.calibration.corrupted_text import corrupted_windows, number_of_windows
 from hf_tc.calibration.initialize import GDNInitialization, apply, solve
 from hf_tc.calibration.output_projection import value_scale
 from hf_tc.conversion_checkpoint import ConversionCheckpoint, conversion_arguments
@@ -27,7 +28,7 @@ from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.output_folder import check_free_space
 from hf_tc.placement import computing_beside, dispatch_beside, execution_device
-from hf_tc.report import ConversionReport, LayerReport
+from hf_tc.report import ConversionReport, LayerReport, device_name
 from hf_tc.teachers import build_student
 
 LADDER_TOKENS = 16_384  # tokens on which the perplexity of every stage is measured
@@ -65,6 +66,10 @@ class Conversion:
         held_out = max(1, round(settings.held_out_share * len(blocks)))
         self.blocks, self.held_out_blocks = blocks[:-held_out], blocks[-held_out:]
         self.evaluation_blocks = self.held_out_blocks if evaluation_blocks is None else evaluation_blocks
+        self.alignment_blocks = self.blocks  # the text first
+        if settings.alignment.steps:
+            windows = corrupted_windows(self.blocks, number_of_windows(*self.blocks.shape), settings.seed)
+            self.alignment_blocks = torch.cat([self.blocks, windows])
         self.student = _unconverted(teacher, retained, settings, share_weights)
         self.linear_layers = self.student.config.linear_layers
         self.report = ConversionReport(
@@ -76,9 +81,11 @@ class Conversion:
             seed=settings.seed,
             data=data,
             versions={name: version(name) for name in ("hf_tc", "torch", "transformers")},
+            device=device_name(execution_device(teacher)),
         )
         check_free_space(Path(folder), self._bytes_to_write())
         arguments = conversion_arguments(teacher, blocks, retained, asdict(settings))
+        self.report.fingerprints = {name: arguments[name] for name in ("teacher", "blocks")}
         self.checkpoint, self.candidates = ConversionCheckpoint(folder, arguments), None
         if candidates is not None:
             arguments |= {"retained_layers": [], "settings": asdict(settings.closed_form_alone())}
@@ -127,7 +134,7 @@ class Conversion:
         batch = max(1, STREAM_BATCH_TOKENS // self.blocks.shape[1])
         streams = [
             LayerStream(self.teacher.base_model, part, batch, in_host_memory=not self._text_fits())
-            for part in (self.blocks, self.held_out_blocks)
+            for part in (self.alignment_blocks, self.held_out_blocks)
         ]
         steps = self.settings.alignment.steps + 1  # of one layer: the closed form, then the alignment
         with tqdm(total=steps * len(self.linear_layers), desc="Calibrating", unit="step", mininterval=1.0) as progress:
@@ -146,7 +153,7 @@ class Conversion:
         mixers = (mixer_of(self.student, layer) for layer in self.linear_layers)
         parameters = max((sum(p.numel() for p in mixer.parameters()) for mixer in mixers), default=0)
         widths = widths_of(self.teacher, parameters, self.teacher.dtype.itemsize)
-        tokens = self.blocks.numel() + self.held_out_blocks.numel()
+        tokens = self.alignment_blocks.numel() + self.held_out_blocks.numel()
         needed = text_bytes(widths, tokens) + layer_bytes(widths, tokens, self.blocks.shape[1])
         return fits_on(execution_device(self.teacher), needed)
 
@@ -158,7 +165,7 @@ class Conversion:
             mixer.load_state_dict(self.candidates.weights(layer, "closed_form"))
             row = self.candidates.row(layer)
         else:
-            row = self._solve_layer(layer, mixer, captured, held_out)
+            row = self._solve_layer(layer, mixer, captured.first(len(self.blocks)), held_out)
         row.error_copied, closed_form = error_copied, _weights_as(target, mixer)
         progress.update(1)
         settings = self.settings.alignment

@@ -29,12 +29,17 @@ __all__ = [
     "TeacherParityError",
     "UnreviewedTeacherError",
     "build_student",
+    "check_architecture",
     "check_teacher",
     "load_teacher",
     "parity_self_check",
     "resolve_text_config",
 ]
 
+QUANTISED = (
+    "The teacher is quantised in a way whose weights are not known here. Load it without quantization_config, in "
+    "bfloat16 with device_map='auto' where it does not fit on the device, or in 8 bits by bitsandbytes."
+)
 RECURRENT_LAYER_TYPES = frozenset({"linear_attention", "mamba", "mamba2", "recurrent", "conv", "ssm", "hybrid"})
 
 
@@ -120,8 +125,21 @@ def check_teacher(teacher: PreTrainedModel, *, allow_unreviewed: bool = False) -
 
     Raises:
         UnreviewedTeacherError: a family that nobody reviewed, unless `allow_unreviewed`.
-        ValueError: no causal LM, a hybrid already, refused family, quantised to other than 8 bits by bitsandbytes, no
-            weights, NaN or infinity.
+        ValueError: what `check_architecture` refuses, a quantisation that is not bitsandbytes' of 8 bits, no weights,
+            NaN or infinity.
+    """
+    check_architecture(teacher, allow_unreviewed=allow_unreviewed)
+    if getattr(teacher, "hf_quantizer", None) is not None and not is_8bit(teacher):
+        raise ValueError(QUANTISED)
+    _check_weights(teacher)
+
+
+def check_architecture(teacher: PreTrainedModel, *, allow_unreviewed: bool = False) -> None:
+    """What can be refused without looking at weights; the teacher may be on the meta device.
+
+    Raises:
+        UnreviewedTeacherError: a family that nobody reviewed, unless `allow_unreviewed`.
+        ValueError: no causal LM, a hybrid already, or a refused family.
     """
     if not isinstance(teacher, PreTrainedModel):
         raise ValueError(
@@ -146,12 +164,6 @@ def check_teacher(teacher: PreTrainedModel, *, allow_unreviewed: bool = False) -
             f"This {model_type!r} has use_bidirectional_attention set: its tokens see the future, which a recurrent "
             "layer cannot. Load a causal checkpoint."
         )
-    if getattr(teacher, "hf_quantizer", None) is not None and not is_8bit(teacher):
-        raise ValueError(
-            "The teacher is quantised in a way whose weights are not known here. Load it without quantization_config, "
-            "in bfloat16 with device_map='auto' where it does not fit on the device, or in 8 bits by bitsandbytes."
-        )
-    _check_weights(teacher)
 
 
 def _check_weights(teacher: PreTrainedModel) -> None:

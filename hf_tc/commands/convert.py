@@ -19,8 +19,11 @@ def add_parser(commands: Any) -> None:
         "teacher in, calibrated student out",
         "Qwen/Qwen3-0.6B --out student --data books.txt --retain 0.25",
     )
-    parser.add_argument("teacher", help="folder or Hub id")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the student; must not exist or be empty")
+    parser.add_argument("teacher", help="folder or Hub id; with --dry-run a config.json as well")
+    parser.add_argument("--out", type=Path, help="folder of the student; must not exist or be empty")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the plan, its memory and time; reads the configuration alone"
+    )
     parser.add_argument("--evaluation-data", nargs="+", help="text on which perplexities are measured")
     add_conversion_options(parser)
 
@@ -49,7 +52,13 @@ def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", help="calibration text; default: the packaged sample")
     parser.add_argument("--calibration-tokens", type=int, default=65_536)
     parser.add_argument("--calibration-seq-len", type=int, default=1024, help="tokens per calibration block")
-    parser.add_argument("--device", default=None, help="default: cuda if there is one")
+    placement = parser.add_mutually_exclusive_group()
+    placement.add_argument("--device", default=None, help="default: cuda if there is one")
+    placement.add_argument(
+        "--device-map",
+        choices=("auto", "balanced", "sequential"),
+        help="spread a teacher that does not fit over GPUs, host memory and disk",
+    )
     parser.add_argument(
         "--dtype",
         default="auto",
@@ -69,6 +78,11 @@ def _chosen(text: str) -> list[int] | LayerSelection:
 def run(options: argparse.Namespace) -> None:
     from hf_tc.report import ConversionReport
 
+    if options.dry_run:
+        _print_plan(options)
+        return
+    if options.out is None:
+        raise ValueError("--out is missing: the folder for the student.")
     work, arguments = WorkFolder(options.out), arguments_of(options)
     if not work.has_result(arguments):
         student = _convert(options, work.folder)
@@ -80,6 +94,35 @@ def run(options: argparse.Namespace) -> None:
     )
 
 
+def _print_plan(options: argparse.Namespace) -> None:
+    import torch
+
+    from hf_tc.alignment import AlignmentSettings
+    from hf_tc.conversion_plan import plan_conversion
+    from hf_tc.conversion_plan_table import plan_table
+    from hf_tc.conversion_settings import ConversionSettings
+
+    plan = plan_conversion(
+        options.teacher,
+        retained_layers=_retained(options),
+        layer_policy=options.layer_policy,
+        settings=ConversionSettings(
+            calibration_tokens=options.calibration_tokens,
+            sequence_length=options.calibration_seq_len,
+            alignment=AlignmentSettings(steps=options.alignment_steps),
+            seed=options.seed,
+        ),
+        dtype=options.dtype,
+        allow_unreviewed=options.allow_unreviewed,
+    )
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    console.print(plan_table(plan, device, may_offload=options.device_map is not None))
+
+
+def _retained(options: argparse.Namespace) -> Any:
+    return options.retain if options.retained_layers is None else options.retained_layers
+
+
 def _convert(options: argparse.Namespace, unfinished: Path) -> Any:
     from hf_tc.convert import from_teacher
 
@@ -87,12 +130,13 @@ def _convert(options: argparse.Namespace, unfinished: Path) -> Any:
         options.teacher,
         calibration_data=one_or_many(options.data),
         evaluation_data=one_or_many(options.evaluation_data),
-        retained_layers=options.retain if options.retained_layers is None else options.retained_layers,
+        retained_layers=_retained(options),
         layer_policy=options.layer_policy,
         calibration_tokens=options.calibration_tokens,
         sequence_length=options.calibration_seq_len,
         alignment_steps=options.alignment_steps,
         device=options.device,
+        device_map=options.device_map,
         dtype=options.dtype,
         seed=options.seed,
         allow_unreviewed=options.allow_unreviewed,

@@ -1,0 +1,143 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Peak memory of a conversion, from widths and tokens; and whether what is captured of a layer fits on the device.
+
+With N calibration tokens, b tokens of a batch, C the hidden size, H query and G K/V heads of size D, I = H D, P the
+parameters of a recurrent layer, and 4 bytes a float32 value:
+
+    grows with the text   N (C itemsize  +  4 (2 C + I)  +  4 * 2 I)     hidden states; input, context and output of a
+                                                                        layer; keys and writes of the query solve
+    closed form           4 b (15 I + C + 2 G D + 5 * 64 H) + 8 H (C + 1)^2 + 4 * 2 P     one Gram matrix a head
+    alignment             4 b (27 I + 3 C + 3 G D + 4 * 64 H) + 4 * 6 P  autograd, Adam, the best weights so far
+    teacher's layer       itemsize b (2 C + 3 widest linear module)
+    logits                (4 + 4 + itemsize) 256 vocabulary
+
+Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. The factors
+before I, C, G D and 64 H (tiles of 64 tokens of the delta rule) were counted, tensor by tensor, with a tracker of live
+storages at seven shapes; tests hold the estimate against that tracker.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE
+from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, head_shape
+
+FLOAT32 = 4
+STREAM_BATCH_TOKENS = 8192  # tokens that go through a layer of the teacher, or of the student, together
+LOGITS_TOKENS = 256  # tokens whose logits exist at the same time
+EXPECTED_WITHIN = 1.5  # measured peaks lie within this factor of the estimate, either way
+
+
+@dataclass(frozen=True)
+class Widths:
+    """The sizes that memory and time depend on."""
+
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    widest: int  # largest output of a linear module of a layer
+    vocabulary: int
+    layer_parameters: int  # of the teacher's largest decoder layer
+    mixer_parameters: int  # of the largest recurrent layer
+    itemsize: int  # bytes of a value of the teacher
+
+    @property
+    def inner(self) -> int:
+        return self.heads * self.head_dim
+
+
+def widths_of(model: PreTrainedModel, mixer_parameters: int, itemsize: int) -> Widths:
+    """The widths of a teacher, which may be on the meta device."""
+    layers, config = find_decoder_layers(model.base_model), model.config
+    heads, kv_heads, head_dim = head_shape(find_attention(layers[0])[1], config)
+    linears = (module.out_features for layer in layers for module in layer.modules() if isinstance(module, nn.Linear))
+    return Widths(
+        hidden=config.hidden_size,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        widest=max(linears),
+        vocabulary=config.vocab_size,
+        layer_parameters=max(sum(p.numel() for p in layer.parameters()) for layer in layers),
+        mixer_parameters=mixer_parameters,
+        itemsize=itemsize,
+    )
+
+
+def batch_tokens(tokens: int, sequence_length: int) -> int:
+    """b: whole blocks of at most STREAM_BATCH_TOKENS, one block at least."""
+    return min(tokens, max(1, STREAM_BATCH_TOKENS // sequence_length) * sequence_length)
+
+
+def text_bytes(widths: Widths, tokens: int) -> int:
+    """What grows with the calibration text, where it is kept on the device in float32."""
+    per_token = widths.hidden * widths.itemsize + FLOAT32 * (2 * widths.hidden + 3 * widths.inner)
+    return tokens * per_token
+
+
+def text_bytes_in_host_memory(widths: Widths, tokens: int) -> int:
+    """The same where it is kept in host memory: in the teacher's dtype, and without the query solve's part."""
+    return tokens * widths.itemsize * (3 * widths.hidden + widths.inner)
+
+
+def layer_bytes(widths: Widths, tokens: int, sequence_length: int) -> int:
+    """What the work on one layer takes beside it: the largest of the four that follow one another."""
+    w, b = widths, batch_tokens(tokens, sequence_length)
+    kv, tiles = w.kv_heads * w.head_dim, CHUNK_SIZE * w.heads
+    closed_form = FLOAT32 * b * (15 * w.inner + w.hidden + 2 * kv + 5 * tiles) + FLOAT32 * 2 * w.mixer_parameters
+    closed_form += 8 * w.heads * (w.hidden + 1) ** 2
+    alignment = FLOAT32 * b * (27 * w.inner + 3 * w.hidden + 3 * kv + 4 * tiles) + FLOAT32 * 6 * w.mixer_parameters
+    teacher = w.itemsize * b * (2 * w.hidden + 3 * w.widest)
+    logits = (2 * FLOAT32 + w.itemsize) * LOGITS_TOKENS * w.vocabulary
+    return max(closed_form, alignment, teacher, logits)
+
+
+@dataclass(frozen=True)
+class PeakMemory:
+    """Bytes on the device and in host memory; on a CPU there is host memory alone.
+
+    Attributes:
+        text_in_host_memory: what is captured of a layer does not fit on the device and comes from host memory.
+    """
+
+    device: int
+    host: int
+    text_in_host_memory: bool = False
+
+
+def peak_memory(
+    widths: Widths,
+    tokens: int,
+    sequence_length: int,
+    weights: int,
+    *,
+    device_bytes: int | None,
+    weights_fit: bool = True,
+) -> PeakMemory:
+    """Peak of the tensors of a conversion, libraries not counted.
+
+    Args:
+        weights: bytes of the teacher's weights and of the recurrent layers' beside them.
+        device_bytes: memory of the GPU; None for a conversion on the CPU.
+        weights_fit: False where they stay in host memory (offloading) but for one decoder layer.
+    """
+    working, text = layer_bytes(widths, tokens, sequence_length), text_bytes(widths, tokens)
+    if device_bytes is None:
+        return PeakMemory(0, weights + working + text)
+    on_device = weights if weights_fit else widths.layer_parameters * widths.itemsize
+    in_host = 0 if weights_fit else weights
+    if on_device + working + text <= device_bytes:
+        return PeakMemory(on_device + working + text, in_host)
+    return PeakMemory(on_device + working, in_host + text_bytes_in_host_memory(widths, tokens), True)
+
+
+def fits_on(device: torch.device, needed: int) -> bool:
+    """Whether so many bytes are free on a device now; a CPU has no other place to keep them."""
+    if device.type != "cuda":
+        return True
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return needed <= torch.cuda.mem_get_info(device)[0] + unused

@@ -1,0 +1,100 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Time of a conversion: what there is to compute, over how fast this device computed such things just now.
+
+Two speeds are measured, each in well under a second for a small model: a matrix product of the model's width, and the
+delta rule of one layer, forward, per token (R). Per recurrent layer, with the sizes of `conversion_memory`:
+
+    search           30 R                 a token of the first 8,192: candidates of half-life and write gate
+    closed form      30 R + FLOPs / speed a token; FLOPs: Gram matrices of gate and values, 14 passes of the query solve
+    Gram matrices    (3 H + G) 2/3 C^3    solved in float64, counted twice
+    alignment        7 R + 6 P / speed    a token and step
+    teacher          2 FLOPs a parameter and token; the perplexity of every stage likewise
+
+It is an estimate of order: measured times lie within a factor of two or three, more on a busy machine. Loading the
+teacher and writing the student are not in it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from hf_tc.calibration.initialize import SEARCH_TOKENS
+from hf_tc.conversion_memory import Widths, batch_tokens
+from hf_tc.conversion_settings import ConversionSettings
+from hf_tc.convert_layers import LADDER_TOKENS
+from hf_tc.modeling.gated_delta_rule import gated_delta_rule
+
+MEASURING_SECONDS = 0.3
+CANDIDATES = 30  # read-outs of the search over half-life and write gate
+CLOSED_FORM_RULES = 30  # delta rules' worth of work a token, beside its matrix products
+ALIGNMENT_RULES = 7  # of an alignment step: forward, backward, and what is around the rule
+QUERY_PASSES = 14
+RANGE = (0.5, 2.0)  # the estimate is given as a range from half to twice
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured on the device: float32 operations a second, the same in the teacher's dtype, R in seconds."""
+
+    float32: float
+    teacher: float
+    rule: float
+
+
+def measure_speed(widths: Widths, dtype: torch.dtype, device: torch.device, tokens: int = 1024) -> Speed:
+    """Times matrix products and the delta rule at the model's widths, on random numbers."""
+    size = (1, tokens, widths.heads, widths.head_dim)
+    q, k, v = (torch.nn.functional.normalize(torch.randn(size, device=device), dim=-1) for _ in "qkv")
+    gate = torch.full(size[:3], 0.5, device=device)
+    with torch.no_grad():
+        rule = _seconds(lambda: gated_delta_rule(q=q, k=k, v=v, log_decay=-gate, beta=gate), device)
+        wide, own = (_product_speed(tokens, widths.hidden, kind, device) for kind in (torch.float32, dtype))
+    return Speed(float32=wide, teacher=own, rule=rule / tokens)
+
+
+def _product_speed(tokens: int, width: int, dtype: torch.dtype, device: torch.device) -> float:
+    x = torch.randn(tokens, width, device=device).to(dtype)
+    weight = torch.randn(width, width, device=device).to(dtype)
+    return 2 * tokens * width**2 / _seconds(lambda: x @ weight, device)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """The shortest of at least three runs, and of as many as fit in MEASURING_SECONDS."""
+    begun, runs = time.perf_counter(), []
+    while len(runs) < 3 or time.perf_counter() - begun < MEASURING_SECONDS:
+        start = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        runs.append(time.perf_counter() - start)
+    return min(runs)
+
+
+def seconds_by_part(
+    widths: Widths, settings: ConversionSettings, layers: int, converted: int, head_parameters: int, speed: Speed
+) -> dict[str, float]:
+    """Seconds of the parts of a conversion: teacher, closed_form, alignment, perplexity.
+
+    Args:
+        layers, converted: decoder layers of the teacher, and how many become recurrent.
+        head_parameters: of the language model head, which the perplexity needs as well. It is taken on the held-out
+            share of the text; other evaluation text may be longer, up to LADDER_TOKENS.
+    """
+    w, tokens = widths, settings.calibration_tokens
+    products = 2 * w.hidden**2 * (3 * w.heads + w.heads) + QUERY_PASSES * 4 * w.hidden * w.inner
+    products += 2 * w.inner * (w.inner + w.hidden) + 8 * w.mixer_parameters
+    solves = 2 * (3 * w.heads + w.kv_heads) * 2 / 3 * w.hidden**3
+    search = CANDIDATES * min(SEARCH_TOKENS, tokens) * speed.rule
+    closed_form = search + tokens * (CLOSED_FORM_RULES * speed.rule + products / speed.float32) + solves / speed.float32
+    step_tokens = min(tokens, batch_tokens(settings.alignment.batch_tokens, settings.sequence_length))
+    per_token = ALIGNMENT_RULES * speed.rule + 6 * w.mixer_parameters / speed.float32
+    ladder = min(LADDER_TOKENS, max(settings.sequence_length, settings.held_out_share * tokens))
+    measured = 4 * ladder * 2 * (layers * w.layer_parameters + head_parameters) / speed.teacher
+    return {
+        "teacher": tokens * 2 * layers * w.layer_parameters / speed.teacher,
+        "closed_form": converted * closed_form,
+        "alignment": converted * settings.alignment.steps * step_tokens * per_token,
+        "perplexity": measured + 3 * ladder * converted * speed.rule,
+    }
