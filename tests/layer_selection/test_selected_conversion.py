@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from accelerate import cpu_offload
 from conversion_inputs import QUICK, equal_states, letter_teacher, state_of, teacher_folder, text_file
 from hf_tc.modeling import HybridGDNForCausalLM
 from student_folders import letter_tokenizer
+from transformers import AutoModelForCausalLM
 
 from hf_tc import convert_layers
 from hf_tc.cli import main
@@ -100,6 +103,25 @@ def test_select_layers_chooses_what_a_conversion_would(text: Path, tmp_path: Pat
 def test_a_list_beside_a_policy_is_refused_before_anything_is_loaded() -> None:
     with pytest.raises(ValueError, match="names the layers already"):
         HybridGDNForCausalLM.from_teacher("no/such-teacher", retained_layers=[0], layer_policy="kl")
+
+
+@pytest.mark.parametrize("policy", MEASURING_POLICIES)
+@pytest.mark.parametrize("place", ["disk", "host memory"])
+def test_an_offloaded_teacher_gives_the_same_choice(policy: str, place: str, text: Path, tmp_path: Path) -> None:
+    folder = teacher_folder(tmp_path / "teacher", max_shard_size="20KB")
+    quick = {name: value for name, value in QUICK.items() if name != "alignment_steps"}
+    options = {"calibration_data": text, "retained_layers": 0.34, "layer_policy": policy, **quick}
+    expected = select_layers(folder, device="cpu", **options)
+    if place == "disk":
+        teacher = AutoModelForCausalLM.from_pretrained(folder, device_map={"": "disk"}, offload_folder=tmp_path / "o")
+    else:
+        teacher = cpu_offload(AutoModelForCausalLM.from_pretrained(folder), torch.device("cpu"))
+    before = teacher(torch.arange(3, 40)[None]).logits
+    selection = select_layers(teacher, letter_tokenizer(), **options)
+    assert (selection.ranking, selection.scores) == (expected.ranking, expected.scores)
+    assert torch.equal(teacher(torch.arange(3, 40)[None]).logits, before)
+    student = HybridGDNForCausalLM.from_teacher(teacher, letter_tokenizer(), alignment_steps=1, **options)
+    assert student.conversion_report.retained_layers == expected.retained_layers
 
 
 # The command line
