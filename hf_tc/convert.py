@@ -75,6 +75,7 @@ def from_teacher(
     Raises:
         ValueError: the teacher, the text or an option cannot be used; the message says why.
     """
+    arguments = dict(locals())
     settings = ConversionSettings(
         calibration_tokens=calibration_tokens,
         sequence_length=sequence_length,
@@ -115,9 +116,25 @@ def from_teacher(
             candidates=candidates if candidates.exists() else None,
         )
         conversion.report.selection = selection
+        conversion.report.arguments = shown_arguments(arguments)
         student = conversion.run()
     student.tokenizer = tokenizer
     return student
+
+
+def shown_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of `from_teacher` as a report can show them: text by its name, nothing that changes no result."""
+    left_out = ("teacher", "tokenizer", "checkpoint_dir", "allow_unreviewed")
+    shown = {name: value for name, value in arguments.items() if name not in left_out and value is not None}
+    for name in ("calibration_data", "evaluation_data"):
+        if name in shown:
+            shown[name] = source_name(shown[name])
+    for name in ("device", "dtype"):
+        if name in shown:
+            shown[name] = str(shown[name]).removeprefix("torch.")
+    if isinstance(shown["retained_layers"], LayerSelection):
+        shown["retained_layers"] = shown["retained_layers"].retained_layers
+    return shown
 
 
 def select_layers(

@@ -2,10 +2,9 @@
 """A student's folder, complete with tokenizer, report and model card, and its way to the Hub."""
 
 import json
-import math
 import os
 import re
-from importlib.resources import files
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,15 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from .conversion_plots import PLOT_FILE, save_conversion_plot
+from .conversion_plots import save_conversion_plots
 from .modeling import HybridGDNConfig, HybridGDNPreTrainedModel
 from .modeling.saving import code_files, create_repository, upload_folder
 from .report import ConversionReport
+from .report_page import PAGE_FILE, is_local, report_page, report_sections, teacher_name, template
 
 CARD_FILE = "README.md"
 TAGS = ["hf_tc", "gated-deltanet", "linear-attention", "hybrid"]
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-LAYER_COLUMNS = {
-    "layer": "layer",
-    "timescale_tokens": "timescale (tokens)",
-    "beta": "beta",
-    "error_copied": "error, copied weights",
-    "error_closed_form": "error, closed form",
-    "error_aligned": "error, aligned",
-}
 
 
 def save_student(
@@ -53,114 +45,67 @@ def save_student(
 
 
 def write_companions(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -> None:
-    """Writes the conversion report, if the student has one, and the model card; `save_pretrained` calls it.
+    """Writes the conversion report with its page and pictures, if the student has one, and the model card;
+    `save_pretrained` calls it.
 
     A student without a report, such as one loaded from a folder, leaves a card that is there already as it is. The card
     is that of a language model, so a classifier or a backbone gets none.
     """
-    report = student.conversion_report
+    report, plots = student.conversion_report, {}
     if report is not None:
         report.save(folder)
-        save_conversion_plot(report, folder)
+        plots = save_conversion_plots(report, folder)
+        page = report_page(report.to_dict(), plots, student.config.num_hidden_layers)
+        (folder / PAGE_FILE).write_text(page, encoding="utf-8")
     if not student.can_generate():
         return
     if report is not None or not (folder / CARD_FILE).exists():
         known = (student.config.calibration or {}) if report is None else report.to_dict()
-        card = render_card(student.config, known, repo_id, student.model_tags or [])
+        card = render_card(student.config, known, repo_id, student.model_tags or [], plots)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
-def render_card(config: HybridGDNConfig, report: dict[str, Any], model_id: str, tags: list[str] | None = None) -> str:
+def render_card(
+    config: HybridGDNConfig,
+    report: dict[str, Any],
+    model_id: str,
+    tags: list[str] | None = None,
+    plots: Mapping[str, str] | None = None,
+) -> str:
     """The model card, from model_cards/template.md.
 
     Args:
         report: `ConversionReport.to_dict()`, or as much of it as is known. What is missing is left out of the card.
         model_id: folder or `user/name` that the usage example loads.
         tags: further tags of the metadata.
+        plots: pictures beside the card, see `report_sections`.
     """
-    teacher = str(report.get("teacher") or "")
-    is_local = _is_local(teacher)
+    teacher, name = str(report.get("teacher") or ""), teacher_name(report)
     metadata = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
-        base_model=teacher if teacher and not is_local else None,
-        license=_license(teacher) if is_local else None,
+        base_model=teacher if teacher and not is_local(teacher) else None,
+        license=_license(teacher) if is_local(teacher) else None,
         tags=[*TAGS, *(tag for tag in tags or [] if tag not in TAGS)],
     )
-    name = Path(teacher).name if is_local else teacher
     card = ModelCard.from_template(
         metadata,
-        template_str=files("hf_tc.model_cards").joinpath("template.md").read_text(encoding="utf-8"),
+        template_str=template("template.md"),
         title=f"{name.split('/')[-1] or config.text_config.model_type} with Gated DeltaNet layers",
         teacher=f"`{name}`" if name else f"a {config.text_config.model_type} model",
         model_id=model_id,
         layer_count=config.num_hidden_layers,
         linear_layers=config.linear_layers,
         retained_layers=config.retained_layers,
-        layer_table=_layer_table(report.get("layers") or []),
-        plot=PLOT_FILE if report.get("layers") else None,
-        perplexity_table=_perplexity_table(report.get("perplexity") or {}),
-        provenance=_provenance(report, name),
+        report=report_sections(report, plots or {}, config.num_hidden_layers),
     )
     return str(card) + "\n"
-
-
-def _is_local(teacher: str) -> bool:
-    return os.path.isabs(teacher) or teacher.startswith((".", "~")) or os.path.isdir(teacher)
 
 
 def _license(teacher: str) -> str | None:
     """The licence that the model card in a teacher's folder states."""
     card = Path(teacher).expanduser() / CARD_FILE
     return ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
-
-
-def _is_known(value: Any) -> bool:
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
-
-
-def _number(value: Any) -> str:
-    if not _is_known(value):
-        return ""
-    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
-def _layer_table(layers: list[dict[str, Any]]) -> str:
-    columns = {key: title for key, title in LAYER_COLUMNS.items() if any(_is_known(row.get(key)) for row in layers)}
-    rows = [[_number(row.get(key)) for key in columns] for row in layers]
-    return _table(list(columns.values()), rows) if rows and columns else ""
-
-
-def _perplexity_table(perplexity: dict[str, float | None]) -> str:
-    known = {stage: value for stage, value in perplexity.items() if _is_known(value)}
-    teacher = known.get("teacher")
-    header = ["model", "perplexity"] + ([] if teacher is None else ["times the teacher's"])
-    rows = []
-    for stage, value in known.items():
-        share = [] if teacher is None else [f"{value / teacher:.2f}"]  # type: ignore[operator]
-        rows.append([stage.replace("_", " "), f"{value:,.2f}", *share])
-    return _table(header, rows) if rows else ""
-
-
-def _provenance(report: dict[str, Any], teacher: str) -> dict[str, str]:
-    versions = report.get("versions") or {}
-    facts = {
-        "teacher": teacher,
-        "calibration data": report.get("data"),
-        "calibration tokens": report.get("calibration_tokens"),
-        "alignment steps per layer": report.get("alignment_steps"),
-        "tokens behind the perplexities": report.get("perplexity_tokens") or None,
-        "seed": None if report.get("seed") is None else str(report["seed"]),
-        "seconds": report.get("seconds") or None,
-        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
-    }
-    shown = {name: value for name, value in facts.items() if _is_known(value) and value != ""}
-    return {name: value if isinstance(value, str) else _number(value) for name, value in shown.items()}
 
 
 def push_folder(

@@ -3,10 +3,12 @@
 
 import csv
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -15,12 +17,16 @@ from hf_tc.layer_selection.selection import LayerSelection
 
 REPORT_FILE = "conversion_report.json"
 LOG_FILE = "calibration_log.csv"
-TABLE_HEADINGS = ("layer", "distance", "half-life", "beta", "value", "gate", "copied", "closed", "aligned", "s")
+TABLE_HEADINGS = ("layer", "distance", "half-life", "beta", "value", "gate")
+ERROR = "error_"  # before a stage, the name of a layer's error at it
 
 
 @dataclass
 class LayerReport:
-    """One converted layer. Errors are held-out and relative: 0 for the teacher's attention, 1 for a silent layer."""
+    """One converted layer. Errors are held-out and relative: 0 for the teacher's attention, 1 for a silent layer.
+
+    A field `error_` + stage for a further stage is shown wherever errors are.
+    """
 
     layer: int
     mean_attention_distance: float  # tokens, mean over heads
@@ -40,7 +46,15 @@ class LayerReport:
 
 @dataclass
 class ConversionReport:
-    """The whole conversion. `perplexity` has the stages teacher, copied, closed_form and aligned, on held-out text."""
+    """The whole conversion.
+
+    Attributes:
+        perplexity: by stage, the teacher first, on held-out text; whatever stages there are is shown, in their order.
+        seconds: of the run that ended it; those of a layer are of the run that fitted it.
+        fingerprints: of the teacher's weights and of the calibration text.
+        device: what it ran on, in words.
+        arguments: those of `from_teacher`, as JSON has them.
+    """
 
     teacher: str
     retained_layers: list[int]
@@ -55,14 +69,17 @@ class ConversionReport:
     perplexity_tokens: int = 0
     seconds: float = 0.0
     selection: LayerSelection | None = None
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    device: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Everything but what is per layer and what took how long: what goes into the student's configuration."""
-        left_out = ("layers", "seconds", "selection")
+        """What goes into the student's configuration: all that is not per layer, nor about the machine or the call."""
+        left_out = ("layers", "seconds", "selection", "device", "arguments")
         provenance = {name: value for name, value in self.to_dict().items() if name not in left_out}
         return provenance | ({} if self.selection is None else {"layer_policy": self.selection.policy})
 
@@ -71,15 +88,27 @@ class ConversionReport:
         selection = None if data.get("selection") is None else LayerSelection.from_dict(data["selection"])
         return cls(**{**data, "layers": [LayerReport(**row) for row in data["layers"]], "selection": selection})
 
+    @property
+    def known_perplexities(self) -> dict[str, float]:
+        """Perplexity by stage, those that were measured and are finite."""
+        return {stage: value for stage, value in self.perplexity.items() if value is not None and math.isfinite(value)}
+
+    @property
+    def error_stages(self) -> list[str]:
+        """The stages at which errors of layers were measured, in their order."""
+        names = [item.name for item in fields(LayerReport) if item.name.startswith(ERROR)]
+        measured = [name for name in names if any(math.isfinite(getattr(row, name)) for row in self.layers)]
+        return [name.removeprefix(ERROR) for name in measured]
+
     def save(self, folder: str | Path) -> None:
-        """Writes the report as JSON and, without what is per head, its rows as CSV."""
+        """Writes the report as JSON and its rows as CSV, in which what is per head is a JSON list in its cell."""
         folder = Path(folder)
         (folder / REPORT_FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
         with (folder / LOG_FILE).open("w", newline="", encoding="utf-8") as file:
-            columns = [item.name for item in fields(LayerReport) if not item.name.startswith("head_")]
-            writer = csv.DictWriter(file, columns, extrasaction="ignore")
+            writer = csv.DictWriter(file, [item.name for item in fields(LayerReport)])
             writer.writeheader()
-            writer.writerows(asdict(row) for row in self.layers)
+            for row in self.layers:
+                writer.writerow({name: json.dumps(x) if isinstance(x, list) else x for name, x in asdict(row).items()})
 
     @staticmethod
     def stands_in(folder: str | Path) -> bool:
@@ -95,7 +124,8 @@ class ConversionReport:
         console = console or Console(stderr=True)
         caption = "distance and half-life in tokens; errors are held out and relative to the teacher's attention"
         table = Table(title="Converted layers", caption=caption, box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-        for heading in TABLE_HEADINGS:
+        stages = self.error_stages
+        for heading in (*TABLE_HEADINGS, *(words(stage).split()[0] for stage in stages), "s"):
             table.add_column(heading, justify="right", no_wrap=True)
         for row in self.layers:
             table.add_row(
@@ -103,13 +133,24 @@ class ConversionReport:
                 f"{row.mean_attention_distance:.0f}",
                 f"{row.timescale_tokens:.0f}",
                 *(f"{value:.2f}" for value in (row.beta, row.value_scale, row.output_gate)),
-                *(f"{error:.3f}" for error in (row.error_copied, row.error_closed_form, row.error_aligned)),
+                *(f"{getattr(row, ERROR + stage):.3f}" for stage in stages),
                 f"{row.seconds:.1f}",
             )
         console.print(table)
-        known = {stage: value for stage, value in self.perplexity.items() if value is not None}
-        if known:
-            console.print(perplexity_table(known, self.perplexity_tokens))
+        if self.known_perplexities:
+            console.print(perplexity_table(self.known_perplexities, self.perplexity_tokens))
+
+
+def device_name(device: torch.device) -> str:
+    """The model of a GPU, or the threads that a CPU computes with."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def words(stage: str) -> str:
+    """A stage's name in words: "closed_form" is closed form."""
+    return stage.replace("_", " ")
 
 
 def perplexity_table(perplexity: dict[str, float], tokens: int) -> Table:
@@ -119,5 +160,5 @@ def perplexity_table(perplexity: dict[str, float], tokens: int) -> Table:
         table.add_column(heading, justify="left" if heading == "model" else "right")
     for stage, value in perplexity.items():
         share = f"{value / perplexity['teacher']:.2f}" if "teacher" in perplexity else ""
-        table.add_row(stage.replace("_", " "), f"{value:,.2f}", share)
+        table.add_row(words(stage), f"{value:,.2f}", share)
     return table

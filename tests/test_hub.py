@@ -97,6 +97,7 @@ def test_folder_is_complete(saved: Path) -> None:
     names = {path.name for path in saved.iterdir()}
     assert {"config.json", "generation_config.json", "model.safetensors", MODELING_FILE, "saving.py"} <= names
     assert {"README.md", "conversion_report.json", "tokenizer.json", "chat_template.jinja"} <= names
+    assert {"conversion_report.md", "calibration_log.csv", "plot_perplexity.png", "plot_errors.png"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
     config = json.loads((saved / "config.json").read_text())
     assert config["auto_map"] == AUTO_MAP
@@ -203,7 +204,8 @@ def test_card_shows_the_real_figures_and_no_others(saved: Path) -> None:
     assert {"hf_tc", "gated-deltanet"} <= set(card.data.tags)
     assert card.data.license is None
     text = card.text
-    for shown in ("| 2 | 43.5 | 0.321 | 0.987 | 0.543 |", "| closed form | 30.00 | 1.50 |", "65,536", "torch 2.13.0"):
+    row = "| 2 | 31 | 43.5 | 0.321 | 0.987 | 0.543 | 1.5 |"
+    for shown in (row, "| closed form | 30.00 | 1.50 |", "65,536", "torch 2.13.0", "(plot_errors.png)"):
         assert shown in text
     for unknown in ("aligned |", "| nan", "None", "{{"):
         assert unknown not in text
@@ -216,7 +218,7 @@ def test_card_without_a_report_invents_nothing() -> None:
     text = render_card(tiny_student().config, {}, "some/model", ["my-tag"])
     assert "my-tag" in ModelCard(text).data.tags
     assert "base_model" not in text
-    for section in ("## Layer by layer", "## Perplexity", "## Provenance"):
+    for section in ("## Layer by layer", "## Perplexity", "## How to make it again"):
         assert section not in text
     assert "| Gated DeltaNet | 1, 2 |" in text
 
@@ -239,7 +241,7 @@ def test_figures_of_the_card_follow_the_report(tmp_path: Path) -> None:
     report.perplexity["aligned"] = math.pi
     save_student(student, tmp_path, report=report)
     text = (tmp_path / "README.md").read_text()
-    assert "| 1 | 42.5 | 0.321 | 0.987 | 0.543 | 0.125 |" in text
+    assert "| 1 | 31 | 42.5 | 0.321 | 0.987 | 0.543 | 0.125 | 1.5 |" in text
     assert "| aligned | 3.14 | 0.16 |" in text
 
 

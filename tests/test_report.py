@@ -41,21 +41,41 @@ def test_report_comes_back_from_its_json(tmp_path: Path) -> None:
 
 def test_log_has_a_row_per_layer_and_a_column_per_quantity(tmp_path: Path) -> None:
     report = tiny_report()
+    report.layers[0].head_betas = [0.1, 1 / 3]
     report.save(tmp_path)
     with (tmp_path / LOG_FILE).open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["layer"]) for row in rows] == [1, 2]
-    columns = [item.name for item in fields(LayerReport) if not item.name.startswith("head_")]
+    columns = [item.name for item in fields(LayerReport)]
     assert list(rows[0]) == columns
     for row, expected in zip(rows, report.layers, strict=True):
         for name in columns:
-            value = getattr(expected, name)
-            assert float(row[name]) == value or (math.isnan(value) and math.isnan(float(row[name])))
+            value, found = getattr(expected, name), row[name]
+            if name.startswith("head_"):
+                assert json.loads(found) == value
+            else:
+                assert float(found) == value or (math.isnan(value) and math.isnan(float(found)))
+
+
+def test_stages_are_those_that_were_measured_in_their_order() -> None:
+    report = tiny_report()
+    assert report.error_stages == ["copied", "closed_form"]
+    report.layers[1].error_aligned = 0.1
+    assert report.error_stages == ["copied", "closed_form", "aligned"]
+    report.perplexity |= {"aligned": math.inf, "joint": 25.0}
+    assert report.known_perplexities == {"teacher": 20.0, "copied": 700.0, "closed_form": 30.0, "joint": 25.0}
+    assert line_of(printed(report=report), "joint") == ["joint", "25.00", "1.25"]
 
 
 def test_provenance_is_the_report_without_rows_and_times() -> None:
     report = tiny_report()
-    assert report.provenance.keys() == report.to_dict().keys() - {"layers", "seconds", "selection"}
+    assert report.provenance.keys() == report.to_dict().keys() - {
+        "layers",
+        "seconds",
+        "selection",
+        "device",
+        "arguments",
+    }
     report.selection = LayerSelection("kl", [0], [0, 1], [0.5, 0.1], seconds=3.0)
     assert report.provenance["layer_policy"] == "kl"
     assert report.provenance["teacher"] == "some-org/some-teacher"
@@ -71,10 +91,10 @@ def test_report_carries_its_selection(tmp_path: Path) -> None:
 
 def test_table_has_a_row_per_layer_with_each_quantity() -> None:
     text = printed(report=tiny_report())
-    assert line_of(text, "1") == ["1", "31", "42", "0.32", "0.90", "0.50", "0.987", "0.543", "nan", "1.5"]
+    assert line_of(text, "1") == ["1", "31", "42", "0.32", "0.90", "0.50", "0.987", "0.543", "1.5"]
     assert line_of(text, "2")[:3] == ["2", "31", "44"]  # 43.5, rounded to even
     heading = line_of(text, "layer")
-    assert len(heading) == 10
+    assert len(heading) == 9
     assert heading.index("beta") == 3
 
 
