@@ -12,7 +12,7 @@ from hf_tc.modeling import HybridGDNForCausalLM
 from student_folders import letter_tokenizer
 from transformers import AutoModelForCausalLM
 
-from hf_tc import convert_layers
+from hf_tc import convert_layers, fit_layer
 from hf_tc.cli import main
 from hf_tc.convert import select_layers
 from hf_tc.layer_selection import probe
@@ -20,6 +20,7 @@ from hf_tc.layer_selection.policies import MEASURING_POLICIES
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report import ConversionReport
 
+CALIBRATION = {name: value for name, value in QUICK.items() if name != "alignment_steps"}
 CLI_QUICK = ["--calibration-tokens", "256", "--calibration-seq-len", "32", "--device", "cpu"]
 
 
@@ -42,8 +43,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         function = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args, **kwargs: (calls.append(label), function(*args, **kwargs))[1])
 
-    watch(convert_layers, "solve", "solve")
-    watch(convert_layers, "align_layer", "align")
+    watch(fit_layer, "solve", "solve")
+    watch(fit_layer, "align_layer", "align")
     watch(probe.DistanceFromTeacher, "__call__", "score")
     watch(probe, "perplexity", "score")
     return calls
@@ -88,9 +89,13 @@ def test_going_on_after_the_selection_selects_nothing_again(
 
 
 def test_select_layers_chooses_what_a_conversion_would(text: Path, tmp_path: Path) -> None:
-    quick = {name: value for name, value in QUICK.items() if name != "alignment_steps"}
     selection = select_layers(
-        letter_teacher(), letter_tokenizer(), calibration_data=text, retained_layers=0.34, layer_policy="kl", **quick
+        letter_teacher(),
+        letter_tokenizer(),
+        calibration_data=text,
+        retained_layers=0.34,
+        layer_policy="kl",
+        **CALIBRATION,
     )
     student = convert(text, retained_layers=0.34, layer_policy="kl")
     found = student.conversion_report.selection
@@ -109,8 +114,7 @@ def test_a_list_beside_a_policy_is_refused_before_anything_is_loaded() -> None:
 @pytest.mark.parametrize("place", ["disk", "host memory"])
 def test_an_offloaded_teacher_gives_the_same_choice(policy: str, place: str, text: Path, tmp_path: Path) -> None:
     folder = teacher_folder(tmp_path / "teacher", max_shard_size="20KB")
-    quick = {name: value for name, value in QUICK.items() if name != "alignment_steps"}
-    options = {"calibration_data": text, "retained_layers": 0.34, "layer_policy": policy, **quick}
+    options = {"calibration_data": text, "retained_layers": 0.34, "layer_policy": policy, **CALIBRATION}
     expected = select_layers(folder, device="cpu", **options)
     if place == "disk":
         teacher = AutoModelForCausalLM.from_pretrained(folder, device_map={"": "disk"}, offload_folder=tmp_path / "o")
@@ -122,6 +126,12 @@ def test_an_offloaded_teacher_gives_the_same_choice(policy: str, place: str, tex
     assert torch.equal(teacher(torch.arange(3, 40)[None]).logits, before)
     student = HybridGDNForCausalLM.from_teacher(teacher, letter_tokenizer(), alignment_steps=1, **options)
     assert student.conversion_report.retained_layers == expected.retained_layers
+
+
+def test_too_little_text_is_refused(tmp_path: Path) -> None:
+    short = text_file(tmp_path / "short.txt", letters=40)
+    with pytest.raises(ValueError, match="two blocks are needed"):
+        select_layers(letter_teacher(), letter_tokenizer(), calibration_data=short, layer_policy="kl", **CALIBRATION)
 
 
 # The command line
