@@ -63,22 +63,30 @@ class Results:
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def heading(self, title: str) -> None:
-        print(f"\n{title}\n\n| {' | '.join(self.columns)} |\n|{'---|' * len(self.columns)}", flush=True)
+        print(f"\n{title}\n\n{self._head}", flush=True)
 
     def add(self, **row: Any) -> None:
         """A row; what no column is named after goes to the file alone."""
         self.content["rows"].append(row)
-        print(f"| {' | '.join(_cell(row.get(column, '')) for column in self.columns)} |", flush=True)
-        self.save()
-
-    def save(self, **more: Any) -> None:
-        self.content.update(more)
         self.path.write_text(json.dumps(self.content, indent=1))
+        print(self._line(row), flush=True)
+
+    @property
+    def markdown(self) -> str:
+        """The table so far."""
+        return "\n".join([self._head, *map(self._line, self.content["rows"])]) + "\n"
+
+    @property
+    def _head(self) -> str:
+        return f"| {' | '.join(self.columns)} |\n|{'---|' * len(self.columns)}"
+
+    def _line(self, row: dict[str, Any]) -> str:
+        return f"| {' | '.join(_cell(row.get(column, '')) for column in self.columns)} |"
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 10_000 else f"{value:,.0f}"
+        return f"{value:.4g}" if abs(value) < 1 else f"{value:.3f}" if abs(value) < 10 else f"{value:,.2f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
