@@ -2,7 +2,9 @@
 """Phase 2: fit one calibrated layer to the teacher's attention output, by a short run of gradient descent.
 
 Source: Taylor-Calibrate (arXiv 2606.16429), section 3.3. Unlike the paper's: minibatches, a cosine schedule, float32
-weights, an error relative to the teacher's own size, and the best weights by held-out error, the start included.
+weights, an error relative to the teacher's own size, corrupted copies of the text beside it
+(`calibration.corrupted_text`), and the best weights by held-out error, the start included. On a GPU the mixer is
+replayed as a CUDA graph: at the sizes of a short fit, launching its kernels takes longer than running them.
 """
 
 import math
@@ -50,7 +52,7 @@ def relative_error(output: Tensor, target: Tensor) -> Tensor:
 
 def mix(mixer: GatedDeltaNet, captured: CapturedAttention, rows: Tensor | slice) -> Tensor:
     """The mixer's output on some captured blocks, `[rows, T, C]`."""
-    return mixer(captured.attn_input[rows], captured.position_embeddings, recurrent_mask=RecurrentMask())[0]
+    return _Mixer(mixer, captured.position_embeddings)(captured.attn_input[rows])
 
 
 @torch.no_grad()
@@ -81,15 +83,18 @@ def align_layer(
     if any(parameter.dtype not in (torch.float32, torch.float64) for parameter in mixer.parameters()):
         raise ValueError("align_layer needs a float32 mixer; call .float() on it and cast the result back.")
     best_error, best_state = held_out_error(mixer, captured=held_out), _snapshot(mixer)
+    if settings.steps == 0:
+        return best_error
     optimizer = _optimizer(mixer, settings)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, settings))
     generator = torch.Generator().manual_seed(seed)
     blocks, length = captured.attn_input.shape[:2]
     batch = min(blocks, max(1, round(settings.batch_tokens / length)))
     check_every = max(1, settings.steps // HELD_OUT_CHECKS)
+    forward = _training_forward(mixer, captured, batch)
     for step in range(1, settings.steps + 1):
         rows = torch.randperm(blocks, generator=generator)[:batch].to(captured.attn_input.device)
-        loss = relative_error(mix(mixer, captured, rows), captured.teacher_output[rows])
+        loss = relative_error(forward(captured.attn_input[rows]), captured.teacher_output[rows])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(mixer.parameters(), settings.gradient_clip)
@@ -102,6 +107,25 @@ def align_layer(
                 best_error, best_state = error, _snapshot(mixer)
     mixer.load_state_dict(best_state)
     return best_error
+
+
+class _Mixer(nn.Module):
+    """The mixer as a function of one tensor, `[B, T, C]` to `[B, T, C]`."""
+
+    def __init__(self, mixer: GatedDeltaNet, position_embeddings: tuple[Tensor, Tensor] | None) -> None:
+        super().__init__()
+        self.mixer, self.position_embeddings = mixer, position_embeddings
+
+    def forward(self, attn_input: Tensor) -> Tensor:
+        return self.mixer(attn_input, self.position_embeddings, recurrent_mask=RecurrentMask())[0]
+
+
+def _training_forward(mixer: GatedDeltaNet, captured: CapturedAttention, batch: int) -> Callable[[Tensor], Tensor]:
+    """The mixer for batches of one size, its gradient included; a CUDA graph of both where there is a GPU."""
+    forward, sample = _Mixer(mixer, captured.position_embeddings), captured.attn_input[:batch]
+    if sample.device.type != "cuda":
+        return forward
+    return torch.cuda.make_graphed_callables(forward, (sample.clone(),))  # type: ignore[return-value]
 
 
 def _optimizer(mixer: GatedDeltaNet, settings: AlignmentSettings) -> torch.optim.Optimizer:

@@ -2,7 +2,6 @@
 """One conversion, layer by layer: capture the teacher, solve, align, checkpoint, report."""
 
 import copy
-import math
 import time
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,21 +13,19 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hf_tc.alignment import align_layer, held_out_error
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.corrupted_text import corrupted_windows, number_of_windows
-from hf_tc.calibration.initialize import GDNInitialization, apply, solve
-from hf_tc.calibration.output_projection import value_scale
 from hf_tc.conversion_checkpoint import ConversionCheckpoint, conversion_arguments
 from hf_tc.conversion_memory import STREAM_BATCH_TOKENS, fits_on, layer_bytes, text_bytes, widths_of
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.evaluation import perplexity
+from hf_tc.fit_layer import FittedLayer, LayerText, fit_layer
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.output_folder import check_free_space
 from hf_tc.placement import computing_beside, dispatch_beside, execution_device
-from hf_tc.report import ConversionReport, LayerReport, device_name
+from hf_tc.report import ConversionReport, device_name
 from hf_tc.teachers import build_student
 
 LADDER_TOKENS = 16_384  # tokens on which the perplexity of every stage is measured
@@ -154,45 +151,18 @@ class Conversion:
         parameters = max((sum(p.numel() for p in mixer.parameters()) for mixer in mixers), default=0)
         widths = widths_of(self.teacher, parameters, self.teacher.dtype.itemsize)
         tokens = self.alignment_blocks.numel() + self.held_out_blocks.numel()
-        needed = text_bytes(widths, tokens) + layer_bytes(widths, tokens, self.blocks.shape[1])
+        needed = text_bytes(widths, tokens, self.blocks.numel()) + layer_bytes(widths, tokens, self.blocks.shape[1])
         return fits_on(execution_device(self.teacher), needed)
 
     def _fit_layer(self, layer: int, captured: CapturedAttention, held_out: CapturedAttention, progress: tqdm) -> None:
-        start, target = time.perf_counter(), mixer_of(self.student, layer)
-        mixer = copy.deepcopy(target).to(captured.attn_input.device).float().requires_grad_(False)
-        teacher_weight, error_copied = mixer.o_proj.weight.clone(), held_out_error(mixer, held_out)
+        solved = None
         if self.candidates is not None and self.candidates.has(layer):
-            mixer.load_state_dict(self.candidates.weights(layer, "closed_form"))
-            row = self.candidates.row(layer)
-        else:
-            row = self._solve_layer(layer, mixer, captured.first(len(self.blocks)), held_out)
-        row.error_copied, closed_form = error_copied, _weights_as(target, mixer)
-        progress.update(1)
-        settings = self.settings.alignment
-        row.error_aligned = align_layer(
-            mixer, captured, held_out, settings, self.settings.seed + layer, on_step=progress.update
-        )
-        row.value_scale = value_scale(mixer.o_proj.weight, teacher_weight, mixer.num_heads).mean().item()
-        row.output_gate = _mean_gate(mixer, captured)
-        row.seconds += time.perf_counter() - start
-        self.checkpoint.save(layer, {"closed_form": closed_form, "aligned": _weights_as(target, mixer)}, row)
-
-    def _solve_layer(
-        self, layer: int, mixer: GatedDeltaNet, captured: CapturedAttention, held_out: CapturedAttention
-    ) -> LayerReport:
-        """Gives a mixer its closed form; returns its row, without what was before and comes after."""
-        initialization = solve(mixer, captured, **self._softmax_of(layer))
-        apply(mixer, initialization.weights)
-        return LayerReport(
-            layer=layer,
-            **_memory_of(initialization),
-            value_scale=math.nan,
-            output_gate=math.nan,
-            error_copied=math.nan,
-            error_closed_form=held_out_error(mixer, held_out),
-            error_aligned=math.nan,
-            seconds=0.0,
-        )
+            closed_form = self.candidates.weights(layer, "closed_form")
+            solved = FittedLayer({"closed_form": closed_form}, self.candidates.row(layer))
+        text = LayerText(captured, len(self.blocks), held_out, self._softmax_of(layer))
+        seed, mixer = self.settings.seed + layer, mixer_of(self.student, layer)
+        fitted = fit_layer(mixer, text, self.settings.alignment, seed, solved=solved, on_step=progress.update)
+        self.checkpoint.save(layer, fitted.weights, fitted.row)
 
     def _softmax_of(self, layer: int) -> dict[str, Any]:
         """Scaling and window of the teacher's softmax in a layer. Windows are read off the configuration: attention
@@ -222,27 +192,3 @@ def _unconverted(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(settings.seed)  # new gates start at random
         return build_student(teacher, layer_types, config_kwargs=settings.student_options, share_weights=share_weights)
-
-
-def _weights_as(target: GatedDeltaNet, mixer: GatedDeltaNet) -> dict[str, Tensor]:
-    """The mixer's weights in the dtypes of `target`, which they are meant for."""
-    dtypes = {name: value.dtype for name, value in target.state_dict().items()}
-    return {name: value.to(dtypes[name], copy=True) for name, value in mixer.state_dict().items()}
-
-
-def _memory_of(initialization: GDNInitialization) -> dict[str, Any]:
-    statistics = initialization.statistics
-    return {
-        "mean_attention_distance": statistics.mean_attention_distance.mean().item(),
-        "attention_entropy": statistics.attention_entropy.mean().item(),
-        "timescale_tokens": initialization.half_life.median().item(),
-        "beta": initialization.beta.mean().item(),
-        "head_distances": statistics.mean_attention_distance.tolist(),
-        "head_half_lives": initialization.half_life.tolist(),
-        "head_betas": initialization.beta.tolist(),
-    }
-
-
-@torch.no_grad()
-def _mean_gate(mixer: GatedDeltaNet, captured: CapturedAttention) -> float:
-    return torch.nn.functional.silu(mixer.g_proj(captured.attn_input[:1])).mean().item()

@@ -14,7 +14,7 @@ from conversion_inputs import equal_states, letter_teacher, state_of, teacher_fo
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_tc import conversion_checkpoint, convert_layers, demo
+from hf_tc import conversion_checkpoint, demo, fit_layer
 from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.cli import build_parser, main
 from hf_tc.distillation.trainer import DistillationTrainer
@@ -145,7 +145,7 @@ def test_convert_of_the_packaged_teacher_with_the_packaged_text(
 def test_convert_goes_on_after_an_interruption(
     teacher: Path, text: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    align, calls = convert_layers.align_layer, []
+    align, calls = fit_layer.align_layer, []
 
     def dying(*args: Any, **kwargs: Any) -> float:
         calls.append(1)
@@ -153,7 +153,7 @@ def test_convert_goes_on_after_an_interruption(
             raise KeyboardInterrupt
         return align(*args, **kwargs)
 
-    monkeypatch.setattr(convert_layers, "align_layer", dying)
+    monkeypatch.setattr(fit_layer, "align_layer", dying)
     arguments = ["convert", str(teacher), "--out", str(tmp_path / "student"), "--data", str(text), *QUICK]
     with pytest.raises(KeyboardInterrupt):
         main(arguments)

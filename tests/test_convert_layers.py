@@ -12,7 +12,7 @@ from conversion_inputs import circumstances, equal_states, letter_teacher, state
 from hf_tc.modeling import HybridGDNForCausalLM
 from planted import random_blocks
 
-from hf_tc import convert_layers
+from hf_tc import convert_layers, fit_layer
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.conversion_checkpoint import ConversionCheckpoint
 from hf_tc.conversion_settings import ConversionSettings
@@ -136,13 +136,13 @@ def test_student_options_shape_the_recurrent_layers(tmp_path: Path) -> None:
 def test_each_layer_is_measured_with_the_window_and_scaling_it_has(
     family: str, changes: dict, windows: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, solve = [], convert_layers.solve
+    seen, solve = [], fit_layer.solve
 
     def recorded(mixer: Any, captured: Any, *, scaling: float, window: int | None) -> Any:
         seen.append((scaling, window))
         return solve(mixer, captured, scaling=scaling, window=window)
 
-    monkeypatch.setattr(convert_layers, "solve", recorded)
+    monkeypatch.setattr(fit_layer, "solve", recorded)
     convert(tmp_path, (), steps=0, teacher=letter_teacher(family, **changes))
     assert seen == [(8**-0.5, window) for window in windows]
 
@@ -241,7 +241,7 @@ class Interrupted(Exception):
 
 def interrupt_at_layer(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Makes the alignment of the layer with this number (0: the first converted) die."""
-    calls, align = [], convert_layers.align_layer
+    calls, align = [], fit_layer.align_layer
 
     def dying(*args: Any, **kwargs: Any) -> float:
         calls.append(1)
@@ -249,7 +249,7 @@ def interrupt_at_layer(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
             raise Interrupted
         return align(*args, **kwargs)
 
-    monkeypatch.setattr(convert_layers, "align_layer", dying)
+    monkeypatch.setattr(fit_layer, "align_layer", dying)
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])
@@ -264,8 +264,8 @@ def test_going_on_gives_what_an_uninterrupted_run_gives(
         convert(tmp_path / "parts", (), teacher=teacher)
     assert circumstances(teacher) == before
     monkeypatch.undo()
-    solved, solve = [], convert_layers.solve
-    monkeypatch.setattr(convert_layers, "solve", lambda *args, **kwargs: (solved.append(1), solve(*args, **kwargs))[1])
+    solved, solve = [], fit_layer.solve
+    monkeypatch.setattr(fit_layer, "solve", lambda *args, **kwargs: (solved.append(1), solve(*args, **kwargs))[1])
     student = convert(tmp_path / "parts", ())
     assert len(solved) == 3 - finished
     assert equal_states(state_of(student), state_of(expected))

@@ -8,7 +8,7 @@ left as it was found.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -56,6 +56,19 @@ class CapturedAttention:
     def in_host_memory(self) -> bool:
         """Whether what is captured did not fit on the device; then nothing that grows with it should stay there."""
         return isinstance(self.attn_input, HostRows)
+
+    def first(self, blocks: int) -> "CapturedAttention":
+        """What was captured on the first blocks, without a copy."""
+        return replace(
+            self,
+            attn_input=_first_rows(self.attn_input, blocks),
+            teacher_context=_first_rows(self.teacher_context, blocks),
+            teacher_output=_first_rows(self.teacher_output, blocks),
+        )
+
+
+def _first_rows(tensor: Tensor | HostRows, count: int) -> Tensor | HostRows:
+    return HostRows(tensor.tensor[:count], tensor.device) if isinstance(tensor, HostRows) else tensor[:count]
 
 
 class _FirstLayerReached(Exception):

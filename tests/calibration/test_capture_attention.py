@@ -158,3 +158,14 @@ def test_backbone_that_never_calls_its_first_layer_is_refused() -> None:
     teacher.base_model.forward = lambda **kwargs: None
     with pytest.raises(RuntimeError, match="cannot be calibrated layer by layer"):
         LayerStream(teacher.base_model, random_blocks(1, 9), 2)
+
+
+def test_the_first_blocks_are_those_of_a_shorter_capture() -> None:
+    teacher, blocks = tiny_teacher("llama"), random_blocks(5, 12, 0)
+    whole, short = captured_layer(teacher, blocks), captured_layer(teacher, blocks[:2])
+    host = LayerStream(teacher.base_model, blocks, 2, in_host_memory=True).advance_and_capture(0).first(2)
+    for name in ("attn_input", "teacher_context", "teacher_output"):
+        wanted = getattr(short, name)
+        assert torch.allclose(getattr(whole.first(2), name), wanted, atol=1e-6)
+        assert len(getattr(host, name)) == 2
+    assert host.in_host_memory
