@@ -1,0 +1,147 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""What the measuring programs rest on: the reference's rules, the needle texts, and the rows of the ablation."""
+
+import pytest
+import torch
+from benchmarks.ablation import variants
+from benchmarks.needle_task import ASK, END, MARK, SPECIAL, NeedleTask, accuracy, answer_positions
+from benchmarks.needle_teacher import repeated_texts
+from benchmarks.reference_layer import (
+    ReferenceLayer,
+    align,
+    batches,
+    calibrate,
+    paper_value_scale,
+    paper_write_gate,
+    rows_repeated,
+)
+from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
+from planted import captured_layer, random_blocks, tiny_teacher
+
+from hf_tc.calibration.attention_statistics import AttentionStatistics
+
+TASK = NeedleTask(filler=8, keys=16, values=16)
+
+
+def test_write_gate_spans_the_paper_s_range() -> None:
+    statistics = AttentionStatistics(torch.zeros(3), torch.tensor([2.0, 6.0, 10.0]), queries=2)  # entropies 1, 3, 5
+    torch.testing.assert_close(paper_write_gate(statistics.attention_concentration), torch.tensor([0.7, 0.5, 0.3]))
+
+
+def test_value_scale_is_the_least_squares_one_and_clipped() -> None:
+    read_out = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0))
+    scale = torch.tensor([2.0, 50.0, -1.0])
+    found = paper_value_scale(read_out, read_out * scale[:, None])
+    torch.testing.assert_close(found, torch.tensor([2.0, 10.0, 0.1]))
+
+
+def test_rows_are_repeated_instead_of_heads() -> None:
+    weight = torch.arange(4.0)[:, None]  # two heads of two channels
+    assert rows_repeated(weight, 2).flatten().tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_full_batches_and_minibatches() -> None:
+    assert list(batches(4, None, 2, seed=0)) == [slice(None)] * 2
+    drawn = list(batches(8, 3, 2, seed=0))
+    assert all(len(set(rows.tolist())) == 3 for rows in drawn)
+    assert drawn[0].tolist() != drawn[1].tolist()
+
+
+@pytest.fixture(scope="module")
+def captured():
+    return captured_layer(tiny_teacher(), random_blocks(4, 70), 1)
+
+
+def reference_layer() -> ReferenceLayer:
+    teacher = tiny_teacher()
+    return ReferenceLayer(find_attention(find_decoder_layers(teacher.base_model)[1])[1], teacher.config, seed=0)
+
+
+def test_reference_layer_is_causal_and_its_two_recurrences_agree(captured) -> None:
+    layer, x = reference_layer(), captured.attn_input
+    inputs = layer.recurrence_inputs(x)
+    chunked, stepped = (rule(**inputs)[0] for rule in (chunk_gated_delta_rule, recurrent_gated_delta_rule))
+    torch.testing.assert_close(chunked, stepped, rtol=1e-4, atol=1e-5)
+    changed = x.clone()
+    changed[:, 50:] = 0.0
+    with torch.no_grad():
+        torch.nn.init.normal_(layer.g_proj)
+        before, after = layer(x)[0], layer(changed)[0]
+    torch.testing.assert_close(before[:, :50], after[:, :50])
+    assert (before[:, 50:] - after[:, 50:]).abs().max() > 1e-3
+
+
+def test_reference_calibration_sets_the_half_life_and_leaves_beta_around_a_half(captured) -> None:
+    layer = reference_layer()
+    statistics = AttentionStatistics(torch.full((4,), 80.0), torch.tensor([1.0, 2.0, 3.0, 4.0]), queries=10)
+    calibrate(layer, captured, statistics)
+    still = torch.zeros_like(captured.attn_input)  # W_a adds nothing
+    decay = layer.recurrence_inputs(still)["log_decay"]
+    torch.testing.assert_close(decay.exp() ** 8, torch.full_like(decay, 0.5), rtol=1e-4, atol=1e-4)
+    mean_beta = layer.recurrence_inputs(captured.attn_input)["beta"].mean((0, 1))
+    assert (mean_beta - 0.5).abs().max() < 0.1  # the target of the sharpest head is 0.7: without a bias it is missed
+
+
+def test_reference_alignment_lowers_the_error_and_leaves_o_proj(captured) -> None:
+    layer = reference_layer()
+    calibrate(layer, captured, AttentionStatistics(torch.full((4,), 80.0), torch.ones(4), queries=10))
+    o_proj, before = layer.o_proj.clone(), (layer(captured.attn_input)[0] - captured.teacher_output).square().mean()
+    align(layer, captured, steps=20, batch_blocks=None, seed=0)
+    after = (layer(captured.attn_input)[0] - captured.teacher_output).square().mean()
+    assert after < 0.95 * before
+    assert torch.equal(layer.o_proj, o_proj)
+
+
+@pytest.mark.parametrize("depth", [None, 0.0, 0.5, 1.0])
+def test_needle_texts_can_be_answered_from_what_they_say(depth) -> None:
+    text = TASK.texts(32, 64, torch.Generator().manual_seed(0), needles=5, questions=3, depth=depth)
+    assert text.shape == (32, 64)
+    assert text.max() < TASK.vocab_size
+    assert (text[:, -1] == END).all()
+    places = (64 - 3 * 3 - 1) // 3
+    for row in text.tolist():
+        marks = [i for i, token in enumerate(row) if token == MARK]
+        facts = {row[i + 1]: row[i + 2] for i in marks}
+        questions = [i for i, token in enumerate(row) if token == ASK]
+        assert (len(facts), len(questions)) == (5, 3)
+        assert all(facts[row[i + 1]] == row[i + 2] for i in questions)
+        if depth is not None:
+            assert row.index(row[questions[0] + 1]) == 3 * round(depth * (places - 1)) + 1
+    assert answer_positions(text).sum(1).tolist() == [3] * 32
+
+
+def test_needle_texts_depend_on_the_seed_alone_and_refuse_what_does_not_fit() -> None:
+    one, same, other = (TASK.texts(2, 64, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    with pytest.raises(ValueError, match="9 needles"):
+        TASK.texts(1, 24, torch.Generator(), needles=9)
+
+
+def test_accuracy_counts_answers_only() -> None:
+    text = TASK.texts(8, 40, torch.Generator().manual_seed(0), needles=3, questions=2)
+    answers = text.clone()
+    answers[:4, -2] = SPECIAL  # wrong last answer in half of the texts
+
+    class Oracle(torch.nn.Linear):
+        def forward(self, input_ids):  # says what comes next, as `answers` has it
+            logits = torch.nn.functional.one_hot(answers, TASK.vocab_size).roll(-1, dims=1).float()
+            return type("Output", (), {"logits": logits})
+
+    assert accuracy(Oracle(1, 1), text) == pytest.approx(12 / 16)
+
+
+def test_repeats_repeat() -> None:
+    text = repeated_texts(TASK, 3, 12, torch.Generator().manual_seed(0))
+    for row in text.tolist():
+        first, second = row[:6], row[6:]
+        assert any(first[start:] + first[:start] == second for start in range(6))
+
+
+def test_ablation_has_each_piece_alone_and_left_out() -> None:
+    rows = dict(variants(("a", "b", "c")))
+    assert rows["copied weights"] is None
+    assert (rows["no piece"], rows["all pieces"]) == ([], ["a", "b", "c"])
+    assert (rows["b alone"], rows["all but b"]) == (["b"], ["a", "c"])
+    assert len(rows) == 9
