@@ -6,8 +6,9 @@ import textwrap
 from matplotlib.axes import Axes
 
 from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.plot_style import MANY_LAYERS
 
-RETAINED, CONVERTED = "tab:orange", "tab:blue"
+RETAINED, CONVERTED = "#d55e00", "#56b4e9"
 
 
 def plot_selection(axes: Axes, selection: LayerSelection) -> None:
@@ -29,6 +30,8 @@ def plot_selection(axes: Axes, selection: LayerSelection) -> None:
     for place, score in zip(places, selection.scores, strict=True):
         if score is None:
             axes.text(place, 0.0, "not finite", rotation=90, ha="center", va="bottom", fontsize=7)
-    axes.set_xticks(list(places), [str(layer) for layer in selection.ranking])
+    many = len(selection.ranking) > MANY_LAYERS
+    names = [str(layer) for layer in selection.ranking]
+    axes.set_xticks(list(places), names, fontsize=6 if many else None, rotation=90 if many else 0)
     axes.set(xlabel="layer, the most worth retaining first", ylabel=textwrap.fill(selection.score_meaning, 40))
-    axes.legend(fontsize=8)
+    axes.legend(frameon=False)
