@@ -32,18 +32,25 @@ from hf_tc.plot_style import (
 )
 from hf_tc.report import ERROR, ConversionReport, LayerReport, words
 
+PICTURES = ("perplexity", "errors", "memory", "write_gates", "selection")
+
 
 def save_conversion_plots(report: ConversionReport, folder: str | Path) -> dict[str, str]:
-    """Writes the pictures that a report gives rise to into a folder; returns their file names by what they show."""
-    names = {}
-    for name, figure in conversion_figures(report).items():
-        names[name] = f"plot_{name}.png"
-        figure.savefig(Path(folder) / names[name], dpi=110, metadata={"Software": None})
-    return names
+    """Writes the pictures that a report gives rise to into a folder; returns their file names by what they show.
+
+    Pictures of an earlier report that this one has none of are removed.
+    """
+    figures, names = conversion_figures(report), {name: f"plot_{name}.png" for name in PICTURES}
+    for name, file in names.items():
+        if name in figures:
+            figures[name].savefig(Path(folder) / file, dpi=110, metadata={"Software": None})
+        else:
+            (Path(folder) / file).unlink(missing_ok=True)
+    return {name: names[name] for name in figures}
 
 
 def conversion_figures(report: ConversionReport) -> dict[str, Figure]:
-    """Figures by name: "perplexity", "errors", "memory", "write_gates", "selection", those there is something for."""
+    """Figures by name, those of `PICTURES` that there is something for."""
     figures = {}
     with matplotlib.rc_context(STYLE):
         if len(report.known_perplexities) > 1:

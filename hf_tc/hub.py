@@ -51,16 +51,16 @@ def write_companions(student: HybridGDNPreTrainedModel, folder: Path, repo_id: s
     A student without a report, such as one loaded from a folder, leaves a card that is there already as it is. The card
     is that of a language model, so a classifier or a backbone gets none.
     """
-    report, plots = student.conversion_report, {}
+    report, known, plots = student.conversion_report, dict(student.config.calibration or {}), {}
     if report is not None:
         report.save(folder)
+        known |= report.to_dict()
         plots = save_conversion_plots(report, folder)
-        page = report_page(report.to_dict(), plots, student.config.num_hidden_layers)
+        page = report_page(known, plots, student.config.num_hidden_layers)
         (folder / PAGE_FILE).write_text(page, encoding="utf-8")
     if not student.can_generate():
         return
     if report is not None or not (folder / CARD_FILE).exists():
-        known = (student.config.calibration or {}) if report is None else report.to_dict()
         card = render_card(student.config, known, repo_id, student.model_tags or [], plots)
         (folder / CARD_FILE).write_text(card, encoding="utf-8")
 

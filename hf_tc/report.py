@@ -64,6 +64,7 @@ class ConversionReport:
     seed: int
     data: str
     versions: dict[str, str]
+    joint_steps: int = 0
     layers: list[LayerReport] = field(default_factory=list)
     perplexity: dict[str, float | None] = field(default_factory=dict)
     perplexity_tokens: int = 0
@@ -145,7 +146,7 @@ def device_name(device: torch.device) -> str:
     """The model of a GPU, or the threads that a CPU computes with."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+    return f"{device.type}, threads: {torch.get_num_threads()}"
 
 
 def words(stage: str) -> str:

@@ -39,7 +39,8 @@ def report_sections(report: dict[str, Any], plots: Mapping[str, str], layer_coun
     """The sections of the report, from model_cards/report.md.
 
     Args:
-        report: `ConversionReport.to_dict()`, or as much of it as is known. What is missing is left out.
+        report: `ConversionReport.to_dict()`, or as much of it as is known, and "distilled_tokens" of a student that was
+            distilled. What is missing is left out.
         plots: file names of the pictures by what they show, see `hf_tc.conversion_plots`.
         layer_count: layers of the teacher.
     """
@@ -71,7 +72,7 @@ def is_local(teacher: str) -> bool:
 
 
 def _summary(report: dict[str, Any], layer_count: int) -> str:
-    """The conversion in three sentences."""
+    """The conversion in a few sentences."""
     linear, known = report.get("linear_layers"), _known_perplexities(report)
     if linear is None:
         return ""
@@ -83,7 +84,7 @@ def _summary(report: dict[str, Any], layer_count: int) -> str:
     if "teacher" in known and len(known) > 1:
         teacher, (stage, value) = known["teacher"], list(known.items())[-1]
         sentences.append(
-            f"On {report.get('perplexity_tokens') or 0:,} tokens of other text the student ({words(stage)}) has "
+            f"On {report.get('perplexity_tokens') or 0:,} held-out tokens the student ({words(stage)}) has "
             f"{value / teacher:.3g} times the teacher's perplexity: {value:,.2f} against {teacher:,.2f}."
         )
     errors = _last_errors(report.get("layers") or [])
@@ -93,6 +94,9 @@ def _summary(report: dict[str, Any], layer_count: int) -> str:
             f"Layer {worst} lost the most of what its attention said ({errors[worst]:.3f}), layer {best} the least "
             f"({errors[best]:.3f})."
         )
+    if report.get("distilled_tokens"):
+        tokens = f"{report['distilled_tokens']:,}"
+        sentences.append(f"Then the student was distilled on {tokens} tokens; the figures here are from before.")
     return " ".join(sentences)
 
 
@@ -196,6 +200,8 @@ def _provenance(report: dict[str, Any]) -> dict[str, str]:
         "calibration data": report.get("data"),
         "calibration tokens": report.get("calibration_tokens"),
         "alignment steps per layer": report.get("alignment_steps"),
+        "joint alignment steps": report.get("joint_steps"),
+        "distillation tokens": report.get("distilled_tokens"),
         "tokens behind the perplexities": report.get("perplexity_tokens") or None,
         "seed": None if report.get("seed") is None else str(report["seed"]),
         "time of all layers": _duration(sum(seconds)) if any(seconds) else None,

@@ -55,8 +55,9 @@ def test_one_picture_of_each_kind_is_saved_and_nothing_without_figures(tmp_path:
     assert list(names) == ["perplexity", "errors", "memory", "write_gates", "selection"]
     for name in names.values():
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
-    report = tiny_report()
-    assert list(conversion_figures(report)) == ["perplexity", "errors"]  # no heads, no ranking
+    report = tiny_report()  # no heads, no ranking
+    assert list(save_conversion_plots(report, tmp_path)) == ["perplexity", "errors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plot_errors.png", "plot_perplexity.png"]
     report.layers, report.perplexity = [], {"teacher": 20.0, "aligned": None}
     assert conversion_figures(report) == {}
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from student_folders import tiny_report
+from student_folders import tiny_report, tiny_student
 
 from hf_tc.conversion_plots import save_conversion_plots
 from hf_tc.layer_selection.selection import LayerSelection
@@ -61,6 +61,17 @@ def test_the_page_has_every_section_picture_and_figure(tmp_path: Path) -> None:
         assert shown in text
     assert "\n\n\n" not in text
     assert "None" not in text
+
+
+def test_figures_from_before_a_distillation_are_called_so(tmp_path: Path) -> None:
+    student = tiny_student()
+    student.config.calibration = {"distilled_tokens": 1_000_000}
+    student.conversion_report = full_report()
+    student.save_pretrained(tmp_path)
+    for name in ("conversion_report.md", "README.md"):
+        text = (tmp_path / name).read_text()
+        assert "distilled on 1,000,000 tokens; the figures here are from before" in text
+        assert "- distillation tokens: 1,000,000\n" in text
 
 
 def test_the_code_of_the_page_is_python() -> None:
