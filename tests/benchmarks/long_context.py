@@ -35,7 +35,7 @@ SIZES = {
         Recipe(layers=4, hidden=64, head_dim=32, base_length=64, steps=1200, batch_tokens=2048, learning_rate=2e-3),
     ),
     "large": (
-        NeedleTask(filler=256, keys=128, values=128),
+        NeedleTask(filler=256, keys=64, values=64),
         Recipe(layers=8, hidden=256, head_dim=64, base_length=512, steps=2000, batch_tokens=65_536, learning_rate=1e-3),
     ),
 }

@@ -55,7 +55,7 @@ def train(task: NeedleTask, recipe: Recipe, device: str, seed: int) -> PreTraine
     generator, start, repeats = torch.Generator().manual_seed(seed), clock(), True
     for step in range(1, recipe.steps + 1):
         text, asked = _lesson(task, recipe, repeats, generator, device)
-        with torch.autocast(device, torch.bfloat16, enabled=device != "cpu"):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type != "cpu"):
             logits = model(input_ids=text).logits
         loss = next_token_loss(logits, text, asked)
         optimizer.zero_grad()
