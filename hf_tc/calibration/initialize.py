@@ -9,14 +9,17 @@ Pieces that can be left out, and what then stands in their place:
 
     half_life          the paper's rule: the head's mean attention distance
     write_gate         beta = 0.5
+    token_gates        decay and write gate of a head are the same at all tokens
     query, value       the teacher's projection
     output_gate        one scale per head, the same at all tokens: the paper's rule
     output_projection  the teacher's projection, times that scale
 
-Half-life and write gate are searched together. The output gate is fitted again after every piece before it.
+Half-life and write gate are searched together, the same at all tokens; `token_gates` then makes both respond to the
+token. The output gate is fitted again after every piece before it.
 """
 
 import copy
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -31,13 +34,19 @@ from hf_tc.calibration.output_gate import OutputGate, solve_constant_gate, solve
 from hf_tc.calibration.output_projection import scaled_output_projection, solve_output_projection
 from hf_tc.calibration.query_projection import solve_query_projection
 from hf_tc.calibration.read_outs import block_batches, context_by_head, recurrence_inputs
+from hf_tc.calibration.token_decay import solve_token_decay
+from hf_tc.calibration.token_write_gate import solve_token_write_gate
 from hf_tc.calibration.value_projection import share_scale, solve_value_projection
 from hf_tc.calibration.write_gate import BETA_CANDIDATES, NEUTRAL_BETA, write_gate_bias_of
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 
 SEARCH_TOKENS = 8192  # tokens that choose half-life and beta; more change the choice little and cost time
 
-REFITS = {"query": solve_query_projection, "value": solve_value_projection}
+REFITS = {
+    "token_gates": (solve_token_write_gate, solve_token_decay),
+    "query": (solve_query_projection,),
+    "value": (solve_value_projection,),
+}
 PIECES = ("half_life", "write_gate", *REFITS, "output_gate", "output_projection")
 
 
@@ -47,8 +56,8 @@ class GDNInitialization:
 
     weights: dict[str, Tensor]
     statistics: AttentionStatistics
-    half_life: Tensor  # tokens
-    beta: Tensor
+    half_life: Tensor  # tokens, of the mean log decay
+    beta: Tensor  # mean over tokens
     output_scale: Tensor
 
 
@@ -84,9 +93,10 @@ def solve(
     half_life, beta = _search(mixer, captured, statistics.mean_attention_distance, pieces)
     take(_memory_weights(mixer, half_life, beta))
     gate = fit_gate(scratch, captured)
-    for piece, refit in REFITS.items():
+    for piece, solvers in REFITS.items():
         if piece in pieces:
-            take(refit(scratch, captured, gate))
+            for solve_part in solvers:
+                take(solve_part(scratch, captured, gate))
             gate = fit_gate(scratch, captured)
     take(_gate_weights(gate, mixer.head_dim))
     values, scale = share_scale(scratch, gate.scale)
@@ -95,7 +105,7 @@ def solve(
         take(solve_output_projection(scratch, captured, scale))
     else:
         take({"o_proj.weight": scaled_output_projection(scratch.o_proj.weight, scale)})
-    return GDNInitialization(weights, statistics, half_life, beta, gate.scale)
+    return GDNInitialization(weights, statistics, *_mean_memory(scratch, captured), gate.scale)
 
 
 @torch.no_grad()
@@ -141,6 +151,17 @@ def _search(
         half_lives=half_life_candidates(mean_attention_distance.to(inputs.q), factors),
         betas=BETA_CANDIDATES if "write_gate" in pieces else (NEUTRAL_BETA,),
     )
+
+
+def _mean_memory(mixer: GatedDeltaNet, captured: CapturedAttention) -> tuple[Tensor, Tensor]:
+    """Half-life in tokens, of the mean log decay, and mean beta, `[H]`."""
+    log_decay, beta = torch.zeros(2, mixer.num_heads, device=captured.attn_input.device)
+    for rows in block_batches(captured):
+        x = captured.attn_input[rows]
+        log_decay = log_decay + mixer.log_decay(x).sum((0, 1))
+        beta = beta + mixer.beta(x).sum((0, 1))
+    tokens = captured.attn_input.shape[0] * captured.attn_input.shape[1]
+    return -math.log(2) * tokens / log_decay, beta / tokens
 
 
 def _memory_weights(mixer: GatedDeltaNet, half_life: Tensor, beta: Tensor) -> dict[str, Tensor]:

@@ -1,0 +1,119 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""One Gauss-Newton step for a gate inside the recurrence, per head.
+
+The read-out o is not linear in such a gate. With J its derivative by weights w on features f of the layer's input,
+
+    min over w of  sum_t |c_t - s_t (o_t + J_t w)|^2 + ridge      (s_t: the output gate; o_t after the norm, if any)
+
+and of {1, 1/2, 1/4, 0} times that step each head keeps the one with the smallest true residual, measured on blocks that
+the step was not fitted to where there are several.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.calibration.input_features import InputFeatures, input_features
+from hf_tc.calibration.output_gate import OutputGate
+from hf_tc.calibration.read_outs import before_gate, context_by_head, recurrence_inputs
+from hf_tc.calibration.ridge import PRIOR_TOKENS, LeastSquares
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
+
+FIT_TOKENS = 16384  # a step has some 30 unknowns a head: more text costs time and changes it little
+CHOICE_SHARE = 0.25  # of the blocks, at most FIT_TOKENS of them, choose the length of the step
+JACOBIAN_TOKENS = 2048  # tokens whose Jacobian, of one head, exists at the same time
+STEP_LENGTHS = (1.0, 0.5, 0.25, 0.0)
+
+Jacobian = Callable[[Tensor, RecurrenceInputs, int], Tensor]
+Changed = Callable[[Tensor, RecurrenceInputs, Tensor], RecurrenceInputs]
+
+
+def gauss_newton_step(
+    mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate, *, jacobian: Jacobian, changed: Changed
+) -> tuple[Tensor, Tensor]:
+    """What to add to the weight `[H, C]` and the bias `[H]` of the gate's projection.
+
+    Args:
+        gate: the output gate, held where it is.
+        jacobian: d o / d w `[B, T, R, V]`, of features `[B, T, R]`, the recurrence inputs of one head, and its index.
+        changed: the recurrence inputs after the gate's projection of x `[B, T, C]`, before its non-linearity, changed
+            by `[B, T, H]`.
+    """
+    fit, choice = _blocks_to_fit_and_to_choose(*captured.attn_input.shape[:2])
+    features = input_features(captured, fit)
+    step = _full_step(mixer, captured, fit, gate, features, jacobian)
+    trials = [length * step for length in STEP_LENGTHS]
+    residuals = torch.stack([_residual(mixer, captured, choice, gate, features, trial, changed) for trial in trials])
+    best = torch.stack(trials).gather(0, residuals.argmin(0)[None, :, None].expand(1, *step.shape))[0]
+    return best @ features.weight, best @ features.bias
+
+
+def _blocks_to_fit_and_to_choose(blocks: int, length: int) -> tuple[range, range]:
+    """The first blocks and the last; the same one where there is one alone."""
+    most = max(1, FIT_TOKENS // length)
+    choice = min(most, max(1, round(CHOICE_SHARE * blocks)))
+    return range(min(most, max(1, blocks - choice))), range(blocks - choice, blocks)
+
+
+def _batches(blocks: range, length: int) -> Iterator[slice]:
+    step = max(1, JACOBIAN_TOKENS // length)
+    return (slice(start, min(start + step, blocks.stop)) for start in range(blocks.start, blocks.stop, step))
+
+
+def _full_step(
+    mixer: GatedDeltaNet,
+    captured: CapturedAttention,
+    blocks: range,
+    gate: OutputGate,
+    features: InputFeatures,
+    jacobian: Jacobian,
+) -> Tensor:
+    """The minimum of the linearised problem, `[H, R]`."""
+    unknowns = len(features.bias)
+    sums = [LeastSquares.empty(unknowns, 1, captured.attn_input.device) for _ in range(mixer.num_heads)]
+    for rows in _batches(blocks, captured.attn_input.shape[1]):
+        x = captured.attn_input[rows]
+        inputs, feature = recurrence_inputs(mixer, captured, rows), features.of(x)
+        gated, factor = before_gate(mixer, inputs)
+        gain, context = gate.gain(x), context_by_head(captured, rows, mixer.head_dim)
+        missing = context - gain[..., None] * gated
+        for head, regression in enumerate(sums):
+            one_head = RecurrenceInputs(*(part[:, :, head : head + 1] for part in inputs))
+            derivative = jacobian(feature, one_head, head).transpose(2, 3)  # [B, T, V, R]
+            if mixer.o_norm is not None:
+                derivative = normed_derivative(derivative, gated[:, :, head], factor[:, :, head])
+            regression.add(derivative * gain[:, :, head, None, None], missing[:, :, head, :, None])
+    start = torch.zeros(unknowns, 1, device=captured.attn_input.device)
+    # A token gives V rows.
+    solved = [regression.solve(prior=start, prior_tokens=PRIOR_TOKENS * mixer.head_dim) for regression in sums]
+    return torch.stack(solved)[..., 0].float()
+
+
+def normed_derivative(derivative: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
+    """Derivative of n = f o with f = 1 / rms(o), from that of o: dn = f (do - n <n, do> / V).
+
+    derivative `[B, T, V, R]`, normed `[B, T, V]`, factor `[B, T]`.
+    """
+    along = (normed[..., None] * derivative).mean(2, keepdim=True)
+    return factor[..., None, None] * (derivative - normed[..., None] * along)
+
+
+def _residual(
+    mixer: GatedDeltaNet,
+    captured: CapturedAttention,
+    blocks: range,
+    gate: OutputGate,
+    features: InputFeatures,
+    step: Tensor,
+    changed: Changed,
+) -> Tensor:
+    """Squared error of the gated read-out after a step, per head `[H]`."""
+    total = torch.zeros(mixer.num_heads, dtype=torch.float64, device=step.device)
+    for rows in _batches(blocks, captured.attn_input.shape[1]):
+        x = captured.attn_input[rows]
+        inputs = changed(x, recurrence_inputs(mixer, captured, rows), features.of(x) @ step.T)
+        gated = before_gate(mixer, inputs)[0] * gate.gain(x)[..., None]
+        total += (context_by_head(captured, rows, mixer.head_dim) - gated).square().sum((0, 1, 3))
+    return total

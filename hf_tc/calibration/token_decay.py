@@ -1,0 +1,51 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Decay that responds to the token: log alpha_t = -exp(A_log) softplus(dt_bias + w.f_t), one Gauss-Newton step for w.
+
+With G_t the running sum of log alpha, exp(-G_t) S_t obeys a recurrence that is free of the decay and linear in the
+values exp(-G_t) v_t. A change d log alpha_t, summed up to D_t, therefore acts as
+
+    do_t = D_t o_t - (the read-out of a memory whose values are D_s v_s)
+"""
+
+from torch import Tensor
+
+from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.calibration.gauss_newton import gauss_newton_step
+from hf_tc.calibration.output_gate import OutputGate
+from hf_tc.modeling.decay import log_decay
+from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
+
+
+def decay_slope(log_alpha: Tensor, A_log: Tensor) -> Tensor:
+    """d log alpha / dz for log alpha = -exp(A_log) softplus(z), from its value: -exp(A_log) sigmoid(z)."""
+    size = A_log.exp()
+    return size * (log_alpha / size).expm1()
+
+
+def decay_jacobian(features: Tensor, inputs: RecurrenceInputs, slope: Tensor) -> Tensor:
+    """d o_t / d w_r of one head, `[B, T, R, V]`, where the decay's z_t += w.f_t: exact.
+
+    Args:
+        features: `[B, T, R]`.
+        inputs: of one head (H = 1).
+        slope: d log alpha_t / dz_t, `[B, T, 1]`.
+    """
+    summed = (slope * features).cumsum(1)[..., None]  # [B, T, R, 1]
+    values = (summed * inputs.v).flatten(2)[:, :, None]
+    both, _ = chunk_gated_delta_rule(**inputs._replace(v=values)._asdict())
+    read_out, _ = chunk_gated_delta_rule(**inputs._asdict())
+    return summed * read_out - both.view(*features.shape, -1)
+
+
+def solve_token_decay(mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate) -> dict[str, Tensor]:
+    """New a_proj weight `[H, C]` and dt_bias `[H]`."""
+
+    def jacobian(features: Tensor, inputs: RecurrenceInputs, head: int) -> Tensor:
+        return decay_jacobian(features, inputs, decay_slope(inputs.log_decay, mixer.A_log[head]))
+
+    def changed(x: Tensor, inputs: RecurrenceInputs, change: Tensor) -> RecurrenceInputs:
+        return inputs._replace(log_decay=log_decay(mixer.a_proj(x) + change, mixer.A_log, mixer.dt_bias))
+
+    weight, bias = gauss_newton_step(mixer, captured, gate, jacobian=jacobian, changed=changed)
+    return {"a_proj.weight": mixer.a_proj.weight + weight, "dt_bias": mixer.dt_bias + bias}

@@ -1,0 +1,45 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Write gate that responds to the token: logit(beta_t) = b + w.f_t, one Gauss-Newton step for w (see `gauss_newton`).
+
+The memory is linear in what is written, so a change dz_t of the logits acts as other values in the same recurrence:
+
+    S_t = alpha_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T
+    dS_t = alpha_t (I - beta_t k_t k_t^T) dS_{t-1} + beta_t k_t (dz_t e_t)^T,     e_t = v_t - S_t^T k_t
+
+for unit k_t: e_t is what the memory still lacks of v_t right after writing it.
+"""
+
+import torch
+from torch import Tensor
+
+from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.calibration.gauss_newton import gauss_newton_step
+from hf_tc.calibration.output_gate import OutputGate
+from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
+
+
+def write_gate_jacobian(features: Tensor, inputs: RecurrenceInputs) -> Tensor:
+    """d o_t / d w_r of one head, `[B, T, R, V]`, where logit(beta_t) += w.f_t: exact.
+
+    Args:
+        features: `[B, T, R]`.
+        inputs: of one head (H = 1).
+    """
+    in_memory, _ = chunk_gated_delta_rule(**inputs._replace(q=inputs.k * inputs.k.shape[-1] ** 0.5)._asdict())
+    lacking = inputs.v - in_memory  # [B, T, 1, V]
+    values = (features[..., None] * lacking).flatten(2)[:, :, None]
+    read_out, _ = chunk_gated_delta_rule(**inputs._replace(v=values)._asdict())
+    return read_out.view(*features.shape, -1)
+
+
+def solve_token_write_gate(mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate) -> dict[str, Tensor]:
+    """New b_proj weight `[H, C]` and bias `[H]`."""
+
+    def changed(x: Tensor, inputs: RecurrenceInputs, change: Tensor) -> RecurrenceInputs:
+        return inputs._replace(beta=torch.sigmoid(mixer.b_proj(x) + change))
+
+    weight, bias = gauss_newton_step(
+        mixer, captured, gate, jacobian=lambda f, inputs, head: write_gate_jacobian(f, inputs), changed=changed
+    )
+    return {"b_proj.weight": mixer.b_proj.weight + weight, "b_proj.bias": mixer.b_proj.bias + bias}
