@@ -218,6 +218,7 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
         cache.layers.append(cache.layer_class_to_replicate())
     # Not the layer's own: a sliding one holds its window only, and ours answers for the attention over everything.
     capacities = [layer.max_cache_len for layer in cache.layers if isinstance(layer, StaticLayer)]
+    recording = any(getattr(layer, "record_past", False) for layer in cache.layers)
     for index in linear_layers:
         layer = cache.layers[index]
         if isinstance(layer, GDNCacheLayer):
@@ -228,7 +229,7 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
                 "cache of the teacher or of another student. Start from an empty cache."
             )
         cache.layers[index] = GDNCacheLayer(max(capacities) if isinstance(layer, StaticLayer) else None)
-        if getattr(layer, "record_past", False):
+        if recording:
             cache.layers[index].activate_past_recording()
 
 

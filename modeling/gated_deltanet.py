@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache
 from .cache import GDNCacheLayer
 from .configuration_hybrid_gdn import HybridGDNConfig
 from .decay import log_decay
+from .gate_projection import GateProjection
 from .gated_delta_rule import gated_delta_rule
 from .head_shard import HeadShard, find_head_shard
 from .recurrent_mask import RecurrentMask
@@ -79,8 +80,8 @@ class GatedDeltaNet(nn.Module):
         self.short_conv = ShortConvolution(channels, taps) if taps > 1 else None
         self.A_log = nn.Parameter(torch.empty(self.num_heads))
         self.dt_bias = nn.Parameter(torch.empty(self.num_heads))
-        self.a_proj = nn.Linear(hidden, self.num_heads, bias=False)
-        self.b_proj = nn.Linear(hidden, self.num_heads)
+        self.a_proj = GateProjection(hidden, self.num_heads, bias=False)
+        self.b_proj = GateProjection(hidden, self.num_heads)
         self.g_proj = nn.Linear(hidden, inner)
         self.o_norm = HeadwiseRMSNorm(self.head_dim) if config.output_norm else None
 

@@ -5,6 +5,7 @@ The family's plan cannot name single layers, so it shards the projections of rec
 q, k and v come out of them with this rank's heads only, and o_proj expects no others.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -35,6 +36,15 @@ def find_head_shard(projection: nn.Linear, heads: int, all_heads: int) -> HeadSh
     if mesh is None:
         mesh = projection.weight.device_mesh
     return HeadShard(mesh.get_group() if mesh.ndim == 1 else mesh.get_group("tp"))
+
+
+def check_heads_divide(heads: int, kv_heads: int, ranks: int) -> None:
+    """Raises `ValueError` where a rank would get a part of a head; the library divides rows, whosever they are."""
+    if heads % ranks or kv_heads % ranks:
+        raise ValueError(
+            f"{heads} query heads and {kv_heads} key/value heads cannot be divided among {ranks} tensor-parallel "
+            f"ranks. Use {math.gcd(heads, kv_heads)} ranks or a divisor of it, or shard by FSDP."
+        )
 
 
 class _Part(torch.autograd.Function):

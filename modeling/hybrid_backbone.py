@@ -19,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from .cache import adopt_cache
 from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
 from .gated_deltanet import GatedDeltaNet, HeadwiseRMSNorm
+from .head_shard import check_heads_divide
 from .recurrent_mask import RecurrentMask, check_mask, has_past, packed_positions, padding_of
 from .saving import SavesItsCode
 from .short_convolution import ShortConvolution
@@ -30,6 +31,7 @@ FAMILY_FLAGS = (
     "_supports_flash_attn",
     "_supports_flex_attn",
     "_supports_attention_backend",
+    "_can_set_experts_implementation",
     "_can_compile_fullgraph",
     "_can_record_outputs",
     "_no_split_modules",
@@ -84,16 +86,25 @@ class HybridGDNPreTrainedModel(SavesItsCode, PreTrainedModel):
         """Loads a student, as in the library.
 
         Raises:
-            ValueError: the weights have recurrent layers where the configuration has none, or the other way round.
+            ValueError: the weights have recurrent layers where the configuration has none, or the other way round; or
+                more tensor-parallel ranks than key/value heads.
         """
         model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         check_recurrent_layers(model, report["missing_keys"], report["unexpected_keys"])
+        for mixer in model.modules():
+            if isinstance(mixer, GatedDeltaNet):
+                check_heads_divide(mixer.num_heads, mixer.num_kv_heads, model.tp_size or 1)
         return (model, report) if output_loading_info else model
 
     def train(self, mode: bool = True) -> "HybridGDNPreTrainedModel":
         super().train(mode)
         self.family.training = mode
         return self
+
+    def set_experts_implementation(self, experts_implementation: str | dict[str, str]) -> None:
+        """As in the library, and in the teacher's configuration too, which is the one that experts read."""
+        super().set_experts_implementation(experts_implementation)
+        self.config._experts_implementation = experts_implementation
 
     def get_input_embeddings(self) -> nn.Module:
         return self.family.get_input_embeddings()

@@ -44,9 +44,14 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
         past_key_values: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
     ) -> Any:
-        """The family's forward. Its arguments are named because Trainer drops columns whose name it does not find."""
+        """The family's forward. Its arguments are named because the library looks for them in the signature.
+
+        Trainer drops columns whose name is not there, and without `logits_to_keep` generation would compute the logits
+        of the whole prompt.
+        """
         return self.family.forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -54,6 +59,7 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             labels=labels,
+            logits_to_keep=logits_to_keep,
             **kwargs,
         )
 
@@ -89,7 +95,17 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
     def _prepare_cache_for_generation(
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Any:
-        """Adopts the cache before decoding starts, so that recurrent layers hear of it when rollback is switched on."""
+        """Adopts the cache before decoding starts, so that recurrent layers hear of it when rollback is switched on.
+
+        Raises:
+            ValueError: an offloaded cache on a machine without accelerator, where the library fails in CUDA's name.
+        """
+        implementation = generation_config.cache_implementation or ""
+        if implementation.startswith("offloaded") and not torch.accelerator.is_available():
+            raise ValueError(
+                f"cache_implementation={implementation!r} moves the cache between an accelerator and the CPU; there is "
+                "no accelerator, and the cache is in the CPU's memory in any case. Leave it out."
+            )
         result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         cache = model_kwargs.get("past_key_values")
         if cache is not None:

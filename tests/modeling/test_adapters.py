@@ -6,7 +6,6 @@ import torch
 from hf_tc.modeling import HybridGDNForCausalLM
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from tiny_models import student, token_ids
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 ALL_LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "a_proj", "b_proj", "g_proj"}
 
@@ -76,12 +75,3 @@ def test_the_library_adds_an_adapter_to_a_student_itself(tmp_path) -> None:
     assert not torch.equal(model(ids).logits, plain)
     model.disable_adapters()
     assert torch.equal(model(ids).logits, plain)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says how a machine without accelerator answers")
-@pytest.mark.parametrize("bits", [4, 8])
-def test_quantised_loading_is_refused_clearly_where_it_cannot_work(bits: int, tmp_path) -> None:
-    student("llama").save_pretrained(tmp_path)
-    config = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
-    with pytest.raises((ImportError, RuntimeError, ValueError), match=r"(?i)bitsandbytes"):
-        AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config)

@@ -110,6 +110,24 @@ def test_rollback_without_a_recording_is_refused() -> None:
         cache.layers[0].crop(3)
 
 
+def test_recording_switched_on_before_the_first_forward() -> None:
+    """A cache without recurrent layers yet knows of it through a retained sliding layer, or not at all."""
+    model, ids = student("mistral", (0, 2)), token_ids(1, 12)
+    cache = DynamicCache(config=model.config)
+    cache.activate_past_recording()
+    feed(model, ids, cache, [12])
+    cache.crop(-4)
+    logits = feed(model, ids[:, 8:], cache, [4])
+    torch.testing.assert_close(logits, model(ids, use_cache=False).logits[:, 8:], rtol=0, atol=ATOL)
+
+    cache = DynamicCache()
+    cache.activate_past_recording()
+    feed(model, ids, cache, [12])
+    assert not cache.is_croppable
+    with pytest.raises(RuntimeError, match=r"activate_past_recording\(\) once the cache was in a forward"):
+        cache.crop(-4)
+
+
 @pytest.mark.parametrize("change", ["reorder", "repeat", "select"])
 def test_rows_of_the_cache_move_together(change: str) -> None:
     model, ids, new = student("qwen2", ALL), token_ids(3, 7), token_ids(1, 1)

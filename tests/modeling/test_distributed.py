@@ -54,6 +54,14 @@ def test_two_ranks_equal_one_process(family: str, mode: str, tmp_path) -> None:
         assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
 
 
+def test_more_ranks_than_key_value_heads_are_refused(tmp_path) -> None:
+    student(num_key_value_heads=1, vocab_size=62).save_pretrained(tmp_path / "student")
+    with pytest.raises(
+        AssertionError, match=r"ValueError: 4 query heads and 1 key/value heads cannot be divided among 2"
+    ):
+        run_on_two_ranks("tp", tmp_path)
+
+
 @pytest.mark.parametrize("where", ["cpu", "disk"])
 def test_offloaded_layers_compute_the_same(where: str, tmp_path) -> None:
     model, ids = student("qwen2", (0, 2)), token_ids(2, 9)

@@ -174,6 +174,20 @@ def test_the_attention_implementation_reaches_the_retained_layers() -> None:
     assert eager.model.layers[1].self_attn.config._attn_implementation == "eager"
 
 
+def test_the_experts_implementation_reaches_the_experts(tmp_path) -> None:
+    model, ids = student("qwen3_moe"), token_ids(1, 9)
+    model.save_pretrained(tmp_path)
+    expected = model(ids).logits
+    loaded = HybridGDNForCausalLM.from_pretrained(tmp_path, experts_implementation="grouped_mm")
+    for name in ("grouped_mm", "eager", "batched_mm"):
+        loaded.set_experts_implementation(name)
+        assert (
+            loaded.config._experts_implementation == loaded.model.layers[0].mlp.experts.config._experts_implementation
+        )
+        assert loaded.config._experts_implementation == name
+        torch.testing.assert_close(loaded(ids).logits, expected, rtol=0, atol=2e-4)
+
+
 def test_bfloat16_stays_near_float32(tmp_path) -> None:
     model, ids = student("qwen2"), token_ids(2, 12)
     expected = model(ids).logits
