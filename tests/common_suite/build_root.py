@@ -6,7 +6,6 @@ They are not part of the wheel. The source distribution of the installed version
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -65,7 +64,7 @@ def build_root() -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hf_tc"
     given = checkout()
     if given is not None:
-        return _link_checkout(given, cache / "common-suite-checkout")
+        return _link_checkout(given, cache / f"common-suite-checkout-{transformers.__version__}")
     root = cache / f"common-suite-{transformers.__version__}"
     if not root.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
@@ -107,9 +106,15 @@ def _unpack(archive: Path, root: Path) -> None:
 
 def _link_checkout(given: Path, root: Path) -> Path:
     """The checkout's tests beside the installed library, where the pipeline tests look for `src/transformers`."""
-    shutil.rmtree(root, ignore_errors=True)
-    (root / "src").mkdir(parents=True)
-    for name in ("tests", "utils"):
-        (root / name).symlink_to(given / name)
-    (root / "src" / "transformers").symlink_to(Path(transformers.__file__).parent)
+    (root / "src").mkdir(parents=True, exist_ok=True)
+    _link(root / "tests", given / "tests")
+    _link(root / "utils", given / "utils")
+    _link(root / "src" / "transformers", Path(transformers.__file__).parent)
     return root
+
+
+def _link(path: Path, target: Path) -> None:
+    """In one step, since the processes of pytest-xdist link the same paths."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        (Path(folder) / "link").symlink_to(target)
+        os.replace(Path(folder) / "link", path)
