@@ -200,7 +200,7 @@ def _provenance(report: dict[str, Any]) -> dict[str, str]:
         "calibration data": report.get("data"),
         "calibration tokens": report.get("calibration_tokens"),
         "alignment steps per layer": report.get("alignment_steps"),
-        "joint alignment steps": report.get("joint_steps"),
+        "joint alignment steps": report.get("joint_steps") or None,
         "distillation tokens": report.get("distilled_tokens"),
         "tokens behind the perplexities": report.get("perplexity_tokens") or None,
         "seed": None if report.get("seed") is None else str(report["seed"]),
