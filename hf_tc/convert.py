@@ -89,15 +89,15 @@ def from_teacher(
     )
     check_policy(retained_layers, layer_policy)
     # Read before the teacher is loaded: that a file is missing should not take minutes to find out.
-    evaluation_documents = None if evaluation_data is None else read_documents(evaluation_data)
+    evaluation_tokens = max(LADDER_TOKENS, sequence_length)
+    evaluation_documents = None if evaluation_data is None else read_documents(evaluation_data, evaluation_tokens)
     owned, placement = not isinstance(teacher, PreTrainedModel), (device, device_map, dtype)
     teacher, tokenizer, blocks, data = teacher_and_text(
         teacher, tokenizer, calibration_data, settings, placement, allow_unreviewed
     )
     evaluation_blocks = None
     if evaluation_documents is not None:
-        tokens = max(LADDER_TOKENS, sequence_length)
-        evaluation_blocks = token_blocks(evaluation_documents, tokenizer, sequence_length, tokens)
+        evaluation_blocks = token_blocks(evaluation_documents, tokenizer, sequence_length, evaluation_tokens)
         refuse_overlap(evaluation_blocks, blocks, tokenizer)
     with ExitStack() as stack:
         stack.enter_context(evaluating(teacher))
@@ -182,7 +182,7 @@ def teacher_and_text(
     Args:
         placement: `device`, `device_map` and `dtype` of `load_teacher`.
     """
-    documents, data = calibration_documents(calibration_data)
+    documents, data = calibration_documents(calibration_data, settings.calibration_tokens)
     teacher, tokenizer = load_teacher(teacher, tokenizer, *placement)
     check_teacher(teacher, allow_unreviewed=allow_unreviewed)
     check_vocabulary(tokenizer, teacher)
@@ -191,12 +191,13 @@ def teacher_and_text(
     return teacher, tokenizer, blocks, data
 
 
-def calibration_documents(source: Any) -> tuple[list[Document], str]:
-    """The documents to calibrate on and the name of the data; the packaged sample where no source is given."""
+def calibration_documents(source: Any, max_tokens: int | None = None) -> tuple[list[Document], str]:
+    """The documents to calibrate on, no more than so many tokens need, and the name of the data; the packaged sample
+    where no source is given."""
     if source is None:
         logger.warning(f"No calibration_data given: calibrating on {SHIPPED_SAMPLE}. Your own text is better.")
         return read_documents(sample_text_path("calibration")), SHIPPED_SAMPLE
-    return read_documents(source), source_name(source)
+    return read_documents(source, max_tokens), source_name(source)
 
 
 def calibration_blocks(

@@ -64,7 +64,7 @@ def evaluate(
     for checked in (model, teacher):
         if checked is not None:
             check_vocabulary(tokenizer, checked)
-    blocks = token_blocks(read_documents(source), tokenizer, seq_len, max_tokens)
+    blocks = token_blocks(read_documents(source, max_tokens), tokenizer, seq_len, max_tokens)
     return evaluate_blocks(model, blocks, teacher, batch_size=batch_size, device=device, show_progress=show_progress)
 
 

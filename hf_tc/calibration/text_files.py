@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from hf_tc.calibration.conversations import CONVERSATION_COLUMNS, Document, as_c
 DOCUMENT_SEPARATOR = "<|endoftext|>"
 TEXT_COLUMN = "text"
 DEFAULT_SPLIT = "train"
+MOST_CHARACTERS_PER_TOKEN = 64  # English has 4 to 5, the longest runs of spaces in code below 32
 
 _OPENERS = {".xz": lzma.open, ".gz": gzip.open}
 _JSON_LINES = {".jsonl", ".ndjson"}
@@ -32,27 +34,38 @@ class CalibrationDataError(ValueError):
     """The text cannot be used. The message says what was found, what is needed and what to do."""
 
 
-def read_documents(source: Any) -> list[Document]:
-    """All documents of a source, in order, none of them blank: texts, and conversations as lists of messages.
+def read_documents(source: Any, max_tokens: int | None = None) -> list[Document]:
+    """The documents of a source, in order, none of them blank: texts, and conversations as lists of messages.
 
     Args:
         source: a path, a sequence of paths, ``name[:split[:column]]`` of a Hub dataset (split "train" by default, and
             the first column there is of "text", "messages", "conversations" and "conversation"), a `datasets.Dataset`
             or `IterableDataset` (read to its end: give `.take(n)` of an endless one), or a dictionary of them by split,
             of which "train" is read.
+        max_tokens: read no further than so many tokens can need; all by default.
 
     Raises:
         CalibrationDataError: a file is missing, empty, a folder or not text; a row is neither text nor messages; no
             such dataset, split or column.
     """
-    documents = [document for document in _documents(source) if not _is_blank(document)]
+    documents: list[Document] = []
+    missing = math.inf if max_tokens is None else max_tokens * MOST_CHARACTERS_PER_TOKEN
+    for document in _documents(source):
+        if _characters(document):
+            documents.append(document)
+        missing -= _characters(document)
+        if missing <= 0:
+            break
     if not documents:
         raise CalibrationDataError(f"{_name(source)} holds no text. Give a source with at least one document.")
     return documents
 
 
-def _is_blank(document: Document) -> bool:
-    return not (document.strip() if isinstance(document, str) else document)
+def _characters(document: Document) -> int:
+    """How long a document is, 0 for a blank one."""
+    if isinstance(document, str):
+        return len(document) if document.strip() else 0
+    return sum(1 + len(str(message["content"])) for message in document)
 
 
 def _name(source: Any) -> str:

@@ -96,7 +96,7 @@ def _training_arguments(folder: Path, batch_size: int, learning_rate: float, see
 def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFolder) -> None:
     student, tokens, seq_len = options["student"], options["tokens"], options["seq_len"]
     tokenizer = AutoTokenizer.from_pretrained(student)
-    blocks = token_blocks(read_documents(options["data"]), tokenizer, seq_len, tokens)
+    blocks = token_blocks(read_documents(options["data"], tokens), tokenizer, seq_len, tokens)
     if len(blocks) < tokens // seq_len:
         raise CalibrationDataError(
             f"{options['data']} has {blocks.numel():,} tokens in blocks of {seq_len}, {tokens:,} were asked for. Give "

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import lzma
 import sys
@@ -171,6 +172,22 @@ def test_a_dictionary_of_splits_is_read_as_its_train_split() -> None:
     assert read_documents(datasets.DatasetDict({"test": test, "train": train})) == ["to learn from"]
     with pytest.raises(CalibrationDataError, match=r"has the splits \['test', 'validation'\], none of them 'train'"):
         read_documents(datasets.DatasetDict({"test": test, "validation": train}))
+
+
+def test_no_more_is_read_than_the_tokens_can_need(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    read: list[int] = []
+
+    def rows() -> Any:
+        for number in itertools.count():  # without an end
+            read.append(number)
+            yield {"text": "" if number % 2 else "x" * 100}
+
+    endless = datasets.IterableDataset.from_generator(rows)
+    assert read_documents(endless, max_tokens=10) == ["x" * 100] * 7  # 640 characters, and no blank document
+    assert max(read) < 20
+    file = write(tmp_path / "books.txt", "one\n<|endoftext|>\ntwo")
+    assert read_documents(file, max_tokens=1) == ["one", "two"]
 
 
 def test_sources_have_a_name_for_the_report(tmp_path: Path) -> None:
