@@ -57,7 +57,6 @@ class HybridGDNConfig(PreTrainedConfig):
     recurrent_rope: bool = True
     output_norm: bool = False
     nope_layers: list[int] | None = None
-    tie_word_embeddings: bool = False
     calibration: dict[str, Any] | None = None
 
     vocab_size = _forwarded("vocab_size")
@@ -69,6 +68,7 @@ class HybridGDNConfig(PreTrainedConfig):
     pad_token_id = _forwarded("pad_token_id")
     bos_token_id = _forwarded("bos_token_id")
     eos_token_id = _forwarded("eos_token_id")
+    tie_word_embeddings = _forwarded("tie_word_embeddings")
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.text_config is None:
@@ -76,7 +76,6 @@ class HybridGDNConfig(PreTrainedConfig):
         elif isinstance(self.text_config, dict):
             fields = dict(self.text_config)
             self.text_config = AutoConfig.for_model(fields.pop("model_type", "llama"), **fields)
-        self.tie_word_embeddings = getattr(self.text_config, "tie_word_embeddings", False)
         # Fields of the text configuration may be given at the top level, as tests and `from_pretrained(...)` do.
         for name in list(kwargs):
             if isinstance(getattr(type(self), name, None), property) and name in _FORWARDED_NAMES:

@@ -4,6 +4,7 @@
 import json
 
 import pytest
+import torch
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from tiny_models import FAMILIES, student_config, teacher_config
@@ -50,6 +51,19 @@ def test_sizes_are_read_and_written_through() -> None:
     assert config.text_config.vocab_size == 70
     assert HybridGDNConfig(text_config=teacher_config(), vocab_size=71).text_config.vocab_size == 71
     assert "vocab_size" not in config.to_diff_dict()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_tying_decided_later_is_saved(tied: bool, tmp_path) -> None:
+    config = student_config("llama" if not tied else "qwen2")  # the teachers of the tests: tied, and not
+    assert config.tie_word_embeddings != tied
+    config.tie_word_embeddings = tied
+    model = HybridGDNForCausalLM(config)
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+    model.save_pretrained(tmp_path)
+    again = HybridGDNForCausalLM.from_pretrained(tmp_path)
+    assert again.config.tie_word_embeddings == tied
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
 def test_a_text_configuration_may_be_a_dictionary() -> None:
