@@ -36,7 +36,7 @@ def die(*args: Any, **kwargs: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def first_layer_done() -> None:
+def layer_done() -> None:
     save = conversion_checkpoint.ConversionCheckpoint.save
     conversion_checkpoint.ConversionCheckpoint.save = lambda *args: die(save(*args))
 
@@ -129,7 +129,7 @@ def test_a_conversion_killed_at_every_kind_of_moment(
     command: Callable[[Path], list[str]], whole: Path, tmp_path: Path
 ) -> None:
     out, unfinished = tmp_path / "student", tmp_path / "student.unfinished"
-    assert status_of(command(out), first_layer_done) == -signal.SIGKILL
+    assert status_of(command(out), layer_done) == -signal.SIGKILL
     first = written_at(unfinished)
     assert list(first) == ["layer-000.safetensors"]
 
@@ -173,11 +173,29 @@ def test_a_conversion_killed_at_random_moments(
     assert_same_folder(tmp_path / "student", whole)
 
 
+@pytest.mark.parametrize(
+    ("options", "saves"),
+    [
+        ([], 3),
+        (["--layer-policy", "kl", "--retain", "0.34"], 3 + 2),  # every layer is a candidate, two are converted
+    ],
+)
+def test_a_conversion_killed_after_every_layer_redoes_none(
+    options: list[str], saves: int, command: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
+    expected, out = tmp_path / "expected" / "student", tmp_path / "found" / "student"
+    assert status_of([*command(expected), *options]) == 0
+    statuses = [status_of([*command(out), *options], layer_done) for _ in range(saves)]
+    assert statuses == [-signal.SIGKILL] * saves
+    assert status_of([*command(out), *options], layer_done) == 0
+    assert_same_folder(out, expected)
+
+
 def test_other_arguments_are_refused_during_the_work_and_after_it(
     command: Callable[[Path], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = command(tmp_path / "student")
-    assert status_of(arguments, first_layer_done) == -signal.SIGKILL
+    assert status_of(arguments, layer_done) == -signal.SIGKILL
     for changed, named in (
         (["--seed", "3"], "settings.seed: 0 there, 3 now"),
         (["--alignment-steps", "4"], "settings.alignment.steps: 3 there, 4 now"),
