@@ -1,11 +1,13 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Peak memory of a conversion, from widths and tokens; and whether what is captured of a layer fits on the device.
 
-With N calibration tokens, b tokens of a batch, C the hidden size, H query and G K/V heads of size D, I = H D, P the
-parameters of a recurrent layer, and 4 bytes a float32 value:
+With N tokens that stream through the teacher (the text and its corrupted copies), M of them solved on (the text), b
+tokens of a batch, C the hidden size, H query and G K/V heads of size D, I = H D, P the parameters of a recurrent layer,
+and 4 bytes a float32 value:
 
-    grows with the text   N (C itemsize  +  4 (2 C + I)  +  4 * 2 I)     hidden states; input, context and output of a
-                                                                        layer; keys and writes of the query solve
+    hidden states         N C itemsize
+    a layer's capture     4 N (2 C + I)                                 its input, context and output
+    query solve           4 M 2 I                                       keys and writes
     closed form           4 b (15 I + C + 2 G D + 5 * 64 H) + 8 H (C + 1)^2 + 4 * 2 P     one Gram matrix a head
     alignment             4 b (27 I + 3 C + 3 G D + 4 * 64 H) + 4 * 6 P  autograd, Adam, the best weights so far
     teacher's layer       itemsize b (2 C + 3 widest linear module)
@@ -22,6 +24,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_tc.calibration.corrupted_text import number_of_windows
+from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, head_shape
 
@@ -73,15 +77,15 @@ def batch_tokens(tokens: int, sequence_length: int) -> int:
     return min(tokens, max(1, STREAM_BATCH_TOKENS // sequence_length) * sequence_length)
 
 
-def text_bytes(widths: Widths, tokens: int) -> int:
+def text_bytes(widths: Widths, streamed: int, solved: int) -> int:
     """What grows with the calibration text, where it is kept on the device in float32."""
-    per_token = widths.hidden * widths.itemsize + FLOAT32 * (2 * widths.hidden + 3 * widths.inner)
-    return tokens * per_token
+    captured = widths.hidden * widths.itemsize + FLOAT32 * (2 * widths.hidden + widths.inner)
+    return streamed * captured + solved * FLOAT32 * 2 * widths.inner
 
 
-def text_bytes_in_host_memory(widths: Widths, tokens: int) -> int:
+def text_bytes_in_host_memory(widths: Widths, streamed: int) -> int:
     """The same where it is kept in host memory: in the teacher's dtype, and without the query solve's part."""
-    return tokens * widths.itemsize * (3 * widths.hidden + widths.inner)
+    return streamed * widths.itemsize * (3 * widths.hidden + widths.inner)
 
 
 def layer_bytes(widths: Widths, tokens: int, sequence_length: int) -> int:
@@ -109,14 +113,16 @@ class PeakMemory:
     text_in_host_memory: bool = False
 
 
+def streamed_tokens(settings: ConversionSettings) -> int:
+    """Tokens that go through the teacher: the text and, where layers are aligned, its corrupted copies."""
+    length = settings.sequence_length
+    blocks = settings.calibration_tokens // length
+    fitted = blocks - max(1, round(settings.held_out_share * blocks))
+    return length * (blocks + (number_of_windows(fitted, length) if settings.alignment.steps else 0))
+
+
 def peak_memory(
-    widths: Widths,
-    tokens: int,
-    sequence_length: int,
-    weights: int,
-    *,
-    device_bytes: int | None,
-    weights_fit: bool = True,
+    widths: Widths, settings: ConversionSettings, weights: int, *, device_bytes: int | None, weights_fit: bool = True
 ) -> PeakMemory:
     """Peak of the tensors of a conversion, libraries not counted.
 
@@ -125,14 +131,16 @@ def peak_memory(
         device_bytes: memory of the GPU; None for a conversion on the CPU.
         weights_fit: False where they stay in host memory (offloading) but for one decoder layer.
     """
-    working, text = layer_bytes(widths, tokens, sequence_length), text_bytes(widths, tokens)
+    streamed = streamed_tokens(settings)
+    working = layer_bytes(widths, streamed, settings.sequence_length)
+    text = text_bytes(widths, streamed, settings.calibration_tokens)
     if device_bytes is None:
         return PeakMemory(0, weights + working + text)
     on_device = weights if weights_fit else widths.layer_parameters * widths.itemsize
     in_host = 0 if weights_fit else weights
     if on_device + working + text <= device_bytes:
         return PeakMemory(on_device + working + text, in_host)
-    return PeakMemory(on_device + working, in_host + text_bytes_in_host_memory(widths, tokens), True)
+    return PeakMemory(on_device + working, in_host + text_bytes_in_host_memory(widths, streamed), True)
 
 
 def fits_on(device: torch.device, needed: int) -> bool:

@@ -95,8 +95,7 @@ class ConversionPlan:
         Arguments as in `conversion_memory.peak_memory`.
         """
         weights = self.teacher_bytes + sum(self.mixer_parameters) * self.dtype.itemsize
-        tokens, length = self.settings.calibration_tokens, self.settings.sequence_length
-        return peak_memory(self.widths, tokens, length, weights, device_bytes=device_bytes, weights_fit=weights_fit)
+        return peak_memory(self.widths, self.settings, weights, device_bytes=device_bytes, weights_fit=weights_fit)
 
     def seconds(self, speed: Speed) -> dict[str, float]:
         """Expected seconds by part, see `seconds_by_part`; and those of the selection where the policy measures."""

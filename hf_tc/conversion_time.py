@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 
 from hf_tc.calibration.initialize import SEARCH_TOKENS
-from hf_tc.conversion_memory import Widths, batch_tokens
+from hf_tc.conversion_memory import Widths, batch_tokens, streamed_tokens
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.convert_layers import LADDER_TOKENS
 from hf_tc.modeling.gated_delta_rule import gated_delta_rule
@@ -62,7 +62,7 @@ def _product_speed(tokens: int, width: int, dtype: torch.dtype, device: torch.de
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
     """The shortest of at least three runs, and of as many as fit in MEASURING_SECONDS."""
-    begun, runs = time.perf_counter(), []
+    begun, runs = time.perf_counter(), list[float]()
     while len(runs) < 3 or time.perf_counter() - begun < MEASURING_SECONDS:
         start = time.perf_counter()
         work()
@@ -88,12 +88,13 @@ def seconds_by_part(
     solves = 2 * (3 * w.heads + w.kv_heads) * 2 / 3 * w.hidden**3
     search = CANDIDATES * min(SEARCH_TOKENS, tokens) * speed.rule
     closed_form = search + tokens * (CLOSED_FORM_RULES * speed.rule + products / speed.float32) + solves / speed.float32
-    step_tokens = min(tokens, batch_tokens(settings.alignment.batch_tokens, settings.sequence_length))
+    streamed = streamed_tokens(settings)
+    step_tokens = min(streamed, batch_tokens(settings.alignment.batch_tokens, settings.sequence_length))
     per_token = ALIGNMENT_RULES * speed.rule + 6 * w.mixer_parameters / speed.float32
     ladder = min(LADDER_TOKENS, max(settings.sequence_length, settings.held_out_share * tokens))
     measured = 4 * ladder * 2 * (layers * w.layer_parameters + head_parameters) / speed.teacher
     return {
-        "teacher": tokens * 2 * layers * w.layer_parameters / speed.teacher,
+        "teacher": streamed * 2 * layers * w.layer_parameters / speed.teacher,
         "closed_form": converted * closed_form,
         "alignment": converted * settings.alignment.steps * step_tokens * per_token,
         "perplexity": measured + 3 * ladder * converted * speed.rule,

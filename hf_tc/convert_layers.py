@@ -138,8 +138,8 @@ class Conversion:
             for layer in range(max(self.linear_layers, default=-1) + 1):
                 progress.set_postfix_str(f"layer {layer}", refresh=False)
                 if layer in self.linear_layers and not self.checkpoint.has(layer):
-                    captured, held_out = (stream.advance_and_capture(layer) for stream in streams)
-                    self._fit_layer(layer, captured, held_out, progress)
+                    # Not kept in a variable: it would live on while the next layer is captured.
+                    self._fit_layer(layer, progress, *(stream.advance_and_capture(layer) for stream in streams))
                     continue
                 for stream in streams:
                     stream.advance(layer)
@@ -154,7 +154,7 @@ class Conversion:
         needed = text_bytes(widths, tokens, self.blocks.numel()) + layer_bytes(widths, tokens, self.blocks.shape[1])
         return fits_on(execution_device(self.teacher), needed)
 
-    def _fit_layer(self, layer: int, captured: CapturedAttention, held_out: CapturedAttention, progress: tqdm) -> None:
+    def _fit_layer(self, layer: int, progress: tqdm, captured: CapturedAttention, held_out: CapturedAttention) -> None:
         solved = None
         if self.candidates is not None and self.candidates.has(layer):
             closed_form = self.candidates.weights(layer, "closed_form")
