@@ -82,11 +82,11 @@ def align_layer(
     """
     if any(parameter.dtype not in (torch.float32, torch.float64) for parameter in mixer.parameters()):
         raise ValueError("align_layer needs a float32 mixer; call .float() on it and cast the result back.")
-    best_error, best_state = held_out_error(mixer, captured=held_out), _snapshot(mixer)
+    best_error, best_state = held_out_error(mixer, captured=held_out), snapshot(mixer)
     if settings.steps == 0:
         return best_error
-    optimizer = _optimizer(mixer, settings)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, settings))
+    optimizer = alignment_optimizer(mixer.requires_grad_(True), settings)
+    schedule = cosine_schedule(optimizer, settings)
     generator = torch.Generator().manual_seed(seed)
     blocks, length = captured.attn_input.shape[:2]
     batch = min(blocks, max(1, round(settings.batch_tokens / length)))
@@ -104,7 +104,7 @@ def align_layer(
         if step % check_every == 0 or step == settings.steps:
             error = held_out_error(mixer, held_out)
             if error < best_error:
-                best_error, best_state = error, _snapshot(mixer)
+                best_error, best_state = error, snapshot(mixer)
     mixer.load_state_dict(best_state)
     return best_error
 
@@ -128,12 +128,12 @@ def _training_forward(mixer: GatedDeltaNet, captured: CapturedAttention, batch: 
     return torch.cuda.make_graphed_callables(forward, (sample.clone(),))  # type: ignore[return-value]
 
 
-def _optimizer(mixer: GatedDeltaNet, settings: AlignmentSettings) -> torch.optim.Optimizer:
+def alignment_optimizer(mixers: nn.Module, settings: AlignmentSettings) -> torch.optim.Optimizer:
+    """Adam over one mixer or several, with a step size for what the teacher had and one for what is new."""
     teacher_parts: list[nn.Parameter] = []
     gates: list[nn.Parameter] = []
-    for name, parameter in mixer.named_parameters():
-        parameter.requires_grad_(True)
-        (teacher_parts if name.split(".")[0] in TEACHER_PARTS else gates).append(parameter)
+    for name, parameter in mixers.named_parameters():
+        (gates if set(TEACHER_PARTS).isdisjoint(name.split(".")) else teacher_parts).append(parameter)
     groups = [
         {"params": gates, "lr": settings.gate_learning_rate},
         {"params": teacher_parts, "lr": settings.teacher_learning_rate},
@@ -142,12 +142,18 @@ def _optimizer(mixer: GatedDeltaNet, settings: AlignmentSettings) -> torch.optim
     return torch.optim.Adam(groups, betas=(0.9, 0.95))
 
 
-def _cosine(step: int, settings: AlignmentSettings) -> float:
+def cosine_schedule(optimizer: torch.optim.Optimizer, settings: AlignmentSettings) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up, then a cosine to zero over the steps of the settings."""
     warmup = max(1, round(settings.warmup_share * settings.steps))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
+
+    def share(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
 
 
-def _snapshot(mixer: nn.Module) -> dict[str, Tensor]:
+def snapshot(mixer: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights."""
     return {name: value.detach().clone() for name, value in mixer.state_dict().items()}

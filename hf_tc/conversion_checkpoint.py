@@ -17,6 +17,8 @@ from hf_tc.placement import execution_device, stored_weights
 from hf_tc.recorded_arguments import ARGUMENTS_FILE, record_arguments, replace_file
 from hf_tc.report import LayerReport
 
+JOINT_FILE = "joint.safetensors"
+
 
 class ConversionCheckpoint:
     """A folder with the conversion's arguments and one file per finished layer.
@@ -36,27 +38,25 @@ class ConversionCheckpoint:
 
     def has(self, layer: int) -> bool:
         """Whether the layer is there, whole: a file that a full disk or a power cut tore does not count."""
-        try:
-            with safe_open(self._path(layer), "pt"):
-                return True
-        except (OSError, SafetensorError):
-            return False
+        return _is_whole(self._path(layer))
+
+    def has_joint(self) -> bool:
+        """Whether the weights after the joint alignment are there."""
+        return _is_whole(self.folder / JOINT_FILE)
 
     def save(self, layer: int, weights: dict[str, dict[str, Tensor]], row: LayerReport) -> None:
         """Stores a finished layer: its weights by stage ("closed_form", "aligned") and its row of the report."""
-        flat = {
-            f"{stage}/{name}": value.detach().cpu().contiguous()
-            for stage, parts in weights.items()
-            for name, value in parts.items()
-        }
-        metadata = {"row": json.dumps(asdict(row))}
-        replace_file(self._path(layer), lambda part: save_file(flat, part, metadata=metadata))
+        _write(self._path(layer), weights, {"row": json.dumps(asdict(row))})
+
+    def save_joint(self, weights: dict[int, dict[str, Tensor]]) -> None:
+        """Stores the weights of all layers after the joint alignment."""
+        _write(self.folder / JOINT_FILE, {str(layer): parts for layer, parts in weights.items()}, {})
 
     def weights(self, layer: int, stage: str) -> dict[str, Tensor]:
-        """The weights of a finished layer at a stage, by parameter name."""
-        with safe_open(self._path(layer), "pt") as file:
-            names = [name for name in file.keys() if name.startswith(f"{stage}/")]  # noqa: SIM118, not a dict
-            return {name.split("/", 1)[1]: file.get_tensor(name) for name in names}
+        """The weights of a finished layer at a stage ("closed_form", "aligned", "joint"), by parameter name."""
+        if stage == "joint":
+            return _read(self.folder / JOINT_FILE, str(layer))
+        return _read(self._path(layer), stage)
 
     def row(self, layer: int) -> LayerReport:
         with safe_open(self._path(layer), "pt") as file:
@@ -64,6 +64,29 @@ class ConversionCheckpoint:
 
     def _path(self, layer: int) -> Path:
         return self.folder / f"layer-{layer:03d}.safetensors"
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
+
+
+def _write(path: Path, groups: dict[str, dict[str, Tensor]], metadata: dict[str, str]) -> None:
+    flat = {
+        f"{group}/{name}": value.detach().cpu().contiguous()
+        for group, parts in groups.items()
+        for name, value in parts.items()
+    }
+    replace_file(path, lambda part: save_file(flat, part, metadata=metadata))
+
+
+def _read(path: Path, group: str) -> dict[str, Tensor]:
+    with safe_open(path, "pt") as file:
+        names = [name for name in file.keys() if name.startswith(f"{group}/")]  # noqa: SIM118, not a dict
+        return {name.split("/", 1)[1]: file.get_tensor(name) for name in names}
 
 
 def conversion_arguments(

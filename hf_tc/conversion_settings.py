@@ -7,6 +7,11 @@ from typing import Any
 from hf_tc.alignment import AlignmentSettings
 
 
+def joint_settings(steps: int) -> AlignmentSettings:
+    """Phase 3 with its step sizes, smaller than those of a single layer: errors of one layer reach all above it."""
+    return AlignmentSettings(steps, gate_learning_rate=2e-3, teacher_learning_rate=6e-4)
+
+
 @dataclass(frozen=True)
 class ConversionSettings:
     """How much text, in what pieces, and what is made of it.
@@ -16,6 +21,7 @@ class ConversionSettings:
         sequence_length: tokens of a calibration block; heads cannot be seen to look further.
         held_out_share: share of the blocks that no fit sees; it decides what is kept. At least one block.
         alignment: budget of phase 2.
+        joint: budget of phase 3; none by default.
         student_options: fields of `HybridGDNConfig` that shape the recurrent layers.
     """
 
@@ -23,6 +29,7 @@ class ConversionSettings:
     sequence_length: int = 1024
     held_out_share: float = 0.0625
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
+    joint: AlignmentSettings = field(default_factory=lambda: joint_settings(0))
     student_options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
@@ -35,4 +42,4 @@ class ConversionSettings:
 
     def closed_form_alone(self) -> "ConversionSettings":
         """The same without alignment."""
-        return replace(self, alignment=AlignmentSettings(steps=0))
+        return replace(self, alignment=AlignmentSettings(steps=0), joint=joint_settings(0))

@@ -18,7 +18,7 @@ from hf_tc.calibration.conversations import Document
 from hf_tc.calibration.data import CalibrationDataError, check_vocabulary, read_documents, token_blocks
 from hf_tc.calibration.text_files import source_name
 from hf_tc.calibration.text_overlap import refuse_overlap
-from hf_tc.conversion_settings import ConversionSettings
+from hf_tc.conversion_settings import ConversionSettings, joint_settings
 from hf_tc.convert_layers import LADDER_TOKENS, Conversion
 from hf_tc.layer_selection.policies import CANDIDATES, check_policy, choose_layers
 from hf_tc.layer_selection.selection import LayerSelection
@@ -42,6 +42,7 @@ def from_teacher(
     calibration_tokens: int = 65_536,
     sequence_length: int = 1024,
     alignment_steps: int = 300,
+    joint_steps: int = 0,
     recurrent_rope: bool = True,
     conv_kernel_size: int = 4,
     output_norm: bool = False,
@@ -64,6 +65,7 @@ def from_teacher(
         layer_policy: how a share becomes layers: one of `hf_tc.layer_selection.policies.POLICIES`.
         calibration_tokens, sequence_length: tokens of text to use, and tokens of a block of it.
         alignment_steps: gradient steps per layer; 0 keeps the closed form.
+        joint_steps: gradient steps of all recurrent layers together afterwards, see `hf_tc.joint_alignment`.
         recurrent_rope, conv_kernel_size, output_norm: see `HybridGDNConfig`.
         device, dtype: where and in what precision a teacher given by name is loaded; a model is moved to `device`.
         device_map: instead of `device`, where the parts of a teacher given by name go, as in `from_pretrained`: "auto"
@@ -80,6 +82,7 @@ def from_teacher(
         calibration_tokens=calibration_tokens,
         sequence_length=sequence_length,
         alignment=AlignmentSettings(steps=alignment_steps),
+        joint=joint_settings(joint_steps),
         student_options={
             "recurrent_rope": recurrent_rope,
             "conv_kernel_size": conv_kernel_size,

@@ -20,6 +20,7 @@ from hf_tc.conversion_memory import STREAM_BATCH_TOKENS, fits_on, layer_bytes, t
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.evaluation import perplexity
 from hf_tc.fit_layer import FittedLayer, LayerText, fit_layer
+from hf_tc.joint_alignment import align_jointly, refuse_dispatched
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
@@ -59,6 +60,8 @@ class Conversion:
         share_weights: bool = False,
         candidates: str | Path | None = None,
     ) -> None:
+        if settings.joint.steps:
+            refuse_dispatched(teacher)
         self.teacher, self.settings = teacher, settings
         held_out = max(1, round(settings.held_out_share * len(blocks)))
         self.blocks, self.held_out_blocks = blocks[:-held_out], blocks[-held_out:]
@@ -75,6 +78,7 @@ class Conversion:
             linear_layers=list(self.linear_layers),
             calibration_tokens=blocks.numel(),
             alignment_steps=settings.alignment.steps,
+            joint_steps=settings.joint.steps,
             seed=settings.seed,
             data=data,
             versions={name: version(name) for name in ("hf_tc", "torch", "transformers")},
@@ -100,6 +104,9 @@ class Conversion:
         for stage in ("closed_form", "aligned"):
             self.load_stage(stage)
             self._measure_student(stage)
+        if self.settings.joint.steps:
+            self.align_jointly()
+            self._measure_student("joint")
         self.report.layers = [self.checkpoint.row(layer) for layer in self.linear_layers]
         self.report.seconds = time.perf_counter() - start
         self.student.conversion_report = self.report
@@ -122,7 +129,7 @@ class Conversion:
             self._measure(stage, self.student)
 
     def load_stage(self, stage: str) -> None:
-        """Gives the student the weights that all layers had at a stage, "closed_form" or "aligned"."""
+        """Gives the student the weights that all layers had at a stage, "closed_form", "aligned" or "joint"."""
         for layer in self.linear_layers:
             mixer_of(self.student, layer).load_state_dict(self.checkpoint.weights(layer, stage))
 
@@ -144,6 +151,16 @@ class Conversion:
                 for stream in streams:
                     stream.advance(layer)
                 progress.update(steps if layer in self.linear_layers else 0)
+
+    def align_jointly(self) -> None:
+        """Phase 3 from the aligned layers, unless the checkpoint holds its result; the student has it afterwards."""
+        if not self.checkpoint.has_joint():
+            self.load_stage("aligned")
+            mixers = {layer: mixer_of(self.student, layer) for layer in self.linear_layers}
+            blocks, settings = (self.blocks, self.held_out_blocks), self.settings
+            align_jointly(self.student, self.teacher, mixers.values(), *blocks, settings.joint, settings.seed)
+            self.checkpoint.save_joint({layer: mixer.state_dict() for layer, mixer in mixers.items()})
+        self.load_stage("joint")
 
     def _text_fits(self) -> bool:
         """Whether what is captured of a layer, and the work on it, fit beside the weights on the device."""

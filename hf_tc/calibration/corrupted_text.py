@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 CORRUPTED_SHARE = 0.1  # of the tokens of a window
-COPIES = 4  # windows for each block, as long as there are
+COPIES = 16  # windows for each block, as long as there are
 MOST_TOKENS = 262_144  # of windows; longer texts are not learnt by heart
 
 

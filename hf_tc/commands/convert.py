@@ -38,6 +38,7 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
         help="their indices instead of a share, or the file that hf-tc select wrote",
     )
     parser.add_argument("--alignment-steps", type=int, default=300, help="0: the closed form alone")
+    parser.add_argument("--joint-steps", type=int, default=0, help="further steps of all layers together (0)")
     add_calibration_options(parser)
 
 
@@ -135,6 +136,7 @@ def _convert(options: argparse.Namespace, unfinished: Path) -> Any:
         calibration_tokens=options.calibration_tokens,
         sequence_length=options.calibration_seq_len,
         alignment_steps=options.alignment_steps,
+        joint_steps=options.joint_steps,
         device=options.device,
         device_map=options.device_map,
         dtype=options.dtype,
