@@ -21,10 +21,9 @@ from hf_tc.calibration.read_outs import before_gate, context_by_head, recurrence
 from hf_tc.calibration.ridge import LeastSquares
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
 
-# How many tokens of data "the same at all tokens" is worth. Less than other priors: the features are white. Found on the
-# 22 M bench teacher.
+# How many tokens of data "the same at all tokens" is worth. Found on the 22 M bench teacher.
 PRIOR_TOKENS = 200.0
-FIT_TOKENS = 16384  # a step has some 30 unknowns a head: more text costs time and changes it little
+FIT_TOKENS = 8192  # a step has some 30 unknowns a head: more text costs time and changes it little
 CHOICE_SHARE = 0.25  # of the blocks, at most FIT_TOKENS of them, choose the length of the step
 JACOBIAN_TOKENS = 2048  # tokens whose Jacobian, of one head, exists at the same time
 STEP_LENGTHS = (1.0, 0.5, 0.25, 0.0)

@@ -194,8 +194,8 @@ def test_blocks_of_the_step_and_of_its_length() -> None:
     split = gauss_newton._blocks_to_fit_and_to_choose
     assert split(1, 100) == (range(1), range(1))
     assert split(2, 100) == (range(1), range(1, 2))
-    assert split(16, 1024) == (range(12), range(12, 16))
-    assert split(64, 1024) == (range(16), range(48, 64))
+    assert split(8, 1024) == (range(6), range(6, 8))
+    assert split(64, 1024) == (range(8), range(56, 64))
     assert split(3, 99_999) == (range(1), range(2, 3))
 
 
