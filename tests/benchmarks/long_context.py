@@ -36,7 +36,7 @@ SIZES = {
     ),
     "large": (
         NeedleTask(filler=256, keys=64, values=64),
-        Recipe(layers=8, hidden=256, head_dim=64, base_length=512, steps=2000, batch_tokens=65_536, learning_rate=1e-3),
+        Recipe(layers=8, hidden=256, head_dim=64, base_length=512, steps=2000, batch_tokens=65_536, learning_rate=2e-3),
     ),
 }
 
