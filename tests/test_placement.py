@@ -10,7 +10,7 @@ from accelerate import cpu_offload
 from conversion_inputs import QUICK, equal_states, letter_teacher, state_of, teacher_folder, text_file
 from hf_tc.modeling import HybridGDNForCausalLM
 from student_folders import letter_tokenizer
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from hf_tc.convert import from_teacher
 from hf_tc.placement import (
@@ -167,3 +167,42 @@ def test_a_teacher_on_the_cpu_needs_no_hooks(folder: Path, tmp_path: Path) -> No
         dispatch_beside(student, teacher)
         assert not is_dispatched(student)
         assert {parameter.device for parameter in student.parameters()} == {CPU}
+
+
+# Attention kernels and 8-bit weights
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gemma3_text"])
+def test_the_student_does_not_depend_on_the_teachers_attention_kernel(family: str, text: Path) -> None:
+    students = []
+    for kernel in ("eager", "sdpa"):
+        teacher = letter_teacher(family, sliding_window=20)
+        teacher.set_attn_implementation(kernel)
+        students.append(from_teacher(teacher, letter_tokenizer(), calibration_data=text, **QUICK))
+    eager, sdpa = (student.conversion_report for student in students)
+    for ours, theirs in zip(eager.layers, sdpa.layers, strict=True):
+        assert ours.head_distances == pytest.approx(theirs.head_distances, rel=1e-4)
+        assert ours.head_half_lives == pytest.approx(theirs.head_half_lives, rel=1e-4)
+        assert ours.error_closed_form == pytest.approx(theirs.error_closed_form, rel=1e-2)
+    assert eager.perplexity["teacher"] == pytest.approx(sdpa.perplexity["teacher"], rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:MatMul8bitLt")
+def test_an_8_bit_teacher_gives_a_student_of_its_dequantised_weights(folder: Path, text: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    quantised = BitsAndBytesConfig(load_in_8bit=True)
+    teacher = AutoModelForCausalLM.from_pretrained(folder, quantization_config=quantised, device_map="cpu")
+    ordinary = AutoModelForCausalLM.from_pretrained(folder)
+    weights = dict(stored_weights(teacher))
+    assert weights.keys() == ordinary.state_dict().keys()
+    for name, expected in ordinary.state_dict().items():
+        rounding = expected.abs().amax(-1, keepdim=True) / 127 if expected.dim() > 1 else 0.0
+        allowed = 0.5 * rounding + 2e-3 * expected.abs() + 1e-6  # bitsandbytes rounds from float16
+        assert bool(((weights[name] - expected).abs() <= allowed).all()), name
+    student = from_teacher(teacher, letter_tokenizer(), calibration_data=text, **QUICK)
+    assert {parameter.dtype for parameter in student.parameters()} == {torch.float32}
+    assert torch.equal(student.model.layers[0].mlp.up_proj.weight, weights["model.layers.0.mlp.up_proj.weight"])
+    assert student.conversion_report.perplexity["aligned"] < 1.5 * student.conversion_report.perplexity["teacher"]
+    student.save_pretrained(tmp_path / "student")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    assert equal_states(state_of(again), state_of(student))
