@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conversion_inputs import teacher_folder, text_file
-from test_resume import die, first_layer_done, status_of
+from test_resume import die, layer_done, status_of
 
 from hf_tc.layer_selection import hybrid, policies, score_log
 
@@ -34,7 +34,7 @@ def test_a_selection_killed_at_every_kind_of_moment(tmp_path: Path) -> None:
 
     whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
     assert status_of(command(whole)) == 0
-    assert status_of(command(parts), first_layer_done) == -signal.SIGKILL
+    assert status_of(command(parts), layer_done) == -signal.SIGKILL
     layers = tmp_path / "parts.json.unfinished" / policies.CANDIDATES
     assert [path.name for path in layers.glob("layer-*")] == ["layer-000.safetensors"]
     assert status_of(command(parts), at_the_third_score) == -signal.SIGKILL
