@@ -153,7 +153,7 @@ def test_going_on_from_a_checkpoint_folder(text: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr("hf_tc.fit_layer.solve", not_again)
     again = from_teacher(letter_teacher(), letter_tokenizer(), checkpoint_dir=tmp_path / "part", **options)
     assert equal_states(state_of(first), state_of(again))
-    with pytest.raises(ValueError, match="settings.seed: 0 there, 7 now"):
+    with pytest.raises(ValueError, match=r"settings\.seed: 0 there, 7 now"):
         from_teacher(letter_teacher(), letter_tokenizer(), checkpoint_dir=tmp_path / "part", seed=7, **options)
 
 
