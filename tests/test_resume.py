@@ -37,8 +37,9 @@ def die(*args: Any, **kwargs: Any) -> None:
 
 
 def layer_done() -> None:
-    save = conversion_checkpoint.ConversionCheckpoint.save
-    conversion_checkpoint.ConversionCheckpoint.save = lambda *args: die(save(*args))
+    checkpoint = conversion_checkpoint.ConversionCheckpoint
+    for save in (checkpoint.save, checkpoint.save_joint):
+        setattr(checkpoint, save.__name__, lambda *args, save=save: die(save(*args)))
 
 
 def second_layer_half_written() -> None:
@@ -177,6 +178,7 @@ def test_a_conversion_killed_at_random_moments(
     ("options", "saves"),
     [
         ([], 3),
+        (["--joint-steps", "2"], 3 + 1),
         (["--layer-policy", "kl", "--retain", "0.34"], 3 + 2),  # every layer is a candidate, two are converted
     ],
 )
