@@ -6,12 +6,14 @@ Everything, with a checkout at the same tag: HF_TC_TRANSFORMERS_CHECKOUT=/path R
 """
 
 import os
+import re
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from build_root import RegistryUnreachableError, build_root
+from build_root import RegistryUnreachableError, build_root, checkout
 from rich.console import Console
 from rich.table import Table
 
@@ -21,12 +23,16 @@ MARKERS += ("is_training_test", "is_fsdp_test", "is_tp_test", "is_ep_test", "is_
 MARKERS += ("accelerate_tests", "slow")
 
 
+NAMES_OF_TESTS = re.compile(r"^\S+::\S+ is skipped: | for `Test\w+`")
+PIPELINE_MODELS = pytest.StashKey[tempfile.TemporaryDirectory]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", f"{marker}: of the library's common tests")
 
 
-def pytest_ignore_collect(collection_path: Path) -> bool | None:
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Finds the library's tests before the file that imports them; without them it is skipped, in CI it fails."""
     if collection_path.name != "test_common.py" or "tests.test_modeling_common" in sys.modules:
         return None
@@ -38,6 +44,12 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
         os.environ["HF_TC_COMMON_SUITE_UNREACHABLE"] = str(error)
         return None
     sys.path.insert(0, str(root))
+    if checkout() is not None:
+        from pipeline_models import save_pipeline_models
+
+        config.stash[PIPELINE_MODELS] = tempfile.TemporaryDirectory()
+        os.environ["TRANSFORMERS_TINY_MODEL_PATH"] = config.stash[PIPELINE_MODELS].name
+        save_pipeline_models(Path(config.stash[PIPELINE_MODELS].name))
     # Distributed tests start processes that import the test classes anew, by name.
     paths = [str(root), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
@@ -49,8 +61,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [r for r in terminalreporter.stats.get("skipped", ()) if "common_suite" in r.nodeid]
     if not reports:
         return
-    reasons = Counter(str(r.longrepr[2] if isinstance(r.longrepr, tuple) else r.longrepr) for r in reports)
+    texts = [str(r.longrepr[2] if isinstance(r.longrepr, tuple) else r.longrepr) for r in reports]
+    reasons = Counter(NAMES_OF_TESTS.sub("", text.removeprefix("Skipped: ")) for text in texts)
     table = Table("tests", "reason", title=f"Skipped common tests: {len(reports)}")
     for reason, count in reasons.most_common():
-        table.add_row(str(count), reason.removeprefix("Skipped: "))
+        table.add_row(str(count), reason)
     Console(file=terminalreporter._tw._file, width=120).print(table)
