@@ -13,7 +13,9 @@ and 4 bytes a float32 value:
     teacher's layer       itemsize b (2 C + 3 widest linear module)
     logits                (4 + 4 + itemsize) 256 vocabulary
 
-Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. The factors
+Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. Joint alignment,
+where it is asked for, trains all layers at once, when the text is gone: autograd of every recurrent layer and of the
+rest of every layer, 4 b (2 C + 2 widest), and 4 * 6 P for each recurrent layer. The factors
 before I, C, G D and 64 H (tiles of 64 tokens of the delta rule) were counted, tensor by tensor, with a tracker of live
 storages at seven shapes; tests hold the estimate against that tracker.
 """
@@ -88,13 +90,30 @@ def text_bytes_in_host_memory(widths: Widths, streamed: int) -> int:
     return streamed * widths.itemsize * (3 * widths.hidden + widths.inner)
 
 
+def alignment_bytes(widths: Widths, tokens: int) -> int:
+    """Gradient steps of one recurrent layer on batches of so many tokens."""
+    w = widths
+    kv, tiles = w.kv_heads * w.head_dim, CHUNK_SIZE * w.heads
+    activations = tokens * (27 * w.inner + 3 * w.hidden + 3 * kv + 4 * tiles)
+    return FLOAT32 * (activations + 6 * w.mixer_parameters)
+
+
+def joint_bytes(widths: Widths, settings: ConversionSettings, layers: int, converted: int) -> int:
+    """Gradient steps of all recurrent layers at once, through the whole student; 0 where there are none."""
+    if not settings.joint.steps:
+        return 0
+    tokens = batch_tokens(settings.joint.batch_tokens, settings.sequence_length)
+    rest = FLOAT32 * tokens * 2 * (widths.hidden + widths.widest)
+    return converted * alignment_bytes(widths, tokens) + layers * rest
+
+
 def layer_bytes(widths: Widths, tokens: int, sequence_length: int) -> int:
     """What the work on one layer takes beside it: the largest of the four that follow one another."""
     w, b = widths, batch_tokens(tokens, sequence_length)
     kv, tiles = w.kv_heads * w.head_dim, CHUNK_SIZE * w.heads
     closed_form = FLOAT32 * b * (15 * w.inner + w.hidden + 2 * kv + 5 * tiles) + FLOAT32 * 2 * w.mixer_parameters
     closed_form += 8 * w.heads * (w.hidden + 1) ** 2
-    alignment = FLOAT32 * b * (27 * w.inner + 3 * w.hidden + 3 * kv + 4 * tiles) + FLOAT32 * 6 * w.mixer_parameters
+    alignment = alignment_bytes(w, b)
     teacher = w.itemsize * b * (2 * w.hidden + 3 * w.widest)
     logits = (2 * FLOAT32 + w.itemsize) * LOGITS_TOKENS * w.vocabulary
     return max(closed_form, alignment, teacher, logits)
@@ -122,12 +141,19 @@ def streamed_tokens(settings: ConversionSettings) -> int:
 
 
 def peak_memory(
-    widths: Widths, settings: ConversionSettings, weights: int, *, device_bytes: int | None, weights_fit: bool = True
+    widths: Widths,
+    settings: ConversionSettings,
+    weights: int,
+    joint: int = 0,
+    *,
+    device_bytes: int | None,
+    weights_fit: bool = True,
 ) -> PeakMemory:
     """Peak of the tensors of a conversion, libraries not counted.
 
     Args:
         weights: bytes of the teacher's weights and of the recurrent layers' beside them.
+        joint: `joint_bytes`.
         device_bytes: memory of the GPU; None for a conversion on the CPU.
         weights_fit: False where they stay in host memory (offloading) but for one decoder layer.
     """
@@ -135,12 +161,13 @@ def peak_memory(
     working = layer_bytes(widths, streamed, settings.sequence_length)
     text = text_bytes(widths, streamed, settings.calibration_tokens)
     if device_bytes is None:
-        return PeakMemory(0, weights + working + text)
+        return PeakMemory(0, weights + max(working + text, joint))
     on_device = weights if weights_fit else widths.layer_parameters * widths.itemsize
     in_host = 0 if weights_fit else weights
     if on_device + working + text <= device_bytes:
-        return PeakMemory(on_device + working + text, in_host)
-    return PeakMemory(on_device + working, in_host + text_bytes_in_host_memory(widths, streamed), True)
+        return PeakMemory(on_device + max(working + text, joint), in_host)
+    kept = text_bytes_in_host_memory(widths, streamed)
+    return PeakMemory(on_device + max(working, joint), in_host + kept, text_in_host_memory=True)
 
 
 def fits_on(device: torch.device, needed: int) -> bool:

@@ -15,9 +15,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from hf_tc.cache_size import CacheSizes, cache_sizes
-from hf_tc.conversion_memory import PeakMemory, Widths, peak_memory, widths_of
+from hf_tc.conversion_memory import PeakMemory, Widths, joint_bytes, peak_memory, widths_of
 from hf_tc.conversion_settings import ConversionSettings
-from hf_tc.conversion_time import Speed, seconds_by_part
+from hf_tc.conversion_time import ALIGNMENT_RULES, Speed, seconds_by_part
 from hf_tc.families import REVIEWED_FAMILIES
 from hf_tc.layer_selection.policies import (
     DEFAULT_POLICY,
@@ -95,12 +95,19 @@ class ConversionPlan:
         Arguments as in `conversion_memory.peak_memory`.
         """
         weights = self.teacher_bytes + sum(self.mixer_parameters) * self.dtype.itemsize
-        return peak_memory(self.widths, self.settings, weights, device_bytes=device_bytes, weights_fit=weights_fit)
+        joint = joint_bytes(self.widths, self.settings, len(self.cache.layers), len(self.linear_layers))
+        return peak_memory(
+            self.widths, self.settings, weights, joint, device_bytes=device_bytes, weights_fit=weights_fit
+        )
 
     def seconds(self, speed: Speed) -> dict[str, float]:
         """Expected seconds by part, see `seconds_by_part`; and those of the selection where the policy measures."""
         layers, converted = len(self.cache.layers), len(self.linear_layers)
         parts = seconds_by_part(self.widths, self.settings, layers, converted, self.head_parameters, speed)
+        joint_tokens = self.settings.joint.steps * self.settings.joint.batch_tokens
+        if joint_tokens:  # the teacher's forward, the student's forward and backward
+            parts["joint"] = joint_tokens * 8 * self.teacher_parameters / speed.teacher
+            parts["joint"] += joint_tokens * ALIGNMENT_RULES * converted * speed.rule
         if self.selection_forwards:
             forward = 2 * SELECTION_TOKENS * self.teacher_parameters / speed.teacher
             parts["selection"] = self.selection_forwards * forward

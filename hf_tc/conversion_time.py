@@ -4,11 +4,13 @@
 Two speeds are measured, each in well under a second for a small model: a matrix product of the model's width, and the
 delta rule of one layer, forward, per token (R). Per recurrent layer, with the sizes of `conversion_memory`:
 
-    search           30 R                 a token of the first 8,192: candidates of half-life and write gate
+    search           100 R                a token of the first 8,192: candidates of half-life and write gate (30), gates
+                                          of each token (70)
     closed form      30 R + FLOPs / speed a token; FLOPs: Gram matrices of gate and values, 14 passes of the query solve
     Gram matrices    (3 H + G) 2/3 C^3    solved in float64, counted twice
     alignment        7 R + 6 P / speed    a token and step
-    teacher          2 FLOPs a parameter and token; the perplexity of every stage likewise
+    teacher          0.5 R + (2 P' + 2 T I) / speed   a token and layer of P' parameters, blocks of T tokens; the
+                                          perplexity of every stage: 2 FLOPs a parameter and token
 
 It is an estimate of order: measured times lie within a factor of two or three, more on a busy machine. Loading the
 teacher and writing the student are not in it.
@@ -27,7 +29,7 @@ from hf_tc.convert_layers import LADDER_TOKENS
 from hf_tc.modeling.gated_delta_rule import gated_delta_rule
 
 MEASURING_SECONDS = 0.3
-CANDIDATES = 30  # read-outs of the search over half-life and write gate
+SEARCH_RULES = 100  # delta rules' worth of work a token of the search
 CLOSED_FORM_RULES = 30  # delta rules' worth of work a token, beside its matrix products
 ALIGNMENT_RULES = 7  # of an alignment step: forward, backward, and what is around the rule
 QUERY_PASSES = 14
@@ -43,32 +45,40 @@ class Speed:
     rule: float
 
 
-def measure_speed(widths: Widths, dtype: torch.dtype, device: torch.device, tokens: int = 1024) -> Speed:
-    """Times matrix products and the delta rule at the model's widths, on random numbers."""
+def measure_speed(
+    widths: Widths,
+    dtype: torch.dtype,
+    device: torch.device,
+    tokens: int = 1024,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Speed:
+    """Times matrix products and the delta rule at the model's widths, on random numbers, in seconds of `clock`."""
     size = (1, tokens, widths.heads, widths.head_dim)
     q, k, v = (torch.nn.functional.normalize(torch.randn(size, device=device), dim=-1) for _ in "qkv")
     gate = torch.full(size[:3], 0.5, device=device)
     with torch.no_grad():
-        rule = _seconds(lambda: gated_delta_rule(q=q, k=k, v=v, log_decay=-gate, beta=gate), device)
-        wide, own = (_product_speed(tokens, widths.hidden, kind, device) for kind in (torch.float32, dtype))
+        rule = _seconds(lambda: gated_delta_rule(q=q, k=k, v=v, log_decay=-gate, beta=gate), device, clock)
+        wide, own = (_product_speed(tokens, widths.hidden, kind, device, clock) for kind in (torch.float32, dtype))
     return Speed(float32=wide, teacher=own, rule=rule / tokens)
 
 
-def _product_speed(tokens: int, width: int, dtype: torch.dtype, device: torch.device) -> float:
+def _product_speed(
+    tokens: int, width: int, dtype: torch.dtype, device: torch.device, clock: Callable[[], float]
+) -> float:
     x = torch.randn(tokens, width, device=device).to(dtype)
     weight = torch.randn(width, width, device=device).to(dtype)
-    return 2 * tokens * width**2 / _seconds(lambda: x @ weight, device)
+    return 2 * tokens * width**2 / _seconds(lambda: x @ weight, device, clock)
 
 
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
+def _seconds(work: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
     """The shortest of at least three runs, and of as many as fit in MEASURING_SECONDS."""
-    begun, runs = time.perf_counter(), list[float]()
-    while len(runs) < 3 or time.perf_counter() - begun < MEASURING_SECONDS:
-        start = time.perf_counter()
+    begun, runs = clock(), list[float]()
+    while len(runs) < 3 or clock() - begun < MEASURING_SECONDS:
+        start = clock()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        runs.append(time.perf_counter() - start)
+        runs.append(clock() - start)
     return min(runs)
 
 
@@ -86,15 +96,16 @@ def seconds_by_part(
     products = 2 * w.hidden**2 * (3 * w.heads + w.heads) + QUERY_PASSES * 4 * w.hidden * w.inner
     products += 2 * w.inner * (w.inner + w.hidden) + 8 * w.mixer_parameters
     solves = 2 * (3 * w.heads + w.kv_heads) * 2 / 3 * w.hidden**3
-    search = CANDIDATES * min(SEARCH_TOKENS, tokens) * speed.rule
+    search = SEARCH_RULES * min(SEARCH_TOKENS, tokens) * speed.rule
     closed_form = search + tokens * (CLOSED_FORM_RULES * speed.rule + products / speed.float32) + solves / speed.float32
     streamed = streamed_tokens(settings)
+    forward = 2 * w.layer_parameters + 2 * settings.sequence_length * w.inner
     step_tokens = min(streamed, batch_tokens(settings.alignment.batch_tokens, settings.sequence_length))
     per_token = ALIGNMENT_RULES * speed.rule + 6 * w.mixer_parameters / speed.float32
     ladder = min(LADDER_TOKENS, max(settings.sequence_length, settings.held_out_share * tokens))
     measured = 4 * ladder * 2 * (layers * w.layer_parameters + head_parameters) / speed.teacher
     return {
-        "teacher": streamed * 2 * layers * w.layer_parameters / speed.teacher,
+        "teacher": streamed * layers * (0.5 * speed.rule + forward / speed.teacher),
         "closed_form": converted * closed_form,
         "alignment": converted * settings.alignment.steps * step_tokens * per_token,
         "perplexity": measured + 3 * ladder * converted * speed.rule,

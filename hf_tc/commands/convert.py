@@ -101,7 +101,7 @@ def _print_plan(options: argparse.Namespace) -> None:
     from hf_tc.alignment import AlignmentSettings
     from hf_tc.conversion_plan import plan_conversion
     from hf_tc.conversion_plan_table import plan_table
-    from hf_tc.conversion_settings import ConversionSettings
+    from hf_tc.conversion_settings import ConversionSettings, joint_settings
 
     plan = plan_conversion(
         options.teacher,
@@ -111,6 +111,7 @@ def _print_plan(options: argparse.Namespace) -> None:
             calibration_tokens=options.calibration_tokens,
             sequence_length=options.calibration_seq_len,
             alignment=AlignmentSettings(steps=options.alignment_steps),
+            joint=joint_settings(options.joint_steps),
             seed=options.seed,
         ),
         dtype=options.dtype,

@@ -3,7 +3,7 @@
 
     python -m tests.benchmarks.scaling [--device cuda --hidden 1024 --tokens 65536] [--plot model_cards/scaling.png]
 
-Random Llama teachers: 12 to 48 layers at 512 tokens a block, a quarter of them converted, and 512 to 8192 tokens a
+Random Llama teachers: 12 to 48 layers at 512 tokens a block, one in twelve converted, and 512 to 8192 tokens a
 block at a fixed number of tokens. Each point runs in a process of its own. Memory is the largest resident set minus
 that before the teacher was made; on a GPU, what torch allocated at most. Time is the processor's on a CPU, which other
 work on the machine does not lengthen much, and the clock's on a GPU. Prints a table and draws it.
@@ -76,13 +76,13 @@ def measure(layers: int, length: int, device: str, hidden: int, tokens: int) -> 
         vocab_size=VOCABULARY, max_position_embeddings=length,
     )  # fmt: skip
     settings = ConversionSettings(tokens, length, alignment=AlignmentSettings(steps=STEPS))
-    plan, place = plan_conversion(config, retained_layers=0.75, settings=settings), torch.device(device)
-    planned_seconds = sum(plan.seconds(measure_speed(plan.widths, plan.dtype, place)).values())
+    plan, place = plan_conversion(config, retained_layers=11 / 12, settings=settings), torch.device(device)
+    clock = time.process_time if place.type == "cpu" else time.perf_counter
+    planned_seconds = sum(plan.seconds(measure_speed(plan.widths, plan.dtype, place, clock=clock)).values())
     before = peak_bytes(place)
     torch.manual_seed(0)
     teacher = AutoModelForCausalLM.from_config(config).to(place).eval()
     blocks = torch.randint(VOCABULARY, (tokens // length, length))
-    clock = time.process_time if place.type == "cpu" else time.perf_counter
     start = clock()
     with tempfile.TemporaryDirectory() as folder:
         Conversion(teacher, blocks, plan.retained_layers, settings, folder, share_weights=True).run()
@@ -122,7 +122,7 @@ def draw(depth: list[dict[str, Any]], length: list[dict[str, Any]], path: Path) 
         axes[row, 0].set_ylabel(label)
     axes[0, 0].set_title(f"deeper teachers, {SHORTEST} tokens a block")
     axes[0, 1].set_title(f"longer blocks, {FEWEST} layers")
-    axes[1, 0].set_xlabel("layers, a quarter of them converted")
+    axes[1, 0].set_xlabel("layers, one in twelve converted")
     axes[1, 1].set_xlabel("tokens a block, the same number of tokens in all")
     axes[0, 0].legend()
     figure.savefig(path, dpi=110, metadata={"Software": None})
