@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, TrainerCallback
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from hf_tc.alignment import HELD_OUT_CHECKS, AlignmentSettings, alignment_optimizer, cosine_schedule, snapshot
 from hf_tc.calibration.corrupted_text import corrupted_windows
@@ -47,15 +48,23 @@ class TextAndWindows(Dataset):
 
 
 class KeepBest(TrainerCallback):
-    """Remembers the mixers' weights at the lowest held-out KL seen."""
+    """Remembers the mixers' weights at the lowest held-out KL seen, and shows it on a progress bar."""
 
-    def __init__(self, mixers: nn.ModuleList, kl: float) -> None:
+    def __init__(self, mixers: nn.ModuleList, kl: float, steps: int) -> None:
         self.mixers, self.kl, self.state = mixers, kl, snapshot(mixers)
+        self.progress = tqdm(total=steps, desc="Aligning jointly", unit="step", mininterval=1.0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.update()
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         kl = kwargs["metrics"]["eval_kl"]
+        self.progress.set_postfix_str(f"held-out KL {kl:.4f}")
         if kl < self.kl:
             self.kl, self.state = kl, snapshot(self.mixers)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress.close()
 
 
 def refuse_dispatched(teacher: PreTrainedModel) -> None:
@@ -94,7 +103,7 @@ def align_jointly(
         with tempfile.TemporaryDirectory() as folder:
             trainer = _trainer(student, teacher, parts, blocks, held_out, settings, seed, folder)
             before = trainer.evaluate()["eval_kl"]
-            best = KeepBest(parts, before)
+            best = KeepBest(parts, before, settings.steps)
             trainer.add_callback(best)
             trainer.train()
             trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
@@ -131,6 +140,7 @@ def _trainer(
         logging_strategy="no",
         save_strategy="no",
         report_to="none",
+        disable_tqdm=True,
         bf16=student.dtype == torch.bfloat16,
         use_cpu=teacher.device.type == "cpu",
         chunk_tokens=CHUNK_TOKENS,
@@ -139,7 +149,7 @@ def _trainer(
     optimizer = alignment_optimizer(mixers, settings)
     # The trainer runs the student once to find its head: float32 mixers among bfloat16 layers need autocast for that.
     with torch.autocast(student.device.type, student.dtype, enabled=arguments.bf16):
-        return DistillationTrainer(
+        trainer = DistillationTrainer(
             student,
             teacher,
             arguments,
@@ -147,3 +157,5 @@ def _trainer(
             eval_dataset=BlockDataset(held_out.cpu()),
             optimizers=(optimizer, cosine_schedule(optimizer, settings)),
         )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
