@@ -15,7 +15,7 @@ Pieces that can be left out, and what then stands in their place:
     output_projection  the teacher's projection, times that scale
 
 Half-life and write gate are searched together, the same at all tokens; `token_gates` then makes both respond to the
-token. The output gate is fitted again after every piece before it.
+token, before and after the queries. The output gate is fitted again after every piece before it.
 """
 
 import copy
@@ -42,12 +42,15 @@ from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 
 SEARCH_TOKENS = 8192  # tokens that choose half-life and beta; more change the choice little and cost time
 
-REFITS = {
-    "token_gates": (solve_token_write_gate, solve_token_decay),
-    "query": (solve_query_projection,),
-    "value": (solve_value_projection,),
-}
-PIECES = ("half_life", "write_gate", *REFITS, "output_gate", "output_projection")
+TOKEN_GATES = (solve_token_write_gate, solve_token_decay)
+# The step of the token gates is taken at the teacher's queries, and again at the solved ones.
+REFITS = (
+    ("token_gates", TOKEN_GATES),
+    ("query", (solve_query_projection,)),
+    ("token_gates", TOKEN_GATES),
+    ("value", (solve_value_projection,)),
+)
+PIECES = ("half_life", "write_gate", "token_gates", "query", "value", "output_gate", "output_projection")
 
 
 @dataclass
@@ -75,7 +78,7 @@ def solve(
     Args:
         captured: the teacher's attention on the calibration blocks.
         scaling, window: of the teacher's attention, see `attention_statistics`.
-        pieces: which of PIECES to solve; their order is that of PIECES.
+        pieces: which of PIECES to solve, in whatever order they are named.
 
     Raises:
         ValueError: a piece that does not exist.
@@ -93,7 +96,7 @@ def solve(
     half_life, beta = _search(mixer, captured, statistics.mean_attention_distance, pieces)
     take(_memory_weights(mixer, half_life, beta))
     gate = fit_gate(scratch, captured)
-    for piece, solvers in REFITS.items():
+    for piece, solvers in REFITS:
         if piece in pieces:
             for solve_part in solvers:
                 take(solve_part(scratch, captured, gate))
