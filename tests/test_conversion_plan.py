@@ -27,7 +27,7 @@ from hf_tc.calibration.corrupted_text import number_of_windows
 from hf_tc.conversion_memory import EXPECTED_WITHIN, streamed_tokens, text_bytes_in_host_memory
 from hf_tc.conversion_plan import ConversionPlan, plan_conversion
 from hf_tc.conversion_plan_table import duration, plan_table, size
-from hf_tc.conversion_settings import ConversionSettings
+from hf_tc.conversion_settings import ConversionSettings, joint_settings
 from hf_tc.conversion_time import Speed, measure_speed
 from hf_tc.convert import from_teacher
 from hf_tc.convert_layers import Conversion
@@ -132,17 +132,17 @@ def test_a_policy_that_measures_says_how_many_layers_and_what_it_costs() -> None
 
 
 @pytest.mark.parametrize(
-    ("hidden", "heads", "kv_heads", "head_dim", "length", "layers"),
-    [(64, 2, 2, 32, 256, 3), (128, 4, 1, 32, 128, 3), (128, 2, 2, 64, 512, 3), (64, 2, 2, 32, 256, 6)],
+    ("hidden", "heads", "kv_heads", "head_dim", "length", "layers", "joint_steps"),
+    [(128, 4, 1, 32, 128, 3, 0), (128, 2, 2, 64, 512, 6, 0), (64, 2, 2, 32, 256, 6, 1)],
 )
 def test_peak_memory_is_expected_within_the_stated_factor(
-    hidden: int, heads: int, kv_heads: int, head_dim: int, length: int, layers: int, tmp_path: Path
+    hidden: int, heads: int, kv_heads: int, head_dim: int, length: int, layers: int, joint_steps: int, tmp_path: Path
 ) -> None:
     teacher = tiny_teacher(
         hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
         intermediate_size=2 * hidden, num_hidden_layers=layers, max_position_embeddings=length,
     )  # fmt: skip
-    settings = ConversionSettings(calibration_tokens=1024, sequence_length=length, alignment=AlignmentSettings(steps=1))
+    settings = ConversionSettings(1024, length, alignment=AlignmentSettings(steps=1), joint=joint_settings(joint_steps))
     plan = plan_conversion(teacher.config, retained_layers=[0, *range(2, layers - 1)], settings=settings)
     blocks = random_blocks(1024 // length, length)
     with LiveBytes() as live:

@@ -79,6 +79,8 @@ def measure(layers: int, length: int, device: str, hidden: int, tokens: int) -> 
     plan, place = plan_conversion(config, retained_layers=11 / 12, settings=settings), torch.device(device)
     clock = time.process_time if place.type == "cpu" else time.perf_counter
     planned_seconds = sum(plan.seconds(measure_speed(plan.widths, plan.dtype, place, clock=clock)).values())
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(place)
     before = peak_bytes(place)
     torch.manual_seed(0)
     teacher = AutoModelForCausalLM.from_config(config).to(place).eval()
