@@ -71,7 +71,7 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
             teacher: a causal language model, a folder or a Hub id. A model stays as it is, and the student gets copies
                 of its weights. What is loaded from a folder or id belongs to the student, without a second copy.
             tokenizer: defaults to the teacher's own.
-            options: `calibration_data`, `retained_layers`, `calibration_tokens`, `alignment_steps` and the others of
+            options: `calibration_data`, `retained_layers`, `layer_policy`, `alignment_steps` and the others of
                 `hf_tc.convert.from_teacher`, which does the work.
 
         Returns:
