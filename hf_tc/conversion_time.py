@@ -7,7 +7,7 @@ delta rule of one layer, forward, per token (R). Per recurrent layer, with the s
     search           100 R                a token of the first 8,192: candidates of half-life and write gate (30), gates
                                           of each token (70)
     closed form      30 R + FLOPs / speed a token; FLOPs: Gram matrices of gate and values, 14 passes of the query solve
-    Gram matrices    (3 H + G) 2/3 C^3    solved in float64, counted twice
+    Gram matrices    (5 H + G) 2/3 C^3    solved in float64, counted twice
     alignment        7 R + 6 P / speed    a token and step
     teacher          0.5 R + (2 P' + 2 T I) / speed   a token and layer of P' parameters, blocks of T tokens; the
                                           perplexity of every stage: 2 FLOPs a parameter and token
@@ -32,6 +32,7 @@ MEASURING_SECONDS = 0.3
 SEARCH_RULES = 100  # delta rules' worth of work a token of the search
 CLOSED_FORM_RULES = 30  # delta rules' worth of work a token, beside its matrix products
 ALIGNMENT_RULES = 7  # of an alignment step: forward, backward, and what is around the rule
+GATE_FITS = 5
 QUERY_PASSES = 14
 RANGE = (0.5, 2.0)  # the estimate is given as a range from half to twice
 
@@ -93,9 +94,9 @@ def seconds_by_part(
             share of the text; other evaluation text may be longer, up to LADDER_TOKENS.
     """
     w, tokens = widths, settings.calibration_tokens
-    products = 2 * w.hidden**2 * (3 * w.heads + w.heads) + QUERY_PASSES * 4 * w.hidden * w.inner
+    products = 2 * w.hidden**2 * (GATE_FITS * w.heads + w.heads) + QUERY_PASSES * 4 * w.hidden * w.inner
     products += 2 * w.inner * (w.inner + w.hidden) + 8 * w.mixer_parameters
-    solves = 2 * (3 * w.heads + w.kv_heads) * 2 / 3 * w.hidden**3
+    solves = 2 * (GATE_FITS * w.heads + w.kv_heads) * 2 / 3 * w.hidden**3
     search = SEARCH_RULES * min(SEARCH_TOKENS, tokens) * speed.rule
     closed_form = search + tokens * (CLOSED_FORM_RULES * speed.rule + products / speed.float32) + solves / speed.float32
     streamed = streamed_tokens(settings)
