@@ -90,7 +90,6 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     [
         [],
         ["nonsense"],
-        ["convert", "teacher"],
         ["convert", "teacher", "--out", "x", "--retain", "0.5", "--retained-layers", "0"],
         ["convert", "teacher", "--out", "x", "--retained-layers", "0,a"],
         ["convert", "teacher", "--out", "x", "--dtype", "float17"],
