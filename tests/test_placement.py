@@ -43,11 +43,11 @@ def ordinary_student(folder: Path, text: Path) -> HybridGDNForCausalLM:
     return from_teacher(str(folder), calibration_data=text, device="cpu", **QUICK)
 
 
-def loaded(folder: Path, where: dict[str, str] | None, offload_folder: Path) -> PreTrainedModel:
+def loaded(folder: Path, where: dict[str, str] | dict[str, str | int], offload_folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, device_map=where, offload_folder=offload_folder)
 
 
-def split(first: str, other: str) -> dict[str, str]:
+def split(first: str | int, other: str | int) -> dict[str, str | int]:
     """Layers 0 and 2, and the embedding, on `first`; what is between and after them on `other`."""
     on_first = ("model.embed_tokens", "model.layers.0", "model.layers.2")
     on_other = ("model.layers.1", "model.norm", "model.rotary_emb", "lm_head")
@@ -102,6 +102,28 @@ def test_a_dispatched_teacher_is_not_moved(folder: Path, text: Path) -> None:
         from_teacher(teacher, letter_tokenizer(), calibration_data=text, device="cpu", **QUICK)
     with pytest.raises(ValueError, match="already placed"):
         from_teacher(teacher, letter_tokenizer(), calibration_data=text, device_map="auto", **QUICK)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("other", ["cpu", "disk", 1])
+def test_what_a_gpu_computes_does_not_depend_on_where_weights_are(
+    other: str | int, folder: Path, text: Path, tmp_path: Path
+) -> None:
+    if other == 1 and torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    options: dict[str, Any] = {"calibration_data": text, **QUICK}
+    alone = from_teacher(str(folder), device="cuda:0", **options)
+    teacher = loaded(folder, split(0, other), tmp_path / "offload")
+    student = from_teacher(teacher, letter_tokenizer(), **options)
+    ours, theirs = student.conversion_report, alone.conversion_report
+    for stage, perplexity in theirs.perplexity.items():
+        assert ours.perplexity[stage] == pytest.approx(perplexity, rel=2e-2), stage
+    where = {parameter.device.type for parameter in student.parameters()}
+    assert where == ({"cuda"} if other == 1 else {"cuda", "meta"})
+    logits = student(TOKENS.to("cuda:0")).logits
+    student.save_pretrained(tmp_path / "student")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
+    torch.testing.assert_close(again(TOKENS).logits, logits.cpu(), rtol=1e-3, atol=1e-3)
 
 
 # The parts
