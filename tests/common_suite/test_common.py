@@ -61,10 +61,6 @@ else:
         def test_custom_4d_attention_mask(self) -> None:
             pass
 
-        def _has_ep_plan(self) -> bool:
-            """Some releases ask the student's configuration; the plans are in the teacher's."""
-            return bool(self.model_tester.get_config().text_config.base_model_ep_plan)
-
         # Both ask the decoder's configuration, the teacher's, whether there are recurrent layers.
         def test_recurrent_layers_mask_padding_on_continued_forward(self) -> None:
             with patch.object(HybridGDNConfig, "get_text_config", lambda config, *args, **kwargs: config):
@@ -77,6 +73,10 @@ else:
 
 class StudentTests(CommonTests):
     """The shapes are asked of the teacher's part of the configuration, which is the decoder's for the library."""
+
+    def _has_ep_plan(self) -> bool:
+        """Some releases ask the student's configuration; the plans are in the teacher's."""
+        return bool(self.model_tester.get_config().text_config.base_model_ep_plan)
 
     def _get_conv_state_shape(self, batch_size: int, config: Any) -> tuple[int, ...]:
         channels = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
