@@ -117,17 +117,19 @@ def _measured(
 ) -> LayerSelection:
     rank, meaning, calibrates = MEASURING_POLICIES[policy]
     settings, length, seconds = settings.closed_form_alone(), blocks.shape[1], 0.0
+    compared, student = blocks[-max(1, SELECTION_TOKENS // length) :], None
+    if calibrates:
+        candidates = Conversion(teacher, blocks, (), settings, folder / CANDIDATES, share_weights=True)
+        candidates.fit_layers()
+        candidates.load_stage("closed_form")
+        seconds = sum(candidates.checkpoint.row(layer).seconds for layer in candidates.linear_layers)
+        student = candidates.student
     log = ScoreLog(folder / SCORES, conversion_arguments(teacher, blocks, (), asdict(settings)))
-    compared = blocks[-max(1, SELECTION_TOKENS // length) :]
     probe = Probe(teacher, compared, max(1, STREAM_BATCH_TOKENS // length), log)
     with ExitStack() as stack:
-        if calibrates:
-            candidates = Conversion(teacher, blocks, (), settings, folder / CANDIDATES, share_weights=True)
-            candidates.fit_layers()
-            candidates.load_stage("closed_form")
-            seconds = sum(candidates.checkpoint.row(layer).seconds for layer in candidates.linear_layers)
-            probe.hybrid = stack.enter_context(hybrids_of(candidates.student, teacher))
         stack.callback(probe.progress.close)
+        if student is not None:
+            probe.hybrid = stack.enter_context(hybrids_of(student, teacher))
         ranking = rank(probe, count)
     return LayerSelection(
         policy=policy,
