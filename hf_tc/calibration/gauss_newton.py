@@ -25,7 +25,7 @@ from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
 PRIOR_TOKENS = 200.0
 FIT_TOKENS = 8192  # a step has some 30 unknowns a head: more text costs time and changes it little
 CHOICE_SHARE = 0.25  # of the blocks, at most FIT_TOKENS of them, choose the length of the step
-JACOBIAN_TOKENS = 2048  # tokens whose Jacobian, of one head, exists at the same time
+JACOBIAN_TOKENS = 2048  # tokens whose Jacobian, of one head, is worked on at the same time
 STEP_LENGTHS = (1.0, 0.5, 0.25, 0.0)
 
 Jacobian = Callable[[Tensor, RecurrenceInputs, int], Tensor]
@@ -83,14 +83,33 @@ def _full_step(
         missing = context - gain[..., None] * gated
         for head, regression in enumerate(sums):
             one_head = RecurrenceInputs(*(part[:, :, head : head + 1] for part in inputs))
-            derivative = jacobian(feature, one_head, head).transpose(2, 3)  # [B, T, V, R]
-            if mixer.o_norm is not None:
-                derivative = normed_derivative(derivative, gated[:, :, head], factor[:, :, head])
-            regression.add(derivative * gain[:, :, head, None, None], missing[:, :, head, :, None])
+            # Of a block longer than JACOBIAN_TOKENS, some features at a time.
+            groups = min(unknowns, -(-feature.shape[:2].numel() // JACOBIAN_TOKENS))
+            derivative = torch.cat([jacobian(f, one_head, head) for f in feature.tensor_split(groups, -1)], 2)
+            about = derivative, gated[:, :, head], factor[:, :, head], gain[:, :, head], missing[:, :, head]
+            for parts in zip(*(part.split(JACOBIAN_TOKENS, dim=1) for part in about), strict=True):
+                _add(regression, *parts, normed=mixer.o_norm is not None)
     start = torch.zeros(unknowns, 1, device=captured.attn_input.device)
     # A token gives V rows.
     solved = [regression.solve(prior=start, prior_tokens=PRIOR_TOKENS * mixer.head_dim) for regression in sums]
     return torch.stack(solved)[..., 0].float()
+
+
+def _add(
+    regression: LeastSquares,
+    derivative: Tensor,
+    gated: Tensor,
+    factor: Tensor,
+    gain: Tensor,
+    missing: Tensor,
+    *,
+    normed: bool,
+) -> None:
+    """Adds tokens of one head: derivative `[B, T, R, V]`, gated and missing `[B, T, V]`, factor and gain `[B, T]`."""
+    derivative = derivative.transpose(2, 3)
+    if normed:
+        derivative = normed_derivative(derivative, gated, factor)
+    regression.add(derivative * gain[..., None, None], missing[..., None])
 
 
 def normed_derivative(derivative: Tensor, normed: Tensor, factor: Tensor) -> Tensor:

@@ -177,12 +177,13 @@ def test_silent_teacher_gives_finite_gates(kind: str) -> None:
     assert all(bool(value.isfinite().all()) for value in solved.values())
 
 
+@pytest.mark.parametrize("tokens", [200, 30])  # two blocks at a time; parts of a block
 @pytest.mark.parametrize("module", [token_write_gate, token_decay])
-def test_batches_of_blocks_make_one_problem(module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_blocks_make_one_problem(module, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     kind = "decay" if module is token_decay else "write gate"
     mixer, _, captured = planted_response(kind, 0.3)
     whole = SOLVERS[kind](mixer, captured, constant_gate())
-    monkeypatch.setattr(gauss_newton, "JACOBIAN_TOKENS", 200)
+    monkeypatch.setattr(gauss_newton, "JACOBIAN_TOKENS", tokens)
     parts = SOLVERS[kind](mixer, captured, constant_gate())
     for name in WEIGHTS[kind]:
         assert relative(parts[name], whole[name]) < 1e-3
