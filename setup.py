@@ -10,7 +10,15 @@ EVALUATION = ["lm-eval>=0.4.9"]
 # requests: the command line of Transformers imported it without asking for it until some version after 5.15.
 SERVING = ["fastapi", "uvicorn", "openai", "pydantic", "requests"]
 LINT = ["ruff>=0.9", "mypy>=1.14"]
-TEST = ["pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "parameterized", *DATA, *LINT]
+TEST = [
+    "bitsandbytes>=0.49; sys_platform == 'linux'",
+    "pytest>=8.3",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "parameterized",
+    *DATA,
+    *LINT,
+]
 
 setup(
     name="hf_tc",

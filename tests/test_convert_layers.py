@@ -10,7 +10,7 @@ import pytest
 import torch
 from conversion_inputs import circumstances, equal_states, letter_teacher, state_of, without_times
 from hf_tc.modeling import HybridGDNForCausalLM
-from planted import random_blocks
+from planted import captured_layer, random_blocks
 
 from hf_tc import convert_layers, fit_layer
 from hf_tc.alignment import AlignmentSettings
@@ -173,14 +173,16 @@ def test_report_has_every_layer_and_every_quantity(tmp_path: Path) -> None:
     assert report.seconds >= sum(row.seconds for row in report.layers)
 
 
-def test_reported_beta_and_half_life_are_those_of_the_closed_form(tmp_path: Path) -> None:
-    student = convert(tmp_path, steps=0)
+def test_reported_beta_and_half_life_are_the_means_of_the_closed_form_over_the_text(tmp_path: Path) -> None:
+    student, teacher = convert(tmp_path, steps=0), letter_teacher()
+    text = BLOCKS[:-1]  # the last block is held out
     for row in student.conversion_report.layers:
-        mixer = mixer_of(student, row.layer)
-        x = torch.randn(1, 3, 32)
-        assert mixer.beta(x).mean().item() == pytest.approx(row.beta, rel=1e-4)
-        half_life = -math.log(2) / mixer.log_decay(x)[0, 0]
-        assert half_life.median().item() == pytest.approx(row.timescale_tokens, rel=1e-3)
+        mixer, x = mixer_of(student, row.layer), captured_layer(teacher, text, row.layer).attn_input
+        assert row.head_betas == pytest.approx(mixer.beta(x).mean((0, 1)).tolist(), rel=1e-4)
+        half_lives = -math.log(2) / mixer.log_decay(x).mean((0, 1))
+        assert row.head_half_lives == pytest.approx(half_lives.tolist(), rel=1e-3)
+        assert row.beta == pytest.approx(sum(row.head_betas) / len(row.head_betas))
+        assert row.timescale_tokens == pytest.approx(half_lives.median().item(), rel=1e-3)
 
 
 def test_perplexities_are_those_of_the_models(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ MEASURING_POLICIES = {
     "kl": Policy(kl.rank, kl.SCORE, calibrates=True),
 }
 POLICIES = ("uniform", *MEASURING_POLICIES)
-DEFAULT_POLICY = "uniform"
+DEFAULT_POLICY = "kl"
 
 
 def check_policy(retained_layers: float | Sequence[int] | LayerSelection, policy: str | None) -> None:
