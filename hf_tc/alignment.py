@@ -125,7 +125,8 @@ def _training_forward(mixer: GatedDeltaNet, captured: CapturedAttention, batch: 
     forward, sample = _Mixer(mixer, captured.position_embeddings), captured.attn_input[:batch]
     if sample.device.type != "cuda":
         return forward
-    return torch.cuda.make_graphed_callables(forward, (sample.clone(),))  # type: ignore[return-value]
+    with torch.cuda.device(sample.device):  # of a teacher spread over GPUs, layers are on several
+        return torch.cuda.make_graphed_callables(forward, (sample.clone(),))  # type: ignore[return-value]
 
 
 def alignment_optimizer(mixers: nn.Module, settings: AlignmentSettings) -> torch.optim.Optimizer:
