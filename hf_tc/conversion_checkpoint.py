@@ -32,7 +32,7 @@ class ConversionCheckpoint:
     """
 
     def __init__(self, folder: str | Path, arguments: dict[str, Any]) -> None:
-        self.folder = Path(folder)
+        self.folder, self.arguments = Path(folder), arguments
         self.folder.mkdir(parents=True, exist_ok=True)
         record_arguments(self.folder / ARGUMENTS_FILE, arguments)
 

@@ -74,9 +74,14 @@ def widths_of(model: PreTrainedModel, mixer_parameters: int, itemsize: int) -> W
     )
 
 
+def blocks_at_once(sequence_length: int) -> int:
+    """Whole blocks of at most STREAM_BATCH_TOKENS, one block at least."""
+    return max(1, STREAM_BATCH_TOKENS // sequence_length)
+
+
 def batch_tokens(tokens: int, sequence_length: int) -> int:
-    """b: whole blocks of at most STREAM_BATCH_TOKENS, one block at least."""
-    return min(tokens, max(1, STREAM_BATCH_TOKENS // sequence_length) * sequence_length)
+    """b: the tokens of `blocks_at_once`, or all there are."""
+    return min(tokens, blocks_at_once(sequence_length) * sequence_length)
 
 
 def text_bytes(widths: Widths, streamed: int, solved: int) -> int:

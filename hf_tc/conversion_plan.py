@@ -78,8 +78,8 @@ class ConversionPlan:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """The folder of finished layers at its largest: two stages of every recurrent layer."""
-        return 2 * sum(self.mixer_parameters) * self.dtype.itemsize
+        """The folder of finished layers at its largest: every recurrent layer at each stage."""
+        return self.settings.stages * sum(self.mixer_parameters) * self.dtype.itemsize
 
     @property
     def selection_forwards(self) -> int:

@@ -40,6 +40,11 @@ class ConversionSettings:
                 f"{self.sequence_length} are needed, one to fit and one held out. Raise it or shorten the blocks."
             )
 
+    @property
+    def stages(self) -> int:
+        """How many stages of a layer are kept: closed form, aligned, and jointly aligned where asked for."""
+        return 3 if self.joint.steps else 2
+
     def closed_form_alone(self) -> "ConversionSettings":
         """The same without alignment."""
         return replace(self, alignment=AlignmentSettings(steps=0), joint=joint_settings(0))

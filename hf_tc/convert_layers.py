@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.corrupted_text import corrupted_windows, number_of_windows
 from hf_tc.conversion_checkpoint import ConversionCheckpoint, conversion_arguments
-from hf_tc.conversion_memory import STREAM_BATCH_TOKENS, fits_on, layer_bytes, text_bytes, widths_of
+from hf_tc.conversion_memory import blocks_at_once, fits_on, layer_bytes, text_bytes, widths_of
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.evaluation import perplexity
 from hf_tc.fit_layer import FittedLayer, LayerText, fit_layer
@@ -89,7 +89,7 @@ class Conversion:
         self.report.fingerprints = {name: arguments[name] for name in ("teacher", "blocks")}
         self.checkpoint, self.candidates = ConversionCheckpoint(folder, arguments), None
         if candidates is not None:
-            arguments |= {"retained_layers": [], "settings": asdict(settings.closed_form_alone())}
+            arguments = arguments | {"retained_layers": [], "settings": asdict(settings.closed_form_alone())}
             self.candidates = ConversionCheckpoint(candidates, arguments)
 
     def run(self) -> HybridGDNForCausalLM:
@@ -115,9 +115,9 @@ class Conversion:
         return self.student
 
     def _bytes_to_write(self) -> int:
-        """Both stages of every recurrent layer, and then the student, which is usually saved beside them."""
+        """Every recurrent layer at each stage, and then the student, which is usually saved beside them."""
         layers = sum(_size(mixer_of(self.student, layer)) for layer in self.linear_layers)
-        return 2 * layers + _size(self.student)
+        return self.settings.stages * layers + _size(self.student)
 
     def _measure(self, stage: str, model: PreTrainedModel) -> None:
         blocks = self.evaluation_blocks[: max(1, LADDER_TOKENS // self.evaluation_blocks.shape[1])]
@@ -135,9 +135,9 @@ class Conversion:
 
     def fit_layers(self) -> None:
         """Solves and aligns every recurrent layer that the checkpoint does not hold yet."""
-        batch = max(1, STREAM_BATCH_TOKENS // self.blocks.shape[1])
+        batch, in_host_memory = blocks_at_once(self.blocks.shape[1]), not self._text_fits()
         streams = [
-            LayerStream(self.teacher.base_model, part, batch, in_host_memory=not self._text_fits())
+            LayerStream(self.teacher.base_model, part, batch, in_host_memory=in_host_memory)
             for part in (self.alignment_blocks, self.held_out_blocks)
         ]
         steps = self.settings.alignment.steps + 1  # of one layer: the closed form, then the alignment

@@ -19,9 +19,9 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from hf_tc.alignment import HELD_OUT_CHECKS, AlignmentSettings, alignment_optimizer, cosine_schedule, snapshot
 from hf_tc.calibration.corrupted_text import corrupted_windows
-from hf_tc.conversion_memory import STREAM_BATCH_TOKENS
+from hf_tc.conversion_memory import blocks_at_once
 from hf_tc.distillation.config import DistillationConfig
-from hf_tc.distillation.distill import BlockDataset
+from hf_tc.distillation.distill import BlockDataset, example
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.placement import is_dispatched
@@ -44,7 +44,7 @@ class TextAndWindows(Dataset):
         tokens = self.blocks[row]
         if is_window:
             tokens = corrupted_windows(self.blocks, 1, self.seed + turn)[0]
-        return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+        return example(tokens)
 
 
 class KeepBest(TrainerCallback):
@@ -126,7 +126,7 @@ def _trainer(
     folder: str,
 ) -> DistillationTrainer:
     batch = max(1, round(settings.batch_tokens / blocks.shape[1]))
-    at_once = min(batch, max(1, STREAM_BATCH_TOKENS // blocks.shape[1]))
+    at_once = min(batch, blocks_at_once(blocks.shape[1]))
     accumulated = math.ceil(batch / at_once)
     arguments = DistillationConfig(
         output_dir=folder,

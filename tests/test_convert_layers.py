@@ -12,7 +12,7 @@ from conversion_inputs import circumstances, equal_states, letter_teacher, state
 from hf_tc.modeling import HybridGDNForCausalLM
 from planted import captured_layer, random_blocks
 
-from hf_tc import convert_layers, fit_layer
+from hf_tc import conversion_memory, fit_layer
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.conversion_checkpoint import ConversionCheckpoint
 from hf_tc.conversion_settings import ConversionSettings
@@ -223,7 +223,7 @@ def test_result_does_not_depend_on_how_many_blocks_stream_together(
 ) -> None:
     found = {}
     for tokens in (1, 96, 8192):  # one block at a time, three, all
-        monkeypatch.setattr(convert_layers, "STREAM_BATCH_TOKENS", tokens)
+        monkeypatch.setattr(conversion_memory, "STREAM_BATCH_TOKENS", tokens)
         found[tokens] = convert(tmp_path / str(tokens), steps=0)
     for tokens in (1, 96):
         for name, value in state_of(found[tokens]).items():

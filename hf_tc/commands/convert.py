@@ -70,6 +70,21 @@ def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-unreviewed", action="store_true", help="convert a family that was not reviewed")
 
 
+def calibration_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_calibration_options` under the names that `from_teacher` and `select_layers` give them."""
+    return {
+        "calibration_data": one_or_many(options.data),
+        "layer_policy": options.layer_policy,
+        "calibration_tokens": options.calibration_tokens,
+        "sequence_length": options.calibration_seq_len,
+        "device": options.device,
+        "device_map": options.device_map,
+        "dtype": options.dtype,
+        "seed": options.seed,
+        "allow_unreviewed": options.allow_unreviewed,
+    }
+
+
 def _chosen(text: str) -> list[int] | LayerSelection:
     if text.endswith(".json"):
         return LayerSelection.load(text)
@@ -130,18 +145,10 @@ def _convert(options: argparse.Namespace, unfinished: Path) -> Any:
 
     return from_teacher(
         options.teacher,
-        calibration_data=one_or_many(options.data),
         evaluation_data=one_or_many(options.evaluation_data),
         retained_layers=_retained(options),
-        layer_policy=options.layer_policy,
-        calibration_tokens=options.calibration_tokens,
-        sequence_length=options.calibration_seq_len,
         alignment_steps=options.alignment_steps,
         joint_steps=options.joint_steps,
-        device=options.device,
-        device_map=options.device_map,
-        dtype=options.dtype,
-        seed=options.seed,
-        allow_unreviewed=options.allow_unreviewed,
         checkpoint_dir=unfinished,
+        **calibration_arguments(options),
     )

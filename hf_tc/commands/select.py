@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hf_tc.commands.convert import add_calibration_options, add_share
-from hf_tc.commands.shared import add_command, console, one_or_many
+from hf_tc.commands.convert import add_calibration_options, add_share, calibration_arguments
+from hf_tc.commands.shared import add_command, console
 from hf_tc.output_folder import check_writable
 from hf_tc.recorded_arguments import replace_file
 
@@ -36,17 +36,9 @@ def run(options: argparse.Namespace) -> None:
     check_writable(unfinished)
     selection = select_layers(
         options.teacher,
-        calibration_data=one_or_many(options.data),
         retained_layers=options.retain,
-        layer_policy=options.layer_policy,
-        calibration_tokens=options.calibration_tokens,
-        sequence_length=options.calibration_seq_len,
-        device=options.device,
-        device_map=options.device_map,
-        dtype=options.dtype,
-        seed=options.seed,
-        allow_unreviewed=options.allow_unreviewed,
         checkpoint_dir=unfinished,
+        **calibration_arguments(options),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out, selection.save)

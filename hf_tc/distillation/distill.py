@@ -23,6 +23,11 @@ WARMUP_SHARE = 0.05
 CHECKPOINTS = 10  # of a run; it resumes from the last one
 
 
+def example(tokens: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Token ids `[T]`, none of them padding, as an example for a trainer."""
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+
+
 class BlockDataset(Dataset):
     """Blocks of token ids `[N, T]` as a dataset of examples."""
 
@@ -33,7 +38,7 @@ class BlockDataset(Dataset):
         return len(self.blocks)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": self.blocks[index], "attention_mask": torch.ones_like(self.blocks[index])}
+        return example(self.blocks[index])
 
 
 def distill(

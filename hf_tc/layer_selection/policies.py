@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_tc.conversion_checkpoint import conversion_arguments
+from hf_tc.conversion_memory import blocks_at_once
 from hf_tc.conversion_settings import ConversionSettings
-from hf_tc.convert_layers import STREAM_BATCH_TOKENS, Conversion
+from hf_tc.convert_layers import Conversion
 from hf_tc.layer_selection import bypass, greedy, kl
 from hf_tc.layer_selection.hybrid import hybrids_of
 from hf_tc.layer_selection.probe import Probe
@@ -123,9 +124,11 @@ def _measured(
         candidates.fit_layers()
         candidates.load_stage("closed_form")
         seconds = sum(candidates.checkpoint.row(layer).seconds for layer in candidates.linear_layers)
-        student = candidates.student
-    log = ScoreLog(folder / SCORES, conversion_arguments(teacher, blocks, (), asdict(settings)))
-    probe = Probe(teacher, compared, max(1, STREAM_BATCH_TOKENS // length), log)
+        student, arguments = candidates.student, candidates.checkpoint.arguments
+    else:
+        arguments = conversion_arguments(teacher, blocks, (), asdict(settings))
+    log = ScoreLog(folder / SCORES, arguments)
+    probe = Probe(teacher, compared, blocks_at_once(length), log)
     with ExitStack() as stack:
         stack.callback(probe.progress.close)
         if student is not None:

@@ -23,13 +23,13 @@ from hf_tc.alignment import held_out_error
 from hf_tc.build_student import build_student
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.initialize import PIECES, apply, solve
+from hf_tc.conversion_memory import blocks_at_once
 from hf_tc.convert_layers import mixer_of
 from hf_tc.evaluation import evaluate_blocks
 
 from .bench import Bench, Results, add_bench_arguments, clock, parser_of
 
 COLUMNS = ["closed form", "perplexity", "x teacher", "KL", "error of layers", "seconds"]
-STREAM_BATCH_TOKENS = 8192
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def captured_layers(
     """(layer, what its attention did on the text, on held-out text, scaling of its softmax) of each converted layer."""
     blocks = bench.blocks(options.tokens, options.seq_len)
     held_out = max(1, len(blocks) // 16)
-    batch = max(1, STREAM_BATCH_TOKENS // options.seq_len)
+    batch = blocks_at_once(options.seq_len)
     streams = [LayerStream(bench.teacher.base_model, part, batch) for part in (blocks[:-held_out], blocks[-held_out:])]
     for layer in range(max(student.config.linear_layers) + 1):
         if layer not in student.config.linear_layers:

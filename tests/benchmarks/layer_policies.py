@@ -24,11 +24,12 @@ from hf_tc.calibration.data import read_documents, token_blocks
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.convert_layers import Conversion
 from hf_tc.evaluation import perplexity
-from hf_tc.layer_selection.greedy import Score, convert_greedily, retain_greedily
+from hf_tc.layer_selection.greedy import Score, convert_greedily
 from hf_tc.layer_selection.hybrid import DistanceFromTeacher, Hybrid
 from hf_tc.layer_selection.probe import bypassed
 from hf_tc.layer_selection.uniform import retained_count, uniform
 from tests.benchmarks.quality import TEXT_TOKENS, shuffled
+from tests.benchmarks.retain_greedily import retain_greedily
 
 BATCH_TOKENS = 8192
 KL, NLL = 0, 1

@@ -25,7 +25,9 @@ from hf_tc.alignment import AlignmentSettings
 from hf_tc.calibration.attention_statistics import AttentionStatistics
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.initialize import layer_statistics
-from hf_tc.convert_layers import STREAM_BATCH_TOKENS, Conversion, ConversionSettings, mixer_of
+from hf_tc.conversion_memory import blocks_at_once
+from hf_tc.conversion_settings import ConversionSettings
+from hf_tc.convert_layers import Conversion, mixer_of
 from hf_tc.evaluation import evaluate_blocks
 from hf_tc.teachers import build_student
 
@@ -125,7 +127,7 @@ def captured_layers(
     """(index, what its attention did, statistics of it), one layer at a time."""
     kinds = ["linear_attention"] * teacher.config.num_hidden_layers
     mixers = build_student(teacher, kinds)  # its mixers recompute the teacher's queries and keys
-    stream = LayerStream(teacher.base_model, blocks, max(1, STREAM_BATCH_TOKENS // blocks.shape[1]))
+    stream = LayerStream(teacher.base_model, blocks, blocks_at_once(blocks.shape[1]))
     for index in range(max(layers) + 1):
         if index not in layers:
             stream.advance(index)

@@ -4,8 +4,9 @@
 from collections.abc import Iterable
 
 import pytest
+from benchmarks.retain_greedily import retain_greedily
 
-from hf_tc.layer_selection.greedy import convert_greedily, retain_greedily
+from hf_tc.layer_selection.greedy import convert_greedily
 
 COSTS = {0: 5.0, 1: 1.0, 2: 3.0, 3: 0.5}
 
