@@ -1,9 +1,9 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Peak memory of a conversion, from widths and tokens; and whether what is captured of a layer fits on the device.
 
-With N tokens that stream through the teacher (the text and its corrupted copies), M of them solved on (the text), b
-tokens of a batch, C the hidden size, H query and G K/V heads of size D, I = H D, P the parameters of a recurrent layer,
-and 4 bytes a float32 value:
+With N tokens that stream through the teacher (the text and its corrupted copies), M of them solved on (the text, 65,536
+at most), b tokens of a batch, C the hidden size, H query and G K/V heads of size D, I = H D, P the parameters of a
+recurrent layer, and 4 bytes a float32 value:
 
     hidden states         N C itemsize
     a layer's capture     4 N (2 C + I)                                 its input, context and output
@@ -27,6 +27,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_tc.calibration.corrupted_text import number_of_windows
+from hf_tc.calibration.initialize import SOLVED_TOKENS
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, head_shape
@@ -84,8 +85,9 @@ def batch_tokens(tokens: int, sequence_length: int) -> int:
     return min(tokens, blocks_at_once(sequence_length) * sequence_length)
 
 
-def text_bytes(widths: Widths, streamed: int, solved: int) -> int:
+def text_bytes(widths: Widths, streamed: int, text: int) -> int:
     """What grows with the calibration text, where it is kept on the device in float32."""
+    solved = min(text, SOLVED_TOKENS)
     captured = widths.hidden * widths.itemsize + FLOAT32 * (2 * widths.hidden + widths.inner)
     return streamed * captured + solved * FLOAT32 * 2 * widths.inner
 

@@ -6,7 +6,8 @@ delta rule of one layer, forward, per token (R). Per recurrent layer, with the s
 
     search           100 R                a token of the first 8,192: candidates of half-life and write gate (30), gates
                                           of each token (70)
-    closed form      30 R + FLOPs / speed a token; FLOPs: Gram matrices of gate and values, 14 passes of the query solve
+    closed form      30 R + FLOPs / speed a token, 65,536 at most; FLOPs: Gram matrices of gate and values, 14 passes of
+                                          the query solve
     Gram matrices    (5 H + G) 2/3 C^3    solved in float64, counted twice
     alignment        7 R + 6 P / speed    a token and step
     teacher          0.5 R + (2 P' + 2 T I) / speed   a token and layer of P' parameters, blocks of T tokens; the
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 
 import torch
 
-from hf_tc.calibration.initialize import SEARCH_TOKENS
+from hf_tc.calibration.initialize import SEARCH_TOKENS, SOLVED_TOKENS
 from hf_tc.conversion_memory import Widths, batch_tokens, streamed_tokens
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.convert_layers import LADDER_TOKENS
@@ -98,16 +99,17 @@ def seconds_by_part(
     products += 2 * w.inner * (w.inner + w.hidden) + 8 * w.mixer_parameters
     solves = 2 * (GATE_FITS * w.heads + w.kv_heads) * 2 / 3 * w.hidden**3
     search = SEARCH_RULES * min(SEARCH_TOKENS, tokens) * speed.rule
-    closed_form = search + tokens * (CLOSED_FORM_RULES * speed.rule + products / speed.float32) + solves / speed.float32
+    per_token = CLOSED_FORM_RULES * speed.rule + products / speed.float32
+    closed_form = search + min(SOLVED_TOKENS, tokens) * per_token + solves / speed.float32
     streamed = streamed_tokens(settings)
     forward = 2 * w.layer_parameters + 2 * settings.sequence_length * w.inner
     step_tokens = min(streamed, batch_tokens(settings.alignment.batch_tokens, settings.sequence_length))
-    per_token = ALIGNMENT_RULES * speed.rule + 6 * w.mixer_parameters / speed.float32
+    step_token = ALIGNMENT_RULES * speed.rule + 6 * w.mixer_parameters / speed.float32
     ladder = min(LADDER_TOKENS, max(settings.sequence_length, settings.held_out_share * tokens))
     measured = 4 * ladder * 2 * (layers * w.layer_parameters + head_parameters) / speed.teacher
     return {
         "teacher": streamed * layers * (0.5 * speed.rule + forward / speed.teacher),
         "closed_form": converted * closed_form,
-        "alignment": converted * settings.alignment.steps * step_tokens * per_token,
+        "alignment": converted * settings.alignment.steps * step_tokens * step_token,
         "perplexity": measured + 3 * ladder * converted * speed.rule,
     }

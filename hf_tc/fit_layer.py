@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_tc.alignment import AlignmentSettings, align_layer, held_out_error
 from hf_tc.calibration.capture_attention import CapturedAttention
-from hf_tc.calibration.initialize import GDNInitialization, apply, solve
+from hf_tc.calibration.initialize import SOLVED_TOKENS, GDNInitialization, apply, solve
 from hf_tc.calibration.output_projection import value_scale
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.report import LayerReport
@@ -25,7 +25,7 @@ class LayerText:
 
     Attributes:
         captured: on the blocks to align with: the text, then its corrupted windows.
-        text_blocks: how many of these are the text itself, which alone is solved on.
+        text_blocks: how many of these are the text itself, which alone is solved on, or as many as hold SOLVED_TOKENS.
         held_out: on blocks that no fit sees.
         softmax: scaling and window of the teacher's attention, see `attention_statistics`.
     """
@@ -78,7 +78,8 @@ def fit_layer(
 
 def _solve(mixer: GatedDeltaNet, text: LayerText) -> LayerReport:
     """Gives a mixer its closed form; returns its row, without what was before and comes after."""
-    initialization = solve(mixer, text.captured.first(text.text_blocks), **text.softmax)
+    blocks = min(text.text_blocks, max(1, SOLVED_TOKENS // text.captured.attn_input.shape[1]))
+    initialization = solve(mixer, text.captured.first(blocks), **text.softmax)
     apply(mixer, initialization.weights)
     return LayerReport(
         layer=mixer.layer_idx,

@@ -26,8 +26,6 @@ from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.placement import is_dispatched
 
-CHUNK_TOKENS = 1024  # whose logits exist at the same time
-
 
 class TextAndWindows(Dataset):
     """Calibration blocks and corrupted windows of them in turn, `size` examples of `[T]`."""
@@ -143,7 +141,6 @@ def _trainer(
         disable_tqdm=True,
         bf16=student.dtype == torch.bfloat16,
         use_cpu=teacher.device.type == "cpu",
-        chunk_tokens=CHUNK_TOKENS,
         seed=seed,
     )
     optimizer = alignment_optimizer(mixers, settings)

@@ -14,8 +14,6 @@ from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.placement import computing_beside, execution_device
 
-CHUNK_TOKENS = 1024  # tokens whose logits exist together
-
 
 class Hybrid:
     """A student in which every layer was calibrated, and the teacher's attention to put back into any of them.
@@ -78,7 +76,6 @@ class DistanceFromTeacher:
                 self._teacher.logits,
                 teacher_hidden,
                 next_token_targets(rows),
-                chunk_tokens=CHUNK_TOKENS,
             )
             sums += torch.stack([metrics.kl.double().sum(), metrics.student_nll.double().sum()]).cpu()
         kl, nll = (sums / self._tokens).tolist()

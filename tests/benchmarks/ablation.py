@@ -27,7 +27,7 @@ from hf_tc.conversion_memory import blocks_at_once
 from hf_tc.convert_layers import mixer_of
 from hf_tc.evaluation import evaluate_blocks
 
-from .bench import Bench, Results, add_bench_arguments, clock, parser_of
+from .bench import Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
 
 COLUMNS = ["closed form", "perplexity", "x teacher", "KL", "error of layers", "seconds"]
 
@@ -104,6 +104,7 @@ def measure(
 def parse() -> argparse.Namespace:
     parser = parser_of(__doc__, out="ablation.json")
     add_bench_arguments(parser)
+    add_retained_argument(parser)
     parser.add_argument("--tokens", type=int, default=65_536, help="of calibration, held-out ones included")
     parser.add_argument("--seq-len", type=int, default=1024)
     parser.add_argument("--table", type=Path, default=Path("ablation.md"))

@@ -25,11 +25,14 @@ def parser_of(description: str | None, *, out: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_retained_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--retained", type=int, nargs="*", default=[0, 4, 8])
+
+
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--calibration", required=True, nargs="+", help="text that the validation text is not part of")
     parser.add_argument("--validation", required=True)
-    parser.add_argument("--retained", type=int, nargs="*", default=[0, 4, 8])
     parser.add_argument("--validation-blocks", type=int, default=32)
     parser.add_argument("--text-tokens", type=int, default=TEXT_TOKENS)
 

@@ -12,15 +12,11 @@ import argparse
 import itertools
 import math
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_tc.alignment import AlignmentSettings
-from hf_tc.calibration.data import read_documents, token_blocks
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.convert_layers import Conversion
 from hf_tc.evaluation import perplexity
@@ -28,15 +24,17 @@ from hf_tc.layer_selection.greedy import Score, convert_greedily
 from hf_tc.layer_selection.hybrid import DistanceFromTeacher, Hybrid
 from hf_tc.layer_selection.probe import bypassed
 from hf_tc.layer_selection.uniform import retained_count, uniform
-from tests.benchmarks.quality import TEXT_TOKENS, shuffled
-from tests.benchmarks.retain_greedily import retain_greedily
+
+from .bench import Bench, Results, add_bench_arguments, clock, parser_of
+from .retain_greedily import retain_greedily
 
 BATCH_TOKENS = 8192
 KL, NLL = 0, 1
+UNITS = (", x", ", KL")
 Choose = Callable[[int], list[int]]  # how many to retain -> which
 
 
-class Bench:
+class Hybrids:
     """All layers of a teacher calibrated, and what hybrids of them are worth on two texts."""
 
     def __init__(self, conversion: Conversion, selection: Tensor, validation: Tensor) -> None:
@@ -67,37 +65,39 @@ class Bench:
         return [layer for layer in self.layers if layer not in set(retained)]
 
 
-def policies(bench: Bench, shares: list[float], exhaustive: bool) -> dict[str, Choose]:
+def policies(hybrids: Hybrids, shares: list[float], exhaustive: bool) -> dict[str, Choose]:
     """Every way to choose, by name. Greedy orders are nested, so one of them serves all shares."""
-    counts = [retained_count(share, len(bench.layers)) for share in shares]
+    counts = [retained_count(share, len(hybrids.layers)) for share in shares]
 
     def score(which: int) -> Score:
-        return lambda converted: bench.measure("selection", converted)[which]
+        return lambda converted: hybrids.measure("selection", converted)[which]
 
     def by_order(order: list[int]) -> Choose:
         return lambda count: sorted(order[:count])
 
     def singly(which: int) -> list[int]:
-        return sorted(bench.layers, key=lambda layer: -score(which)([layer]))
+        return sorted(hybrids.layers, key=lambda layer: -score(which)([layer]))
 
     rankings: dict[str, Callable[[], list[int]]] = {
-        "bypass": lambda: bypass_order(bench),
+        "bypass": lambda: bypass_order(hybrids),
         "kl of one swap": lambda: singly(KL),
         "perplexity of one swap": lambda: singly(NLL),
-        "greedy converting, kl": lambda: first(convert_greedily(score(KL), bench.layers, min(counts))),
-        "greedy converting, perplexity": lambda: first(convert_greedily(score(NLL), bench.layers, min(counts))),
-        "greedy retaining, kl": lambda: first(retain_greedily(score(KL), bench.layers, max(counts))),
-        "greedy retaining, perplexity": lambda: first(retain_greedily(score(NLL), bench.layers, max(counts))),
+        "greedy converting, kl": lambda: first(convert_greedily(score(KL), hybrids.layers, min(counts))),
+        "greedy converting, perplexity": lambda: first(convert_greedily(score(NLL), hybrids.layers, min(counts))),
+        "greedy retaining, kl": lambda: first(retain_greedily(score(KL), hybrids.layers, max(counts))),
+        "greedy retaining, perplexity": lambda: first(retain_greedily(score(NLL), hybrids.layers, max(counts))),
     }
-    chosen: dict[str, Choose] = {"uniform": lambda count: list(uniform(count / len(bench.layers), len(bench.layers)))}
+    chosen: dict[str, Choose] = {
+        "uniform": lambda count: list(uniform(count / len(hybrids.layers), len(hybrids.layers)))
+    }
     for name, ranking in rankings.items():
-        start = time.perf_counter()
+        start = clock()
         order = ranking()
-        print(f"{name}, on {bench.stage}: {order}, {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{name}, on {hybrids.stage}: {order}, {clock() - start:.0f} s", flush=True)
         chosen[name] = by_order(order)
     if exhaustive:
         chosen["exhaustive, kl"] = lambda count: list(
-            min(itertools.combinations(bench.layers, count), key=lambda kept: score(KL)(bench.without(kept)))
+            min(itertools.combinations(hybrids.layers, count), key=lambda kept: score(KL)(hybrids.without(kept)))
         )
     return chosen
 
@@ -106,66 +106,61 @@ def first(ranking: list[tuple[int, float]]) -> list[int]:
     return [layer for layer, _ in ranking]
 
 
-def bypass_order(bench: Bench) -> list[int]:
+def bypass_order(hybrids: Hybrids) -> list[int]:
     harm = {}
-    for layer in bench.layers:
-        with bypassed(bench.teacher, layer):
+    for layer in hybrids.layers:
+        with bypassed(hybrids.teacher, layer):
             harm[layer] = perplexity(
-                bench.teacher, bench.selection, batch_size=BATCH_TOKENS // bench.selection.shape[1]
+                hybrids.teacher, hybrids.selection, batch_size=BATCH_TOKENS // hybrids.selection.shape[1]
             )
-    return sorted(bench.layers, key=lambda layer: -harm[layer])
+    return sorted(hybrids.layers, key=lambda layer: -harm[layer])
 
 
 def main() -> None:
     options = parse()
-    tokenizer = AutoTokenizer.from_pretrained(options.teacher)
-    teacher = AutoModelForCausalLM.from_pretrained(options.teacher, dtype=torch.float32).to(options.device).eval()
-    length = options.seq_len
-    text = shuffled(token_blocks(read_documents(options.calibration), tokenizer, length, TEXT_TOKENS), options.seed)
-    validation = token_blocks(read_documents(options.validation), tokenizer, length, options.validation_blocks * length)
-    fitted, further = text.split(
-        [options.calibration_tokens // length, len(text) - options.calibration_tokens // length]
-    )
-    count = max(1, options.selection_tokens // length)
-    selection = further[:count] if options.fresh_text else fitted[-count:]
+    bench = Bench(options)
+    selection_blocks = max(1, options.selection_tokens // options.seq_len)
+    text = bench.blocks(options.calibration_tokens + selection_blocks * options.seq_len, options.seq_len)
+    fitted, further = text[:-selection_blocks], text[-selection_blocks:]
+    selection = further if options.fresh_text else fitted[-selection_blocks:]
     steps = AlignmentSettings(steps=options.alignment_steps)
-    settings = ConversionSettings(fitted.numel(), length, alignment=steps, seed=options.seed)
+    settings = ConversionSettings(fitted.numel(), options.seq_len, alignment=steps, seed=options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        conversion = Conversion(teacher, fitted, (), settings, options.folder or folder)
-        start = time.perf_counter()
+        conversion = Conversion(bench.teacher, fitted, (), settings, options.folder or folder)
+        start = clock()
         conversion.fit_layers()
-        print(f"all layers calibrated: {time.perf_counter() - start:.0f} s", flush=True)
-        compare(Bench(conversion, selection, validation), options)
+        print(f"all layers calibrated: {clock() - start:.0f} s", flush=True)
+        compare(Hybrids(conversion, selection, bench.validation), options)
 
 
-def compare(bench: Bench, options: argparse.Namespace) -> None:
+def compare(hybrids: Hybrids, options: argparse.Namespace) -> None:
     """Prints the choices and the table. With alignment, policies also choose by what aligned swaps cost."""
     stages = ["closed_form", "aligned"] if options.alignment_steps else ["closed_form"]
     choices: dict[tuple[str, int, tuple[int, ...]], dict[str, tuple[float, float]]] = {}
     for stage in stages:
-        bench.take_stage(stage)
-        for name, choose in policies(bench, options.shares, options.exhaustive).items():
-            for count in {retained_count(share, len(bench.layers)): None for share in options.shares}:
+        hybrids.take_stage(stage)
+        for name, choose in policies(hybrids, options.shares, options.exhaustive).items():
+            for count in {retained_count(share, len(hybrids.layers)): None for share in options.shares}:
                 label = name if name in ("uniform", "bypass") else f"{name}, {stage.replace('_', ' ')}"
                 choices.setdefault((label, count, tuple(choose(count))), {})
     for stage in stages:
-        bench.take_stage(stage)
-        for (_, _, retained), results in choices.items():
-            results[stage] = bench.measure("validation", bench.without(retained))
-    _, teacher_nll = bench.measure("validation", [])
-    print(f"\nteacher: {math.exp(teacher_nll):.3f} on the validation text; x is perplexity over the teacher's")
-    print("\n| retained | policy | layers |" + "".join(f" {s.replace('_', ' ')}, x | KL |" for s in stages))
-    print("|---|---|---|" + "---|---|" * len(stages))
-    for (label, count, retained), results in sorted(choices.items(), key=lambda item: item[0][1]):
-        figures = "".join(f" {math.exp(results[s][NLL] - teacher_nll):.4f} | {results[s][KL]:.4f} |" for s in stages)
-        print(f"| {count} of {len(bench.layers)} | {label} | {','.join(map(str, retained))} |{figures}", flush=True)
+        hybrids.take_stage(stage)
+        for (_, _, retained), found in choices.items():
+            found[stage] = hybrids.measure("validation", hybrids.without(retained))
+    _, teacher_nll = hybrids.measure("validation", [])
+    columns = ["retained", "policy", "layers", *(f"{stage}{unit}" for stage in stages for unit in UNITS)]
+    results = Results(options.out, columns, benchmark="layer_policies", tokens=options.calibration_tokens)
+    results.heading(f"teacher: {math.exp(teacher_nll):.3f} on the validation text; x is perplexity over the teacher's")
+    for (label, count, retained), found in sorted(choices.items(), key=lambda item: item[0][1]):
+        figures = {f"{s}, x": math.exp(found[s][NLL] - teacher_nll) for s in stages}
+        figures |= {f"{s}, KL": found[s][KL] for s in stages}
+        layers = ",".join(map(str, retained))
+        results.add(retained=f"{count} of {len(hybrids.layers)}", policy=label, layers=layers, **figures)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", required=True)
-    parser.add_argument("--calibration", required=True, help="text that the validation text is not part of")
-    parser.add_argument("--validation", required=True)
+    parser = parser_of(__doc__, out="layer_policies.json")
+    add_bench_arguments(parser)
     parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.5, 0.75])
     parser.add_argument("--calibration-tokens", type=int, default=65_536)
     parser.add_argument("--selection-tokens", type=int, default=16_384, help="on which policies score")
@@ -174,9 +169,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--exhaustive", action="store_true", help="also try every combination (12 layers: 1,364)")
     parser.add_argument("--folder", help="keeps the calibrated layers there, for a later run")
     parser.add_argument("--seq-len", type=int, default=1024)
-    parser.add_argument("--validation-blocks", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
 

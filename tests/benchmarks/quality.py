@@ -14,59 +14,68 @@ import tempfile
 import time
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import PreTrainedModel
 
 from hf_tc import DistillationConfig, DistillationTrainer
 from hf_tc.alignment import AlignmentSettings
-from hf_tc.calibration.data import read_documents, token_blocks
 from hf_tc.conversion_settings import ConversionSettings, joint_settings
 from hf_tc.convert_layers import Conversion
 from hf_tc.distillation.distill import BlockDataset
-from hf_tc.evaluation import Evaluation, evaluate_blocks
+from hf_tc.evaluation import evaluate_blocks
 
+from .bench import Bench, Results, add_bench_arguments, add_retained_argument, parser_of
+
+STEPS = ("alignment_steps", "joint_steps")
 SHORT_BUDGET = 4096  # calibration tokens up to which blocks are short
-TEXT_TOKENS = 2_000_000  # read of the calibration text; every budget draws its blocks from all of it
+COLUMNS = [
+    "student",
+    "calibration tokens",
+    "alignment steps",
+    "joint steps",
+    "perplexity",
+    "x teacher",
+    "KL",
+    "seconds",
+]
 
 
 def main() -> None:
     options = parse()
-    tokenizer = AutoTokenizer.from_pretrained(options.teacher)
-    teacher = AutoModelForCausalLM.from_pretrained(options.teacher, dtype=torch.float32).to(options.device).eval()
-    documents = read_documents(options.calibration)
-    validation = token_blocks(
-        read_documents(options.validation), tokenizer, options.seq_len, options.validation_blocks * options.seq_len
-    )
-    print(f"| student | calibration tokens | perplexity | x teacher | KL | seconds |\n|{'---|' * 6}", flush=True)
+    bench = Bench(options)
+    results = Results(options.out, COLUMNS, benchmark="quality", retained=options.retained)
+    results.heading(f"{results.content['machine']}, {bench.validation.numel():,} validation tokens")
     student = None
-    steps = options.alignment_steps * (1 if len(options.alignment_steps) > 1 else len(options.budgets))
-    for budget, alignment_steps in zip(options.budgets, steps, strict=True):
-        length = 256 if budget <= SHORT_BUDGET else options.seq_len
-        blocks = shuffled(token_blocks(documents, tokenizer, length, TEXT_TOKENS), options.seed)[: budget // length]
-        for stage, student, seconds in students(teacher, blocks, alignment_steps, options):
-            show(stage, blocks.numel(), evaluate_blocks(student, validation, teacher, batch_size=4), seconds)
+    for budget, aligned, joint in zip(options.budgets, *(each(options, name) for name in STEPS), strict=True):
+        blocks = bench.blocks(budget, 256 if budget <= SHORT_BUDGET else 1024)
+        settings = ConversionSettings(
+            blocks.numel(),
+            blocks.shape[1],
+            alignment=AlignmentSettings(steps=aligned),
+            joint=joint_settings(joint),
+            seed=options.seed,
+        )
+        for stage, student, seconds in students(bench.teacher, blocks, settings, options.retained):
+            show(bench, results, stage, student, settings, seconds)
     if options.distillation_tokens:
         assert student is not None
-        text = shuffled(token_blocks(documents, tokenizer, options.seq_len, TEXT_TOKENS), options.seed + 1)
-        seconds = distil(student, teacher, text[: options.distillation_tokens // options.seq_len], options)
-        result = evaluate_blocks(student, validation, teacher, batch_size=4)
-        show(f"the same, {options.distillation_tokens:,} tokens distilled", options.budgets[-1], result, seconds)
+        seconds = distil(student, bench.teacher, bench.blocks(options.distillation_tokens, 1024), options)
+        stage = f"the same, {options.distillation_tokens:,} tokens distilled"
+        show(bench, results, stage, student, settings, seconds)
+
+
+def each(options: argparse.Namespace, name: str) -> list[int]:
+    """Steps of each budget: one number stands for all."""
+    steps: list[int] = getattr(options, name)
+    return steps * len(options.budgets) if len(steps) == 1 else steps
 
 
 def students(
-    teacher: torch.nn.Module, blocks: Tensor, alignment_steps: int, options: argparse.Namespace
-) -> Iterator[tuple[str, torch.nn.Module, float]]:
+    teacher: PreTrainedModel, blocks: Tensor, settings: ConversionSettings, retained: list[int]
+) -> Iterator[tuple[str, PreTrainedModel, float]]:
     """(stage, student at that stage, seconds so far): the same student object, with other weights each time."""
-    settings = ConversionSettings(
-        blocks.numel(),
-        blocks.shape[1],
-        alignment=AlignmentSettings(steps=alignment_steps),
-        joint=joint_settings(options.joint_steps),
-        seed=options.seed,
-    )
     with tempfile.TemporaryDirectory() as folder:
-        conversion = Conversion(teacher, blocks, tuple(options.retained), settings, folder)
+        conversion = Conversion(teacher, blocks, tuple(retained), settings, folder)
         yield "copied", conversion.student, 0.0
         start = time.perf_counter()
         conversion.fit_layers()
@@ -74,13 +83,13 @@ def students(
         for stage in ("closed_form", "aligned"):
             conversion.load_stage(stage)
             yield stage.replace("_", " "), conversion.student, seconds
-        if options.joint_steps:
+        if settings.joint.steps:
             start = time.perf_counter()
             conversion.align_jointly()
             yield "jointly aligned", conversion.student, seconds + time.perf_counter() - start
 
 
-def distil(student: torch.nn.Module, teacher: torch.nn.Module, blocks: Tensor, options: argparse.Namespace) -> float:
+def distil(student: PreTrainedModel, teacher: PreTrainedModel, blocks: Tensor, options: argparse.Namespace) -> float:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         arguments = DistillationConfig(
@@ -103,35 +112,26 @@ def distil(student: torch.nn.Module, teacher: torch.nn.Module, blocks: Tensor, o
     return time.perf_counter() - start
 
 
-def shuffled(blocks: Tensor, seed: int) -> Tensor:
-    return blocks[torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))]
-
-
-def show(stage: str, tokens: int, result: Evaluation, seconds: float) -> None:
-    assert result.teacher_perplexity is not None
-    ratio = result.perplexity / result.teacher_perplexity
-    print(
-        f"| {stage} | {tokens:,} | {result.perplexity:.2f} | {ratio:.3f} | {result.kl:.4f} | {seconds:.0f} |",
-        flush=True,
-    )
+def show(
+    bench: Bench, results: Results, stage: str, student: PreTrainedModel, settings: ConversionSettings, seconds: float
+) -> None:
+    found = evaluate_blocks(student, bench.validation, bench.teacher, batch_size=4)
+    assert found.teacher_perplexity is not None
+    row = {"student": stage, "calibration tokens": settings.calibration_tokens, "perplexity": found.perplexity}
+    row |= {"alignment steps": settings.alignment.steps, "joint steps": settings.joint.steps, "seconds": seconds}
+    results.add(**row, **{"x teacher": found.perplexity / found.teacher_perplexity, "KL": found.kl})
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teacher", required=True)
-    parser.add_argument("--calibration", required=True, help="text that the validation text is not part of")
-    parser.add_argument("--validation", required=True)
-    parser.add_argument("--retained", type=int, nargs="*", default=[0, 4, 8])
+    parser = parser_of(__doc__, out="quality.json")
+    add_bench_arguments(parser)
+    add_retained_argument(parser)
     parser.add_argument("--budgets", type=int, nargs="+", default=[1024, 65_536])
     parser.add_argument("--alignment-steps", type=int, nargs="+", default=[300], help="of all budgets, or of each")
-    parser.add_argument("--joint-steps", type=int, default=150)
+    parser.add_argument("--joint-steps", type=int, nargs="+", default=[150], help="of all budgets, or of each")
     parser.add_argument("--distillation-tokens", type=int, default=1_000_000)
-    parser.add_argument("--seq-len", type=int, default=1024)
-    parser.add_argument("--validation-blocks", type=int, default=32)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
 
 

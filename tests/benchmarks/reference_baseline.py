@@ -31,7 +31,7 @@ from hf_tc.convert_layers import Conversion, mixer_of
 from hf_tc.evaluation import evaluate_blocks
 from hf_tc.teachers import build_student
 
-from .bench import Bench, Results, add_bench_arguments, clock, parser_of
+from .bench import Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
 from .reference_layer import ReferenceLayer, align, calibrate
 
 COLUMNS = ["measured", "calibration tokens", "steps", "reference", "hf_tc", "ratio"]
@@ -185,6 +185,7 @@ def warm_up(bench: Bench, options: argparse.Namespace) -> None:
 def parse() -> argparse.Namespace:
     parser = parser_of(__doc__, out="reference_baseline.json")
     add_bench_arguments(parser)
+    add_retained_argument(parser)
     parser.add_argument("--paper-steps", type=int, default=300, help="full-batch steps on 1,024 tokens; 0: none")
     parser.add_argument("--budgets", type=int, nargs="*", default=[65_536], help="tokens of the larger comparisons")
     parser.add_argument("--steps", type=int, default=400, help="minibatch steps of the larger comparisons")

@@ -1,0 +1,135 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""What only a GPU shows: fla's kernels on packed documents, compiled decoding, offloaded caches, several GPUs."""
+
+import importlib.util
+
+import pytest
+import torch
+from hf_tc.modeling import HybridGDNForCausalLM
+from hf_tc.modeling.gated_delta_rule import (
+    _fla_gated_delta_rule,
+    _fla_is_usable,
+    chunk_gated_delta_rule,
+    gated_delta_rule,
+)
+from test_gated_delta_rule import LENGTHS, draw, random_starts, relative_error
+from tiny_models import pad_rows, student, token_ids
+from transformers import DynamicCache
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+needs_fla = pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="needs flash-linear-attention")
+needs_two = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+WIDE = dict(hidden_size=128, head_dim=64, num_attention_heads=2, num_key_value_heads=2)  # a size of fla's kernels
+DOCUMENTS = [70, 1, 130, 64]
+ROUNDING = {torch.bfloat16: 2e-2, torch.float32: 5e-3}  # fla multiplies in TF32 at most
+
+
+def on_gpu(problem: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The problem as fla takes it: what is projected in `dtype`, gates and state in float32."""
+    return {name: x.to("cuda", dtype if name in ("q", "k", "v") else torch.float32) for name, x in problem.items()}
+
+
+@needs_fla
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_flas_kernels_equal_the_torch_form(dtype: torch.dtype, length: int, packed: bool) -> None:
+    problem = on_gpu(draw(length, key_dim=64, value_dim=64), dtype)
+    starts = random_starts(length).cuda() if packed else None
+    with torch.no_grad():
+        actual = _fla_gated_delta_rule(**problem, document_start=starts)
+        expected = chunk_gated_delta_rule(**{n: x.double() for n, x in problem.items()}, document_start=starts)
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert relative_error(ours.double(), theirs) < ROUNDING[dtype]
+
+
+@needs_fla
+def test_nothing_crosses_documents_in_flas_kernels() -> None:
+    problem = on_gpu(draw(265, batch=1, key_dim=64, value_dim=64), torch.bfloat16)
+    starts = torch.zeros(1, 265, dtype=torch.bool, device="cuda")
+    starts[0, [0, 70, 200]] = True
+    changed = {name: x if name == "state" else x.clone() for name, x in problem.items()}
+    for name in ("k", "v"):
+        changed[name][:, :70] = changed[name][:, :70].roll(1, dims=-1)
+    with torch.no_grad():
+        before, after = (_fla_gated_delta_rule(**p, document_start=starts)[0] for p in (problem, changed))
+    assert not torch.equal(before[:, :70], after[:, :70])
+    assert torch.equal(before[:, 70:], after[:, 70:])
+
+
+def packed_row(documents: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    positions = torch.cat([torch.arange(len(document), device="cuda") for document in documents])
+    return {"input_ids": torch.cat(documents)[None], "position_ids": positions[None]}
+
+
+@needs_fla
+@pytest.mark.parametrize("linear", [(0, 2), (0, 1, 2, 3)])
+def test_a_packed_student_on_flas_kernels(linear: tuple[int, ...]) -> None:
+    model = student("qwen3", linear, **WIDE).to("cuda", torch.bfloat16)
+    assert _fla_is_usable(torch.device("cuda", 0), torch.bfloat16, 64, 64, False)
+    documents = [token_ids(length, seed=length).cuda() for length in DOCUMENTS]
+    with torch.no_grad():
+        packed = model(**packed_row(documents)).logits[0].float()
+        apart = torch.cat([model(document[None]).logits[0] for document in documents]).float()
+    assert relative_error(packed, apart) < 3e-2
+
+
+def test_packed_gradients_on_a_gpu() -> None:
+    """By fla's backward where it is right, by the torch form where it is not."""
+    model = student("qwen3", (0, 2), **WIDE).cuda()
+    documents = [token_ids(length, seed=length).cuda() for length in DOCUMENTS]
+    gradients = []
+    for rows in ([packed_row(documents)], [{"input_ids": document[None]} for document in documents]):
+        model.zero_grad()
+        for row in rows:
+            model(**row).logits.square().sum().backward()
+        gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+    for name, expected in gradients[1].items():
+        assert relative_error(gradients[0][name], expected) < 1e-2, name
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_decoding_equals_a_full_forward(dtype: torch.dtype) -> None:
+    model, ids = student("qwen3", (0, 2), **WIDE).to("cuda", dtype), token_ids(2, 150).cuda()
+    with torch.no_grad():
+        expected = model(ids, use_cache=False).logits.float()
+        cache = DynamicCache()
+        parts = [model(ids[:, part], past_key_values=cache).logits for part in (slice(140), slice(140, 141))]
+        parts += [model(ids[:, t : t + 1], past_key_values=cache).logits for t in range(141, 150)]
+    assert relative_error(torch.cat(parts, 1).float(), expected) < 2 * ROUNDING[dtype]
+
+
+@pytest.mark.parametrize("cache", ["static", "offloaded", "offloaded_static"])
+@pytest.mark.parametrize("linear", [(0, 2), (1, 3)])
+def test_every_cache_gives_the_same_tokens(cache: str, linear: tuple[int, ...]) -> None:
+    """A static cache is decoded by compiled CUDA graphs."""
+    model = student("llama", linear).cuda()
+    ids, mask = (x.cuda() for x in pad_rows([token_ids(70), token_ids(40, seed=2)], [0, 30], 70))
+    arguments = dict(attention_mask=mask, max_new_tokens=9, do_sample=False)
+    expected = model.generate(ids, **arguments)
+    assert model.generate(ids, cache_implementation=cache, **arguments).tolist() == expected.tolist()
+
+
+def test_the_gpu_form_does_not_depend_on_other_gpus_being_current() -> None:
+    device = torch.device("cuda", torch.cuda.device_count() - 1)
+    problem = {name: x.to(device, torch.float32) for name, x in draw(70).items()}
+    read_out = gated_delta_rule(**problem)[0]
+    expected = chunk_gated_delta_rule(**{name: x.cpu() for name, x in problem.items()})[0]
+    assert read_out.device == device
+    torch.testing.assert_close(read_out.cpu(), expected, rtol=1e-3, atol=1e-3)
+
+
+@needs_two
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_a_student_on_two_gpus(dtype: torch.dtype, tmp_path) -> None:
+    alone, ids = student("qwen3", (0, 2), **WIDE).to("cuda:0", dtype), token_ids(2, 90).cuda()
+    alone.save_pretrained(tmp_path)
+    parts = {"model.embed_tokens": 0, "model.rotary_emb": 0, "model.norm": 1, "lm_head": 1}
+    device_map = {**parts, **{f"model.layers.{i}": i % 2 for i in range(4)}}
+    split = HybridGDNForCausalLM.from_pretrained(tmp_path, device_map=device_map, dtype=dtype)
+    assert {p.device.index for p in split.parameters()} == {0, 1}
+    with torch.no_grad():
+        assert relative_error(split(ids).logits.float().to("cuda:0"), alone(ids).logits.float()) < ROUNDING[dtype]
+    for arguments in ({}, {"num_beams": 3}, {"cache_implementation": "offloaded"}):
+        arguments = {"max_new_tokens": 9, "do_sample": False, **arguments}
+        assert split.generate(ids, **arguments).tolist() == alone.generate(ids, **arguments).tolist()
