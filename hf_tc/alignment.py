@@ -8,6 +8,7 @@ replayed as a CUDA graph: at the sizes of a short fit, launching its kernels tak
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -96,7 +97,9 @@ def align_layer(
         rows = torch.randperm(blocks, generator=generator)[:batch].to(captured.attn_input.device)
         loss = relative_error(forward(captured.attn_input[rows]), captured.teacher_output[rows])
         optimizer.zero_grad()
-        loss.backward()
+        with warnings.catch_warnings():  # gradients of a replayed graph come from its stream, and are waited for
+            warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
+            loss.backward()
         nn.utils.clip_grad_norm_(mixer.parameters(), settings.gradient_clip)
         optimizer.step()
         schedule.step()

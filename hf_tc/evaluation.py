@@ -141,10 +141,12 @@ def _evaluate_in_eval_mode(
 def _summed_nll(parts: BackboneThenHead, rows: Tensor, chunk_tokens: int) -> Tensor:
     rows = rows.to(execution_device(parts.model.get_input_embeddings()))
     hidden = parts.hidden_states({"input_ids": rows})[:, :-1].flatten(0, 1)
-    rows = rows.to(hidden.device)
     chunks = zip(hidden.split(chunk_tokens), rows[:, 1:].flatten().split(chunk_tokens), strict=True)
-    losses = [F.cross_entropy(parts.logits(chunk).float(), targets, reduction="none") for chunk, targets in chunks]
-    return torch.cat(losses).cpu().double().sum()
+    total = torch.zeros((), dtype=torch.float64)
+    for chunk, targets in chunks:
+        logits = parts.logits(chunk).float()
+        total += F.cross_entropy(logits, targets.to(logits.device), reduction="none").double().sum().cpu()
+    return total
 
 
 def _summed_metrics(student: BackboneThenHead, teacher: BackboneThenHead, rows: Tensor, chunk_tokens: int) -> Tensor:

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from transformers.utils import logging
 
+from .chunk_states import states_by_writes, states_in_one_product
+
 logger = logging.get_logger(__name__)
 
 CHUNK_SIZE = 64  # tokens solved together; the size of fla's kernels
@@ -67,7 +69,7 @@ def chunk_gated_delta_rule(
         (I + A) U = beta V - beta exp(G) K S_0,     A_ti = beta_t exp(G_t - G_i) k_t.k_i  for i < t
         o_t = exp(G_t) S_0^T q_t + sum_{i<=t} exp(G_t - G_i) (q_t.k_i) u_i
 
-    so that all chunks are solved at once and only the C x C-free state update runs in order.
+    so that all chunks are solved at once, and read at once when the states between them are known (`chunk_states`).
     Returns as `recurrent_gated_delta_rule`.
     """
     dtype, work, length = v.dtype, _work_dtype(v), q.shape[1]
@@ -89,25 +91,18 @@ def chunk_gated_delta_rule(
     between = (cumulative[..., :, None] - cumulative[..., None, :]).masked_fill(~causal, float("-inf")).exp()
     from_start = cumulative.exp() * keep_in  # decay from the chunk's start to each token
     to_end = (cumulative[..., -1:] - cumulative).exp() * keep_out  # decay from each token to the chunk's end
-    across = from_start[..., -1, None, None]  # decay of the incoming state over the whole chunk
 
     system = (k @ k.transpose(-1, -2)) * between * beta[..., None]
     right_side = torch.cat([v * beta[..., None], k * (beta * from_start)[..., None]], dim=-1)
     # unitriangular: the diagonal is read as 1, the upper triangle is not read.
     solved = torch.linalg.solve_triangular(system, right_side, upper=False, unitriangular=True)
     own_writes, state_writes = solved.split([v.shape[-1], k.shape[-1]], dim=-1)
+    k_out = (k * to_end[..., None]).transpose(-1, -2)
+    run_chunks = states_in_one_product if state.is_cuda else states_by_writes
+    states, writes, final = run_chunks(state, own_writes, state_writes, from_start[..., -1, None, None], k_out)
     scores = (q @ k.transpose(-1, -2)) * between
-    q_in, k_out = q * from_start[..., None], (k * to_end[..., None]).transpose(-1, -2)
-
-    outputs = []
-    # unbind, not indexing: the gradient of each index would be a tensor of zeros as large as all chunks together.
-    chunks = (x.unbind(2) for x in (own_writes, state_writes, q_in, scores, across, k_out))
-    for own, from_state, q_n, scores_n, across_n, k_n in zip(*chunks, strict=True):
-        writes = own - from_state @ state
-        outputs.append(q_n @ state + scores_n @ writes)
-        state = across_n * state + k_n @ writes
-    read_out = torch.stack(outputs, dim=2).flatten(2, 3)[:, :, :length]  # [B, H, T, V]
-    return read_out.transpose(1, 2).to(dtype), state
+    read_out = (q * from_start[..., None]) @ states + scores @ writes
+    return read_out.flatten(2, 3)[:, :, :length].transpose(1, 2).to(dtype), final
 
 
 def gated_delta_rule(

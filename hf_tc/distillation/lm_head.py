@@ -90,7 +90,8 @@ class BackboneThenHead:
         self.model.eval()
         try:
             expected = self.model.forward(**inputs, use_cache=False).logits[0]
-            logits = self.logits(self.hidden_states(inputs)[0])
+            # Of a model on several devices, forward alone brings its logits back to where its inputs were.
+            logits = self.logits(self.hidden_states(inputs)[0]).to(expected.device)
         except (AttributeError, TypeError, ValueError) as error:
             logger.warning("Running the head of %s alone failed: %s", type(self.model).__name__, error)
             return False

@@ -123,15 +123,12 @@ def chunked_objective(
         with torch.no_grad():
             teacher_logits = teacher_head(teacher)
         return token_objective(
-            student_head(student),
-            teacher_logits,
-            chunk_targets,
+            *_on_one_device(student_head(student), teacher_logits, chunk_targets),
             temperature=temperature,
             cross_entropy_share=cross_entropy_share,
         )
 
-    labelled = targets != IGNORE_INDEX
-    tensors = (student_hidden[labelled], teacher_hidden[labelled].detach(), targets[labelled])
+    tensors = _labelled(targets, student_hidden, teacher_hidden.detach(), targets)
     parts = [
         checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
         for chunk in _chunks(tensors, chunk_tokens)
@@ -152,13 +149,10 @@ def chunked_metrics(
     chunk_tokens: int = 256,
 ) -> TokenMetrics:
     """`token_metrics` of the labelled positions, each [N] fp32 in row-major order; arguments as `chunked_objective`."""
-    labelled = targets != IGNORE_INDEX
-    tensors = (student_hidden[labelled], teacher_hidden[labelled], targets[labelled])
+    tensors = _labelled(targets, student_hidden, teacher_hidden, targets)
     parts = [
         token_metrics(
-            student_head(student),
-            teacher_head(teacher),
-            chunk_targets,
+            *_on_one_device(student_head(student), teacher_head(teacher), chunk_targets),
             temperature=temperature,
             cross_entropy_share=cross_entropy_share,
         )
@@ -167,7 +161,18 @@ def chunked_metrics(
     return TokenMetrics(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def _chunks(tensors: tuple[Tensor, Tensor, Tensor], size: int) -> Iterator[tuple[Tensor, ...]]:
+def _labelled(targets: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Rows of the labelled positions of tensors [B, T, ...], each on its own device."""
+    labelled = targets != IGNORE_INDEX
+    return tuple(tensor[labelled.to(tensor.device)] for tensor in tensors)
+
+
+def _on_one_device(first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """All on the first one's device: parts of a dispatched model, and another model, compute elsewhere."""
+    return first, *(tensor.to(first.device) for tensor in others)
+
+
+def _chunks(tensors: tuple[Tensor, ...], size: int) -> Iterator[tuple[Tensor, ...]]:
     """Slices along dim 0; one empty slice when there are no rows."""
     for start in range(0, max(len(tensors[0]), 1), size):
         yield tuple(tensor[start : start + size] for tensor in tensors)

@@ -22,6 +22,7 @@ from tests.test_fsdp_mixin import FSDPTesterMixin
 from tests.test_modeling_common import ModelTesterMixin
 from tests.test_tensor_parallel_mixin import TensorParallelTesterMixin
 from tests.test_training_mixin import TrainingTesterMixin
+from transformers.testing_utils import torch_device
 
 import hf_tc  # noqa: F401  registers the student's classes
 
@@ -91,7 +92,8 @@ class StudentTests(CommonTests):
         config._attn_implementation = "eager"
         batch, length = inputs["input_ids"].shape
         for model_class in self.all_model_classes:
-            attentions = model_class(config).eval()(**inputs, output_attentions=True).attentions
+            model = model_class(config).to(torch_device).eval()
+            attentions = model(**inputs, output_attentions=True).attentions
             shapes = [None if weights is None else tuple(weights.shape) for weights in attentions]
             heads = config.num_attention_heads
             assert [shape for shape in shapes if shape is not None] == [(batch, heads, length, length)]

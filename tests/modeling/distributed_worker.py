@@ -1,6 +1,10 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What each of two gloo ranks runs: `torchrun distributed_worker.py MODE FOLDER`; results go to FOLDER/rank*.pt."""
+"""What each of two ranks runs: `torchrun distributed_worker.py MODE FOLDER`; results go to FOLDER/rank*.pt.
 
+On two GPUs where there are two, else on the CPU, through gloo.
+"""
+
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,15 +16,15 @@ from tiny_models import token_ids
 
 import hf_tc  # noqa: F401  registers the student's classes
 
+ON_GPUS = torch.cuda.device_count() >= 2
+
 
 def load(mode: str, folder: Path) -> torch.nn.Module:
     """A student sharded over both ranks, by the library's own plan or by FSDP2 layer by layer."""
-    if mode == "single":
-        return HybridGDNForCausalLM.from_pretrained(folder)
     if mode == "fsdp":
         from torch.distributed.fsdp import fully_shard
 
-        model = HybridGDNForCausalLM.from_pretrained(folder)
+        model = HybridGDNForCausalLM.from_pretrained(folder).to("cuda" if ON_GPUS else "cpu")
         for layer in model.model.layers:
             fully_shard(layer)
         return fully_shard(model)
@@ -30,21 +34,24 @@ def load(mode: str, folder: Path) -> torch.nn.Module:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().clone()
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().cpu().clone()
 
 
 def results(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, Any]:
     """Logits, gradients and greedy tokens."""
+    ids = ids.to(model.device)
     output = model.train()(ids, labels=ids)
     output.loss.backward()
     gradients = {name: whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
     with torch.no_grad():
         tokens = model.eval().generate(ids, max_new_tokens=6, do_sample=False)
-    return {"logits": whole(output.logits), "gradients": gradients, "tokens": tokens}
+    return {"logits": whole(output.logits), "gradients": gradients, "tokens": tokens.cpu()}
 
 
 def main(mode: str, folder: Path) -> None:
-    dist.init_process_group("gloo")
+    if ON_GPUS:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if ON_GPUS else "gloo")
     model = load(mode, folder / "student")
     found = results(model, token_ids(2, 12))
     if mode == "fsdp":

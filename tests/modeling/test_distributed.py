@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Two gloo ranks compute what one process computes; offloaded weights too."""
+"""Two ranks compute what one process computes, on two GPUs where there are two; offloaded weights too."""
 
 import os
 import subprocess
@@ -17,6 +17,8 @@ WORKER = Path(__file__).with_name("distributed_worker.py")
 
 def run_on_two_ranks(mode: str, folder: Path) -> list[dict]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    if torch.cuda.device_count() < 2:
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # FSDP and tensor parallelism would take the only one twice
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     run = subprocess.run(
         [*launcher, str(WORKER), mode, str(folder)], env=environment, capture_output=True, text=True, timeout=300

@@ -1,9 +1,12 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""The delta rule against hand-computed answers, and the chunked form against the token-by-token one."""
+"""The delta rule against hand-computed answers, and the chunked forms against the token-by-token one."""
+
+from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hf_tc.modeling.chunk_states import states_in_one_product
 from hf_tc.modeling.gated_delta_rule import (
     CHUNK_SIZE,
     chunk_gated_delta_rule,
@@ -12,7 +15,14 @@ from hf_tc.modeling.gated_delta_rule import (
 )
 
 LENGTHS = [1, 63, 64, 65, 500]
-FORMS = [recurrent_gated_delta_rule, chunk_gated_delta_rule]
+
+
+def chunk_form_of_a_gpu(**problem: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    with mock.patch("hf_tc.modeling.gated_delta_rule.states_by_writes", states_in_one_product):
+        return chunk_gated_delta_rule(**problem)
+
+
+FORMS = [recurrent_gated_delta_rule, chunk_gated_delta_rule, chunk_form_of_a_gpu]
 
 
 def draw(
@@ -48,7 +58,7 @@ def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-def test_chunked_form_equals_the_recurrence(length: int, packed: bool, dtype: torch.dtype, tolerance: float) -> None:
+def test_chunked_forms_equal_the_recurrence(length: int, packed: bool, dtype: torch.dtype, tolerance: float) -> None:
     problem = draw(length, dtype=dtype)
     document_start = random_starts(length) if packed else None
     results = []
@@ -59,8 +69,9 @@ def test_chunked_form_equals_the_recurrence(length: int, packed: bool, dtype: to
         assert state.shape == (2, 3, 8, 5)
         loss = read_out.square().sum() + (state * torch.arange(5)).sum()
         results.append([read_out, state, *torch.autograd.grad(loss, list(leaves.values()))])
-    for name, expected, actual in zip(["read_out", "state", *problem], *results, strict=True):
-        assert relative_error(actual, expected) < tolerance, name
+    for name, expected, *chunked in zip(["read_out", "state", *problem], *results, strict=True):
+        for actual in chunked:
+            assert relative_error(actual, expected) < tolerance, name
 
 
 @pytest.mark.parametrize("form", FORMS)
