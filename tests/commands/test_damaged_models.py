@@ -1,0 +1,56 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Folders of models that are incomplete or contradict themselves end a command with one line that says so."""
+
+import json
+from pathlib import Path
+
+import pytest
+from command_lines import QUICK, refused
+from conversion_inputs import letter_teacher, teacher_folder
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_damaged_shards_are_refused(
+    damage: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = teacher_folder(tmp_path / "teacher", max_shard_size="20KB")
+    shard = sorted(folder.glob("*.safetensors"))[1]
+    shard.unlink() if damage == "missing" else shard.write_bytes(shard.read_bytes()[:1000])
+    out = tmp_path / "student"
+    refused(capsys, "convert", folder, "--out", out, "--data", text, *QUICK)
+    refused(capsys, "evaluate", folder, "--data", text, "--seq-len", "32")
+    assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
+
+
+def test_a_students_missing_shard_is_refused(
+    student: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(student)
+    model.save_pretrained(tmp_path / "student", max_shard_size="20KB")
+    AutoTokenizer.from_pretrained(student).save_pretrained(tmp_path / "student")
+    shard = sorted((tmp_path / "student").glob("*.safetensors"))[0]
+    shard.unlink()
+    line = refused(capsys, "evaluate", tmp_path / "student", "--data", text, "--seq-len", "32")
+    assert shard.name in line
+
+
+def test_a_students_broken_configuration_is_refused(
+    student: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads((student / "config.json").read_text())
+    config["layer_types"][1] = "nonsense"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "'nonsense'" in refused(capsys, "evaluate", tmp_path, "--data", text)
+
+
+def test_a_tokenizer_of_another_model_is_refused(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = teacher_folder(tmp_path / "teacher")
+    model = letter_teacher()
+    model.resize_token_embeddings(50)
+    model.save_pretrained(folder)
+    line = refused(capsys, "convert", folder, "--out", tmp_path / "student", "--data", text, *QUICK)
+    assert "tokenizer has 62 tokens" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
