@@ -1,0 +1,78 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Which students and teachers the trainer takes, what becomes of them, and which it refuses."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from distillation_runs import logged, one_step, train
+from tiny_causal_lms import tiny_llama, tiny_qwen3
+from torch import nn
+from transformers import TrainingArguments
+
+from hf_tc.distillation import DistillationTrainer
+
+
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_lora_student_learns_and_its_base_stays(tmp_path: Path, gradient_checkpointing: bool) -> None:
+    peft = pytest.importorskip("peft")
+    base = tiny_llama()
+    before = copy.deepcopy(base.state_dict())
+    lora = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj", "lm_head"])
+    student = peft.get_peft_model(base, lora)
+    trainer = train(tmp_path, student, count=4, max_steps=15, gradient_checkpointing=gradient_checkpointing)
+    losses = logged(trainer, "loss")  # every step sees the same four examples
+    assert losses[-1] < 0.9 * losses[0]
+    head = student.base_model.model.lm_head
+    assert torch.equal(head.base_layer.weight, before["lm_head.weight"])
+    assert head.lora_B["default"].weight.abs().sum() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_student_is_upcast_and_says_so(
+    tmp_path: Path, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    student, teacher = tiny_llama().to(dtype), tiny_qwen3().to(dtype)
+    with caplog.at_level(logging.WARNING):
+        trainer = one_step(student, teacher, tmp_path)
+    assert "were upcast to float32" in caplog.text
+    assert str(dtype).removeprefix("torch.") in caplog.text
+    assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
+    assert all(parameter.dtype == dtype for parameter in trainer.teacher.parameters())
+    assert math.isfinite(logged(trainer, "loss")[0])
+
+
+def test_teacher_from_a_folder_and_tags_and_cache_setting(tmp_path: Path) -> None:
+    tiny_qwen3().save_pretrained(tmp_path / "teacher")
+    trainer = one_step(tiny_llama(), tmp_path / "teacher", tmp_path / "out")
+    trainer.save_model(str(tmp_path / "student"))
+    saved = type(trainer.model).from_pretrained(tmp_path / "student")
+    assert saved.config.use_cache is True
+    assert {"hf_tc", "knowledge-distillation"} <= set(trainer.model.model_tags)
+
+
+def test_shared_weights_are_refused(tmp_path: Path) -> None:
+    teacher = tiny_llama()
+    student = copy.deepcopy(teacher)
+    student.model.norm.weight = nn.Parameter(teacher.model.norm.weight.data)  # another Parameter, the same memory
+    with pytest.raises(ValueError, match=r"1 trainable parameters .*the first: model.norm.weight.*copy.deepcopy"):
+        one_step(student, teacher, tmp_path)
+    student.model.norm.weight.requires_grad_(False)
+    one_step(student, teacher, tmp_path)
+
+
+def test_vocabularies_must_agree(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"logits for 61 words, the teacher for 70.*resize_token_embeddings"):
+        one_step(tiny_llama(), tiny_qwen3(vocab_size=70), tmp_path)
+
+
+def test_plain_training_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="DistillationConfig"):
+        DistillationTrainer(
+            model=tiny_llama(), teacher=tiny_qwen3(), args=TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+        )
