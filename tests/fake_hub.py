@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 import yaml
 
 TOKEN = "hf_" + "t" * 34
+REPO = "some-user/some-student"
 
 
 class FakeHub:

@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
+from hf_tc.modeling.saving import code_files
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config
 
+from hf_tc.hub import check_student_folder
 from hf_tc.report import ConversionReport, LayerReport
 
 PROMPT_IDS = [[5, 17, 50, 3, 44, 9, 20, 61]]
@@ -154,3 +157,17 @@ def load_in_fresh_process(
     module, names, logits = torch.load(output)
     assert names == ["HybridGDNModel", "HybridGDNForSequenceClassification"]
     return module, logits
+
+
+def assert_same_student(folder: Path, expected: Path) -> None:
+    """Same code, weights and configuration, and so the same student."""
+    check_student_folder(folder)
+    for source in code_files():
+        assert (folder / source.name).read_bytes() == source.read_bytes() == (expected / source.name).read_bytes()
+    config, expected_config = (json.loads((path / "config.json").read_text()) for path in (folder, expected))
+    for loaded in (config, expected_config):
+        loaded["text_config"].pop("dtype", None)  # loading sets it
+    assert config == expected_config
+    weights, expected_weights = (load_file(path / "model.safetensors") for path in (folder, expected))
+    assert weights.keys() == expected_weights.keys()
+    assert all(torch.equal(weights[name], value) for name, value in expected_weights.items())

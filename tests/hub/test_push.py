@@ -1,0 +1,81 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""A student that is pushed reaches the Hub and comes back unchanged."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from fake_hub import REPO, FakeHub
+from student_folders import assert_same_student, load_in_fresh_process, logits_of, run_python
+
+import hf_tc
+
+PUSH_MODEL = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code={trust})
+model.push_to_hub(sys.argv[2], private=True)
+"""
+PUSH_FOLDER = "import sys; from hf_tc.hub import push_folder; push_folder(sys.argv[1], sys.argv[2])"
+
+
+def test_pushed_folder_comes_back_unchanged(
+    hub: FakeHub, saved: Path, student: hf_tc.HybridGDNForCausalLM, tmp_path: Path
+) -> None:
+    environment = {**hub.environment, "HF_HOME": str(tmp_path / "home")}
+    folder = shutil.copytree(saved, tmp_path / "complete-student")
+    result = run_python(PUSH_FOLDER, folder, REPO, with_hf_tc=True, **environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    received = hub.repos[REPO]
+    for path in folder.iterdir():
+        assert received[path.name] == path.read_bytes(), path.name
+    assert f'model_id = "{REPO}"' in received["README.md"].decode()
+
+    module, logits = load_in_fresh_process(REPO, tmp_path, with_hf_tc=False, **environment)
+    assert module.startswith("transformers_modules.some_hyphen_user")
+    torch.testing.assert_close(logits, logits_of(student), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("with_hf_tc", [False, True])
+def test_push_to_hub_of_a_loaded_student(hub: FakeHub, saved: Path, tmp_path: Path, with_hf_tc: bool) -> None:
+    older_card = b"---\nlicense: mit\n---\nan older card"
+    hub.repos[REPO] = {"README.md": older_card, "model-00001-of-00002.safetensors": b"old"}
+    environment = {**hub.environment, "HF_HOME": str(tmp_path / "home")}
+    code = PUSH_MODEL.format(trust=not with_hf_tc)
+    result = run_python(code, saved, REPO, with_hf_tc=with_hf_tc, **environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    received = hub.repos[REPO]
+    assert "model-00001-of-00002.safetensors" not in received
+    card = received["README.md"].decode()
+    assert "an older card" in card if not with_hf_tc else f'model_id = "{REPO}"' in card
+    received.pop(".gitattributes", None)
+    downloaded = tmp_path / "downloaded"
+    downloaded.mkdir()
+    for name, content in received.items():
+        (downloaded / name).write_bytes(content)
+    assert_same_student(downloaded, saved)
+
+
+def test_save_pretrained_can_push(hub: FakeHub, saved: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from transformers import AutoModelForCausalLM as A;"
+        "A.from_pretrained(sys.argv[1]).save_pretrained(sys.argv[2], push_to_hub=True, repo_id=sys.argv[3],"
+        " private=True, max_shard_size='20KB')"
+    )
+    environment = {**hub.environment, "HF_HOME": str(tmp_path / "home")}
+    result = run_python(code, saved, tmp_path / "again", "some-student", with_hf_tc=True, **environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    repo = "user/some-student"  # the owner of the token
+    assert hub.private[repo]
+    assert f'model_id = "{repo}"' in hub.repos[repo]["README.md"].decode()
+    received = {name for name in hub.repos[repo] if name != ".gitattributes"}
+    assert received == {path.name for path in (tmp_path / "again").iterdir()}
+
+
+def test_push_without_a_valid_token_says_so(hub: FakeHub, saved: Path, tmp_path: Path) -> None:
+    environment = {**hub.environment, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_wrong"}
+    result = run_python(PUSH_FOLDER, saved, REPO, with_hf_tc=True, **environment)
+    assert result.returncode != 0
+    assert "401" in result.stderr
+    assert not hub.repos
