@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What every reviewed family must pass, as numbers; read by test_teachers.py and benchmarks/family_table.py."""
+"""What every reviewed family must pass, as numbers; read by test_family_parity.py and benchmarks/family_table.py."""
 
 import copy
 from collections.abc import Callable
