@@ -1,47 +1,18 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""One conversion over the layers: what stays, what is reported, and going on after an interruption."""
+"""One conversion over the layers: what stays, what is fitted to what, and what the result depends on."""
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conversion_inputs import circumstances, equal_states, letter_teacher, state_of, without_times
-from hf_tc.modeling import HybridGDNForCausalLM
-from planted import captured_layer, random_blocks
+from layer_conversion import BLOCKS, convert
+from planted import random_blocks
 
 from hf_tc import conversion_memory, fit_layer
-from hf_tc.alignment import AlignmentSettings
-from hf_tc.conversion_checkpoint import ConversionCheckpoint
 from hf_tc.conversion_settings import ConversionSettings
-from hf_tc.convert_layers import Conversion, mixer_of
-from hf_tc.evaluation import perplexity
-
-BLOCKS = random_blocks(8, 32)
-STAGES = ["teacher", "copied", "closed_form", "aligned"]
-
-
-def settings(steps: int = 2, **changes: Any) -> ConversionSettings:
-    return ConversionSettings(
-        calibration_tokens=256,
-        sequence_length=32,
-        alignment=AlignmentSettings(steps=steps, batch_tokens=64),
-        **changes,
-    )
-
-
-def convert(
-    folder: Path, retained: tuple[int, ...] = (0,), *, steps: int = 2, blocks: torch.Tensor = BLOCKS, **changes: Any
-) -> HybridGDNForCausalLM:
-    names = ("evaluation_blocks", "share_weights")
-    options = {name: changes.pop(name) for name in names if name in changes}
-    teacher = changes.pop("teacher", None) or letter_teacher()
-    return Conversion(teacher, blocks, retained, settings(steps, **changes), folder, **options).run()
-
-
-# What becomes of the layers
+from hf_tc.convert_layers import mixer_of
 
 
 def test_retained_layers_are_the_teachers(tmp_path: Path) -> None:
@@ -147,57 +118,6 @@ def test_each_layer_is_measured_with_the_window_and_scaling_it_has(
     assert seen == [(8**-0.5, window) for window in windows]
 
 
-# The report
-
-
-def test_report_has_every_layer_and_every_quantity(tmp_path: Path) -> None:
-    student = convert(tmp_path)
-    report = student.conversion_report
-    assert (report.retained_layers, report.linear_layers) == ([0], [1, 2])
-    assert [row.layer for row in report.layers] == [1, 2]
-    assert (report.calibration_tokens, report.alignment_steps, report.seed) == (256, 2, 0)
-    assert report.versions.keys() == {"hf_tc", "torch", "transformers"}
-    for row in report.layers:
-        assert 0 < row.mean_attention_distance < 31
-        assert 0 < row.attention_entropy < math.log(32)
-        assert row.timescale_tokens >= 0.5
-        assert 0 < row.beta < 1
-        assert row.value_scale > 0
-        assert row.output_gate > 0
-        assert 0 < row.error_aligned <= row.error_closed_form < row.error_copied
-        assert row.seconds > 0
-        assert sum(row.head_betas) / 4 == pytest.approx(row.beta)
-        assert sum(row.head_distances) / 4 == pytest.approx(row.mean_attention_distance)
-        assert min(row.head_half_lives) <= row.timescale_tokens <= max(row.head_half_lives)
-    assert student.config.calibration == report.provenance
-    assert report.seconds >= sum(row.seconds for row in report.layers)
-
-
-def test_reported_beta_and_half_life_are_the_means_of_the_closed_form_over_the_text(tmp_path: Path) -> None:
-    student, teacher = convert(tmp_path, steps=0), letter_teacher()
-    text = BLOCKS[:-1]  # the last block is held out
-    for row in student.conversion_report.layers:
-        mixer, x = mixer_of(student, row.layer), captured_layer(teacher, text, row.layer).attn_input
-        assert row.head_betas == pytest.approx(mixer.beta(x).mean((0, 1)).tolist(), rel=1e-4)
-        half_lives = -math.log(2) / mixer.log_decay(x).mean((0, 1))
-        assert row.head_half_lives == pytest.approx(half_lives.tolist(), rel=1e-3)
-        assert row.beta == pytest.approx(sum(row.head_betas) / len(row.head_betas))
-        assert row.timescale_tokens == pytest.approx(half_lives.median().item(), rel=1e-3)
-
-
-def test_perplexities_are_those_of_the_models(tmp_path: Path) -> None:
-    teacher, text = letter_teacher(), random_blocks(3, 32, seed=9)
-    student = convert(tmp_path, teacher=teacher, evaluation_blocks=text)
-    report = student.conversion_report
-    assert list(report.perplexity) == STAGES
-    assert report.perplexity_tokens == 3 * 31
-    assert report.perplexity["teacher"] == pytest.approx(perplexity(teacher, text))
-    assert report.perplexity["aligned"] == pytest.approx(perplexity(student, text))
-    closed_form = convert(tmp_path / "closed", steps=0, evaluation_blocks=text)
-    assert report.perplexity["closed_form"] == pytest.approx(perplexity(closed_form, text))
-    assert len(set(report.perplexity.values())) == 4
-
-
 def test_held_out_blocks_are_fitted_by_nobody(tmp_path: Path) -> None:
     other = torch.cat([BLOCKS[:-1], random_blocks(1, 32, seed=5)])
     a, b = (convert(tmp_path / name, steps=0, blocks=blocks) for name, blocks in (("a", BLOCKS), ("b", other)))
@@ -232,83 +152,6 @@ def test_result_does_not_depend_on_how_many_blocks_stream_together(
             found[tokens].conversion_report.layers, found[8192].conversion_report.layers, strict=True
         ):
             assert row.error_closed_form == pytest.approx(expected.error_closed_form, rel=1e-4)
-
-
-# Interruption
-
-
-class Interrupted(Exception):
-    pass
-
-
-def interrupt_at_layer(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Makes the alignment of the layer with this number (0: the first converted) die."""
-    calls, align = [], fit_layer.align_layer
-
-    def dying(*args: Any, **kwargs: Any) -> float:
-        calls.append(1)
-        if len(calls) == number + 1:
-            raise Interrupted
-        return align(*args, **kwargs)
-
-    monkeypatch.setattr(fit_layer, "align_layer", dying)
-
-
-@pytest.mark.parametrize("finished", [0, 1, 2])
-def test_going_on_gives_what_an_uninterrupted_run_gives(
-    finished: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = convert(tmp_path / "whole", ())
-    teacher = letter_teacher()
-    before = circumstances(teacher)
-    interrupt_at_layer(monkeypatch, finished)
-    with pytest.raises(Interrupted):
-        convert(tmp_path / "parts", (), teacher=teacher)
-    assert circumstances(teacher) == before
-    monkeypatch.undo()
-    solved, solve = [], fit_layer.solve
-    monkeypatch.setattr(fit_layer, "solve", lambda *args, **kwargs: (solved.append(1), solve(*args, **kwargs))[1])
-    student = convert(tmp_path / "parts", ())
-    assert len(solved) == 3 - finished
-    assert equal_states(state_of(student), state_of(expected))
-    assert without_times(student.conversion_report) == without_times(expected.conversion_report)
-
-
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ({"steps": 3}, "settings.alignment.steps"),
-        ({"seed": 1}, "settings.seed"),
-        ({"student_options": {"output_norm": True}}, "settings.student_options"),
-        ({"retained": (1,)}, "retained_layers"),
-        ({"blocks": random_blocks(8, 32, seed=3)}, "blocks"),
-        ({"teacher": letter_teacher("llama")}, "teacher"),
-    ],
-)
-def test_going_on_with_something_else_is_refused(change: dict[str, Any], named: str, tmp_path: Path) -> None:
-    convert(tmp_path)
-    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match="unfinished work with other arguments") as error:
-        convert(tmp_path, **change)
-    assert f"{named}:" in str(error.value)
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
-
-
-def test_a_teacher_with_one_other_weight_is_another_teacher(tmp_path: Path) -> None:
-    convert(tmp_path)
-    teacher = letter_teacher()
-    with torch.no_grad():
-        teacher.model.layers[0].mlp.up_proj.weight[3, 4] += 1e-3
-    with pytest.raises(ValueError, match="teacher: "):
-        convert(tmp_path, teacher=teacher)
-
-
-def test_finished_layers_are_on_disk_with_both_stages(tmp_path: Path) -> None:
-    student = convert(tmp_path)
-    arguments = json.loads((tmp_path / "arguments.json").read_text())
-    checkpoint = ConversionCheckpoint(tmp_path, arguments)
-    assert equal_states(checkpoint.weights(1, "aligned"), state_of(mixer_of(student, 1)))
-    assert not equal_states(checkpoint.weights(1, "closed_form"), checkpoint.weights(1, "aligned"))
 
 
 def test_too_little_text_for_two_blocks_is_refused() -> None:

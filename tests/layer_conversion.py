@@ -1,0 +1,34 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""A conversion of a tiny teacher on random blocks, layer by layer."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from conversion_inputs import letter_teacher
+from hf_tc.modeling import HybridGDNForCausalLM
+from planted import random_blocks
+
+from hf_tc.alignment import AlignmentSettings
+from hf_tc.conversion_settings import ConversionSettings
+from hf_tc.convert_layers import Conversion
+
+BLOCKS = random_blocks(8, 32)
+
+
+def settings(steps: int = 2, **changes: Any) -> ConversionSettings:
+    return ConversionSettings(
+        calibration_tokens=256,
+        sequence_length=32,
+        alignment=AlignmentSettings(steps=steps, batch_tokens=64),
+        **changes,
+    )
+
+
+def convert(
+    folder: Path, retained: tuple[int, ...] = (0,), *, steps: int = 2, blocks: torch.Tensor = BLOCKS, **changes: Any
+) -> HybridGDNForCausalLM:
+    names = ("evaluation_blocks", "share_weights")
+    options = {name: changes.pop(name) for name in names if name in changes}
+    teacher = changes.pop("teacher", None) or letter_teacher()
+    return Conversion(teacher, blocks, retained, settings(steps, **changes), folder, **options).run()
