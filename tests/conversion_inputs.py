@@ -16,6 +16,11 @@ from hf_tc.report import ConversionReport
 
 LENGTH, TOKENS = 32, 256
 QUICK: dict[str, Any] = {"calibration_tokens": TOKENS, "sequence_length": LENGTH, "alignment_steps": 2}
+# What plans are made of: sizes of a large teacher, which no test builds.
+QWEN3_8B = {
+    "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151936, "dtype": "bfloat16",
+}  # fmt: skip
 
 
 def letter_teacher(family: str = "qwen3", **changes: Any) -> PreTrainedModel:

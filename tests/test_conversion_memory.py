@@ -1,0 +1,65 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The memory of a conversion against what it takes, and where a GPU is too small."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conversion_inputs import QUICK, QWEN3_8B, equal_states, letter_teacher, state_of, text_file
+from live_bytes import LiveBytes
+from planted import random_blocks, tiny_teacher
+from student_folders import letter_tokenizer
+from transformers import AutoConfig
+
+from hf_tc.alignment import AlignmentSettings
+from hf_tc.calibration.corrupted_text import number_of_windows
+from hf_tc.conversion_memory import EXPECTED_WITHIN, streamed_tokens, text_bytes_in_host_memory
+from hf_tc.conversion_plan import plan_conversion
+from hf_tc.conversion_settings import ConversionSettings, joint_settings
+from hf_tc.convert import from_teacher
+from hf_tc.convert_layers import Conversion
+
+
+@pytest.mark.parametrize(
+    ("hidden", "heads", "kv_heads", "head_dim", "length", "layers", "joint_steps"),
+    [(128, 4, 1, 32, 128, 3, 0), (128, 2, 2, 64, 512, 6, 0), (64, 2, 2, 32, 256, 6, 1)],
+)
+def test_peak_memory_is_expected_within_the_stated_factor(
+    hidden: int, heads: int, kv_heads: int, head_dim: int, length: int, layers: int, joint_steps: int, tmp_path: Path
+) -> None:
+    teacher = tiny_teacher(
+        hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
+        intermediate_size=2 * hidden, num_hidden_layers=layers, max_position_embeddings=length,
+    )  # fmt: skip
+    settings = ConversionSettings(1024, length, alignment=AlignmentSettings(steps=1), joint=joint_settings(joint_steps))
+    plan = plan_conversion(teacher.config, retained_layers=[0, *range(2, layers - 1)], settings=settings)
+    blocks = random_blocks(1024 // length, length)
+    with LiveBytes() as live:
+        Conversion(teacher, blocks, plan.retained_layers, settings, tmp_path, share_weights=True).run()
+    measured, expected = plan.teacher_bytes + live.peak, plan.memory(None).host
+    assert expected / EXPECTED_WITHIN < measured < expected * EXPECTED_WITHIN, (expected, measured)
+
+
+def test_memory_of_a_gpu_that_is_too_small_goes_to_the_host() -> None:
+    plan = plan_conversion(AutoConfig.for_model("qwen3", **QWEN3_8B))
+    roomy, narrow = plan.memory(80 * 10**9), plan.memory(28 * 10**9)
+    assert roomy.host == 0
+    assert not roomy.text_in_host_memory
+    assert narrow.text_in_host_memory
+    assert streamed_tokens(plan.settings) == 65_536 + 1024 * number_of_windows(60, 1024)  # of 64 blocks, 4 held out
+    assert streamed_tokens(plan.settings.closed_form_alone()) == 65_536
+    assert narrow.host == text_bytes_in_host_memory(plan.widths, streamed_tokens(plan.settings))
+    assert roomy.device == plan.memory(None).host
+    offloaded = plan.memory(40 * 10**9, weights_fit=False)
+    assert offloaded.host == plan.teacher_bytes + 2 * sum(plan.mixer_parameters)
+    assert offloaded.device < roomy.device
+    longer = replace(plan, settings=replace(plan.settings, sequence_length=8192))
+    assert longer.memory(None).host < 1.1 * roomy.device
+
+
+def test_activations_in_host_memory_give_the_same_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = text_file(tmp_path / "text.txt")
+    ordinary = from_teacher(letter_teacher(), letter_tokenizer(), calibration_data=text, **QUICK)
+    monkeypatch.setattr("hf_tc.convert_layers.fits_on", lambda device, needed: False)
+    student = from_teacher(letter_teacher(), letter_tokenizer(), calibration_data=text, **QUICK)
+    assert equal_states(state_of(student), state_of(ordinary))

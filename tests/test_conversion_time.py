@@ -1,0 +1,36 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The time of a conversion grows with its work; speeds are measured."""
+
+from typing import Any
+
+import pytest
+import torch
+from planted import SIZES
+from transformers import AutoConfig
+
+from hf_tc.alignment import AlignmentSettings
+from hf_tc.conversion_plan import plan_conversion
+from hf_tc.conversion_settings import ConversionSettings
+from hf_tc.conversion_time import Speed, measure_speed
+
+
+def test_time_grows_with_what_there_is_to_do() -> None:
+    speed = Speed(float32=1e9, teacher=2e9, rule=1e-5)
+
+    def seconds(steps: int = 10, tokens: int = 32_768, **options: Any) -> dict[str, float]:
+        settings = ConversionSettings(calibration_tokens=tokens, alignment=AlignmentSettings(steps=steps))
+        config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
+        return plan_conversion(config, settings=settings, **{"retained_layers": [0, 4], **options}).seconds(speed)
+
+    base = seconds()
+    assert all(value > 0 for value in base.values())
+    assert seconds(steps=20)["alignment"] == pytest.approx(2 * base["alignment"])
+    assert seconds(steps=20)["closed_form"] == base["closed_form"]
+    assert seconds(retained_layers=[])["closed_form"] == pytest.approx(base["closed_form"] * 8 / 6)
+    assert seconds(0, tokens=65_536)["teacher"] == pytest.approx(2 * seconds(0)["teacher"])
+
+
+def test_speed_is_measured_on_the_device() -> None:
+    plan = plan_conversion(AutoConfig.for_model("llama", **SIZES))
+    speed = measure_speed(plan.widths, torch.bfloat16, torch.device("cpu"), tokens=64)
+    assert min(speed.float32, speed.teacher, speed.rule) > 0
