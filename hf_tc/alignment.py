@@ -129,6 +129,7 @@ def _training_forward(mixer: GatedDeltaNet, captured: CapturedAttention, batch: 
     if sample.device.type != "cuda":
         return forward
     with torch.cuda.device(sample.device):  # of a teacher spread over GPUs, layers are on several
+        torch.cuda.graph.default_capture_stream = None  # torch keeps one stream for all, on the GPU that came first
         return torch.cuda.make_graphed_callables(forward, (sample.clone(),))  # type: ignore[return-value]
 
 

@@ -11,7 +11,7 @@ recurrent layer, and 4 bytes a float32 value:
     closed form           4 b (15 I + C + 2 G D + 5 * 64 H) + 8 H (C + 1)^2 + 4 * 2 P     one Gram matrix a head
     alignment             4 b (27 I + 3 C + 3 G D + 4 * 64 H) + 4 * 6 P  autograd, Adam, the best weights so far
     teacher's layer       itemsize b (2 C + 3 widest linear module)
-    logits                (4 + 4 + itemsize) 256 vocabulary
+    logits                (6 * 4 + 2 itemsize) vocabulary, of b tokens or as many as `losses.tokens_at_once` says
 
 Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. Joint alignment,
 where it is asked for, trains all layers at once, when the text is gone: autograd of every recurrent layer and of the
@@ -29,12 +29,12 @@ from transformers import PreTrainedModel
 from hf_tc.calibration.corrupted_text import number_of_windows
 from hf_tc.calibration.initialize import SOLVED_TOKENS
 from hf_tc.conversion_settings import ConversionSettings
+from hf_tc.distillation.losses import tokens_at_once
 from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, head_shape
 
 FLOAT32 = 4
 STREAM_BATCH_TOKENS = 8192  # tokens that go through a layer of the teacher, or of the student, together
-LOGITS_TOKENS = 256  # tokens whose logits exist at the same time
 EXPECTED_WITHIN = 1.5  # measured peaks lie within this factor of the estimate, either way
 
 
@@ -122,7 +122,7 @@ def layer_bytes(widths: Widths, tokens: int, sequence_length: int) -> int:
     closed_form += 8 * w.heads * (w.hidden + 1) ** 2
     alignment = alignment_bytes(w, b)
     teacher = w.itemsize * b * (2 * w.hidden + 3 * w.widest)
-    logits = (2 * FLOAT32 + w.itemsize) * LOGITS_TOKENS * w.vocabulary
+    logits = (6 * FLOAT32 + 2 * w.itemsize) * w.vocabulary * min(tokens_at_once(w.vocabulary), b)
     return max(closed_form, alignment, teacher, logits)
 
 

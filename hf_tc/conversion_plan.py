@@ -94,11 +94,19 @@ class ConversionPlan:
 
         Arguments as in `conversion_memory.peak_memory`.
         """
-        weights = self.teacher_bytes + sum(self.mixer_parameters) * self.dtype.itemsize
+        weights = self.teacher_bytes + self._mixers_at_once * self.dtype.itemsize
         joint = joint_bytes(self.widths, self.settings, len(self.cache.layers), len(self.linear_layers))
         return peak_memory(
             self.widths, self.settings, weights, joint, device_bytes=device_bytes, weights_fit=weights_fit
         )
+
+    @property
+    def _mixers_at_once(self) -> int:
+        """Parameters of the recurrent layers; of all layers as such, where the policy compares them."""
+        own, others = sum(self.mixer_parameters), len(self.retained_layers)
+        if others and self.selection_forwards and MEASURING_POLICIES[self.policy].calibrates:
+            return own + others * max(self.mixer_parameters, default=0)
+        return own
 
     def seconds(self, speed: Speed) -> dict[str, float]:
         """Expected seconds by part, see `seconds_by_part`; and those of the selection where the policy measures."""

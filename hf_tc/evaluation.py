@@ -87,11 +87,11 @@ def evaluate_blocks(
     teacher: PreTrainedModel | None = None,
     *,
     batch_size: int = 1,
-    chunk_tokens: int = 256,
+    chunk_tokens: int | None = None,
     device: torch.device | str | None = None,
     show_progress: bool = False,
 ) -> Evaluation:
-    """`evaluate` on blocks of token ids [N, T], T at least 2.
+    """`evaluate` on blocks of token ids [N, T], T at least 2; logits of `chunk_tokens` exist at the same time.
 
     Sums are kept in fp64; training modes are left as found.
     """
@@ -120,12 +120,12 @@ def _evaluate_in_eval_mode(
     blocks: Tensor,
     teacher: PreTrainedModel | None,
     batch_size: int,
-    chunk_tokens: int,
+    chunk_tokens: int | None,
     show_progress: bool,
 ) -> Evaluation:
     student_parts = BackboneThenHead(model)
     teacher_parts = None if teacher is None else BackboneThenHead(teacher)
-    sums = torch.zeros(4, dtype=torch.float64)
+    sums, chunk_tokens = torch.zeros(4, dtype=torch.float64), chunk_tokens or student_parts.tokens_at_once
     for rows in tqdm(blocks.split(batch_size), desc="Evaluating", unit="batch", disable=not show_progress):
         if teacher_parts is None:
             sums[0] += _summed_nll(student_parts, rows, chunk_tokens)

@@ -4,9 +4,14 @@
 from typing import Any, NamedTuple
 
 import torch
+import transformers
+from packaging.version import Version
 from transformers.cache_utils import Cache, CacheLayerMixin, LinearAttentionLayer, StaticLayer
 
 from .gated_delta_rule import gated_delta_rule
+
+# Before, one stream fetched offloaded keys while another still wrote them: wrong tokens, for plain Llamas too.
+OFFLOADING_IS_SAFE = Version(transformers.__version__) >= Version("5.20.0.dev0")
 
 
 class Recording(NamedTuple):
@@ -213,7 +218,13 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
 
     Raises:
         ValueError: an attention layer with tokens in it stands where the student is recurrent: another model's cache.
+            An offloaded cache of a Transformers release whose offloading gives wrong tokens.
     """
+    if getattr(cache, "offloading", False) and not OFFLOADING_IS_SAFE:
+        raise ValueError(
+            f"Offloaded caches of Transformers {transformers.__version__} give wrong tokens now and then: their copies "
+            "race. Use Transformers 5.20 or later, or leave the offloading out."
+        )
     while len(cache.layers) < num_layers and getattr(cache, "layer_class_to_replicate", None) is not None:
         cache.layers.append(cache.layer_class_to_replicate())
     # Not the layer's own: a sliding one holds its window only, and ours answers for the attention over everything.

@@ -98,7 +98,8 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
         """Adopts the cache before decoding starts, so that recurrent layers hear of it when rollback is switched on.
 
         Raises:
-            ValueError: an offloaded cache on a machine without accelerator, where the library fails in CUDA's name.
+            ValueError: an offloaded cache on a machine without accelerator, where the library fails in CUDA's name, or
+                of a release of the library that offloads wrongly, see `adopt_cache`.
         """
         implementation = generation_config.cache_implementation or ""
         if implementation.startswith("offloaded") and not torch.accelerator.is_available():

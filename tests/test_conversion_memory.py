@@ -41,7 +41,7 @@ def test_peak_memory_is_expected_within_the_stated_factor(
 
 
 def test_memory_of_a_gpu_that_is_too_small_goes_to_the_host() -> None:
-    plan = plan_conversion(AutoConfig.for_model("qwen3", **QWEN3_8B))
+    plan = plan_conversion(AutoConfig.for_model("qwen3", **QWEN3_8B), layer_policy="uniform")
     roomy, narrow = plan.memory(80 * 10**9), plan.memory(28 * 10**9)
     assert roomy.host == 0
     assert not roomy.text_in_host_memory
@@ -55,6 +55,14 @@ def test_memory_of_a_gpu_that_is_too_small_goes_to_the_host() -> None:
     assert offloaded.device < roomy.device
     longer = replace(plan, settings=replace(plan.settings, sequence_length=8192))
     assert longer.memory(None).host < 1.1 * roomy.device
+
+
+def test_a_policy_that_compares_calibrated_layers_needs_all_of_them_at_once() -> None:
+    config = AutoConfig.for_model("qwen3", **QWEN3_8B)
+    listed, bypass, kl = (plan_conversion(config, layer_policy=name) for name in ("uniform", "bypass", "kl"))
+    assert bypass.memory(None) == listed.memory(None)
+    retained = len(kl.retained_layers) * kl.mixer_parameters[0] * kl.dtype.itemsize
+    assert kl.memory(None).host == listed.memory(None).host + retained
 
 
 def test_activations_in_host_memory_give_the_same_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

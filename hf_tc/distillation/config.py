@@ -29,10 +29,11 @@ class DistillationConfig(TrainingArguments):
             "help": "Share in [0, 1] of the loss that is cross-entropy with the text; the rest is KL to the teacher."
         },
     )
-    chunk_tokens: int = field(
-        default=256,
+    chunk_tokens: int | None = field(
+        default=None,
         metadata={
-            "help": "Tokens whose logits exist at the same time; memory is about 24 bytes x chunk_tokens x vocabulary."
+            "help": "Tokens whose logits exist at the same time; memory is about 24 bytes x chunk_tokens x vocabulary. "
+            "By default as many as make that 0.8 GB."
         },
     )
 
@@ -45,8 +46,8 @@ class DistillationConfig(TrainingArguments):
                 f"cross_entropy_share is {self.cross_entropy_share}; it is a share of the loss in [0, 1]. "
                 "Use 0 for KL alone, 1 for cross-entropy alone."
             )
-        if self.chunk_tokens < 1:
-            raise ValueError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 1. The default 256 suits most.")
+        if self.chunk_tokens is not None and self.chunk_tokens < 1:
+            raise ValueError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 1, or None for the default.")
         self._refuse_what_distillation_cannot_honour()
 
     def _refuse_what_distillation_cannot_honour(self) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hf_tc.distillation.losses import tokens_at_once
 from hf_tc.placement import execution_device
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,11 @@ class BackboneThenHead:
                 "Use smaller batches.",
                 type(self.model).__name__,
             )
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Tokens whose logits may exist together, see `losses.tokens_at_once`."""
+        return tokens_at_once(self.model.config.get_text_config().vocab_size)
 
     def hidden_states(self, inputs: Mapping[str, Any]) -> Tensor:
         """Input of the head [B, T, C] for a batch (``input_ids``, ``attention_mask``, ``position_ids``, ...)."""

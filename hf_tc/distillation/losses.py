@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 IGNORE_INDEX = -100
+LOGITS_AT_ONCE = 2**25  # each of them takes about 24 bytes while a loss is computed: 0.8 GB
 
 Head = Callable[[Tensor], Tensor]  # hidden states [N, C] -> logits [N, V]
 
@@ -104,7 +105,7 @@ def chunked_objective(
     *,
     temperature: float = 1.0,
     cross_entropy_share: float = 0.0,
-    chunk_tokens: int = 256,
+    chunk_tokens: int,
 ) -> Tensor:
     """`token_objective` of the labelled positions, [N] fp32 in row-major order, from hidden states.
 
@@ -146,7 +147,7 @@ def chunked_metrics(
     *,
     temperature: float = 1.0,
     cross_entropy_share: float = 0.0,
-    chunk_tokens: int = 256,
+    chunk_tokens: int,
 ) -> TokenMetrics:
     """`token_metrics` of the labelled positions, each [N] fp32 in row-major order; arguments as `chunked_objective`."""
     tensors = _labelled(targets, student_hidden, teacher_hidden, targets)
@@ -159,6 +160,11 @@ def chunked_metrics(
         for student, teacher, chunk_targets in _chunks(tensors, chunk_tokens)
     ]
     return TokenMetrics(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def tokens_at_once(vocabulary: int) -> int:
+    """How many tokens' logits may exist together: LOGITS_AT_ONCE numbers, whatever the vocabulary."""
+    return max(1, LOGITS_AT_ONCE // vocabulary)
 
 
 def _labelled(targets: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:

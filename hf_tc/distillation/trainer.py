@@ -165,7 +165,7 @@ class DistillationTrainer(Trainer):
                     _targets(inputs),
                     temperature=self.args.temperature,
                     cross_entropy_share=self.args.cross_entropy_share,
-                    chunk_tokens=self.args.chunk_tokens,
+                    chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
                 )
 
         return call_through_wrapper(model, self.accelerator.unwrap_model(model), forward, inputs)

@@ -76,6 +76,7 @@ class DistanceFromTeacher:
                 self._teacher.logits,
                 teacher_hidden,
                 next_token_targets(rows),
+                chunk_tokens=parts.tokens_at_once,
             )
             sums += torch.stack([metrics.kl.double().sum(), metrics.student_nll.double().sum()]).cpu()
         kl, nll = (sums / self._tokens).tolist()

@@ -1,17 +1,16 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Needle retrieval, student against teacher, at 1, 2 and 4 times a base length and five depths.
 
-    python -m tests.benchmarks.long_context [--size large] [--teacher-folder DIR]
+    python -m tests.benchmarks.long_context [--teacher-folder DIR]
 
-Trains a small Qwen3 that answers at all three lengths (about 20 s on an H100; with --size small, a minute on a CPU),
-or takes it from --teacher-folder where it lies from an earlier run. Then converts it at each share of retained layers,
+Trains a small Qwen3 that answers at all three lengths (about two minutes on a CPU), or takes it from --teacher-folder,
+where it lies from an earlier run. Then converts it at each share of retained layers,
 with and without RoPE in the recurrent layers, on calibration texts of each length given. Each figure is the share of
 texts whose question is answered right; a guess is right once in as many times as there are values.
 """
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,40 +28,30 @@ from .needle_teacher import LENGTH_FACTORS, Recipe, needle_texts, train
 
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 COLUMNS = ["model", "retained", "RoPE", "calibrated at", "length", *(f"depth {depth:g}" for depth in DEPTHS), "mean"]
-SIZES = {
-    "small": (
-        NeedleTask(filler=32, keys=32, values=32),
-        Recipe(layers=4, hidden=64, head_dim=32, base_length=64, steps=1200, batch_tokens=2048, learning_rate=2e-3),
-    ),
-    "large": (
-        NeedleTask(filler=256, keys=64, values=64),
-        Recipe(layers=8, hidden=256, head_dim=64, base_length=512, steps=2000, batch_tokens=65_536, learning_rate=2e-3),
-    ),
-}
+TASK = NeedleTask(filler=32, keys=32, values=32)
+RECIPE = Recipe(layers=4, hidden=64, head_dim=32, base_length=256, steps=800, batch_tokens=8192, learning_rate=2e-3)
 
 
 def main() -> None:
     options = parse()
-    task, recipe = SIZES[options.size]
-    recipe = replace(recipe, steps=options.teacher_steps or recipe.steps)
-    teacher = trained_teacher(task, recipe, options)
-    results = Results(options.out, COLUMNS, benchmark="long_context", size=options.size, shares=options.shares)
+    teacher = trained_teacher(options)
+    results = Results(options.out, COLUMNS, benchmark="long_context", shares=options.shares)
     results.heading(f"{results.content['machine']}, accuracy over {options.texts} texts for each length and depth")
-    probes = probe_texts(task, recipe, options)
-    show(teacher, probes, results, model="teacher", retained=recipe.layers, RoPE="", **{"calibrated at": ""})
+    probes = probe_texts(options)
+    show(teacher, probes, results, model="teacher", retained=RECIPE.layers, RoPE="", **{"calibrated at": ""})
     for factor in options.calibration_factors:
-        blocks = calibration_blocks(task, options.calibration_tokens, factor * recipe.base_length, options.seed)
+        blocks = calibration_blocks(options.calibration_tokens, factor * RECIPE.base_length, options.seed)
         for share in options.shares:
             for rope in options.rope:
                 measure_students(teacher, blocks, share, rope == "on", probes, options, results)
 
 
-def trained_teacher(task: NeedleTask, recipe: Recipe, options: argparse.Namespace) -> PreTrainedModel:
+def trained_teacher(options: argparse.Namespace) -> PreTrainedModel:
     """From the folder if it is there, else trained and, if a folder is named, saved in it."""
     folder = options.teacher_folder
     if folder is not None and (folder / "config.json").exists():
         return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(options.device).eval()
-    teacher = train(task, recipe, options.device, options.seed)
+    teacher = train(TASK, RECIPE, options.device, options.seed)
     if folder is not None:
         teacher.save_pretrained(folder)
     return teacher
@@ -97,17 +86,17 @@ def measure_students(
             show(conversion.student, probes, results, model=stage.replace("_", " "), layer_errors=errors, **about)
 
 
-def calibration_blocks(task: NeedleTask, tokens: int, length: int, seed: int) -> Tensor:
+def calibration_blocks(tokens: int, length: int, seed: int) -> Tensor:
     """Texts of the kind the teacher was trained on, of other seeds than its training and the probe, `[N, length]`."""
     generator = torch.Generator().manual_seed(seed + 100)
-    return torch.cat([needle_texts(task, 1, length, generator) for _ in range(tokens // length)])
+    return torch.cat([needle_texts(TASK, 1, length, generator) for _ in range(tokens // length)])
 
 
-def probe_texts(task: NeedleTask, recipe: Recipe, options: argparse.Namespace) -> dict[int, list[Tensor]]:
+def probe_texts(options: argparse.Namespace) -> dict[int, list[Tensor]]:
     """For each length, texts for each depth."""
     generator = torch.Generator().manual_seed(options.seed + 200)
-    lengths = [recipe.base_length * factor for factor in LENGTH_FACTORS]
-    return {n: [task.texts(options.texts, n, generator, depth=depth) for depth in DEPTHS] for n in lengths}
+    lengths = [RECIPE.base_length * factor for factor in LENGTH_FACTORS]
+    return {n: [TASK.texts(options.texts, n, generator, depth=depth) for depth in DEPTHS] for n in lengths}
 
 
 def show(asked: nn.Module, probes: dict[int, list[Tensor]], results: Results, **about: object) -> None:
@@ -119,9 +108,7 @@ def show(asked: nn.Module, probes: dict[int, list[Tensor]], results: Results, **
 
 def parse() -> argparse.Namespace:
     parser = parser_of(__doc__, out="long_context.json")
-    parser.add_argument("--size", choices=list(SIZES), default="large" if torch.cuda.is_available() else "small")
     parser.add_argument("--teacher-folder", type=Path, help="where the teacher is kept between runs")
-    parser.add_argument("--teacher-steps", type=int, help="at most; training ends when the teacher answers everything")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.5, 0.75])
     parser.add_argument("--policy", choices=POLICIES, help="which layers are retained; the default policy by default")
     parser.add_argument("--rope", nargs="+", choices=["on", "off"], default=["on", "off"])

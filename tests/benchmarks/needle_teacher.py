@@ -13,7 +13,7 @@ from .bench import clock
 from .needle_task import SPECIAL, NeedleTask, accuracy, answer_positions
 
 LOOKED_UP_WEIGHT = 0.9  # of the loss; the rest is for all tokens alike
-REPEATS_LENGTH = 32  # tokens of the first lesson's texts
+REPEATS_LENGTH = 64  # tokens of the first lesson's texts
 REPEATS_KNOWN = 0.9  # accuracy at which it ends
 LENGTH_FACTORS = (1, 2, 4)  # of training and probing, times the base length
 TOKENS_PER_QUESTION = 8  # of a training text

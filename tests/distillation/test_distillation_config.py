@@ -34,7 +34,7 @@ def test_works_as_command_line_arguments(tmp_path: Path) -> None:
     (config,) = parser.parse_args_into_dataclasses(
         ["--output_dir", str(tmp_path), "--use_cpu", "--temperature", "2", "--cross_entropy_share", "0.1"]
     )
-    assert (config.temperature, config.cross_entropy_share, config.chunk_tokens) == (2.0, 0.1, 256)
+    assert (config.temperature, config.cross_entropy_share, config.chunk_tokens) == (2.0, 0.1, None)
 
 
 def test_own_arguments_have_help() -> None:

@@ -120,7 +120,7 @@ def test_temperature_softens_both_and_scales_by_its_square() -> None:
 def test_nothing_labelled_gives_no_loss_and_zero_gradients() -> None:
     student_head, student_hidden, teacher_head, teacher_hidden, targets = case(5)
     losses = chunked_objective(
-        student_head, student_hidden, teacher_head, teacher_hidden, torch.full_like(targets, -100)
+        student_head, student_hidden, teacher_head, teacher_hidden, torch.full_like(targets, -100), chunk_tokens=50
     )
     assert losses.shape == (0,)
     losses.sum().backward()
@@ -132,9 +132,9 @@ def test_nothing_labelled_gives_no_loss_and_zero_gradients() -> None:
 
 def test_unlabelled_positions_do_not_matter() -> None:
     student_head, student_hidden, teacher_head, teacher_hidden, targets = case(20)
-    before = chunked_objective(student_head, student_hidden, teacher_head, teacher_hidden, targets)
+    before = chunked_objective(student_head, student_hidden, teacher_head, teacher_hidden, targets, chunk_tokens=50)
     spoilt = student_hidden.detach().masked_fill((targets == -100)[..., None], float("nan"))
-    after = chunked_objective(student_head, spoilt, teacher_head, teacher_hidden, targets)
+    after = chunked_objective(student_head, spoilt, teacher_head, teacher_hidden, targets, chunk_tokens=50)
     assert torch.equal(before, after)
 
 

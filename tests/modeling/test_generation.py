@@ -7,6 +7,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 from hf_tc.modeling import GDNCacheLayer, HybridGDNForCausalLM
+from hf_tc.modeling.cache import OFFLOADING_IS_SAFE
 from tiny_models import pad_rows, student, token_ids
 from torch._dynamo import testing as dynamo_testing
 from transformers import AutoModelForCausalLM, CompileConfig, DynamicCache, GenerationConfig, StaticCache
@@ -191,6 +192,10 @@ def test_an_offloaded_cache(kind: str, monkeypatch) -> None:
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
         monkeypatch.setattr(torch, "Stream", MagicMock)
         monkeypatch.setattr(torch.cuda, "default_stream", MagicMock())
+    if not OFFLOADING_IS_SAFE:
+        with pytest.raises(ValueError, match=r"Offloaded caches.*Use Transformers 5\.20"):
+            decode(model, ids, cache_implementation=kind, disable_compile=True)
+        return
     assert decode(model, ids, cache_implementation=kind, disable_compile=True) == expected
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import pytest
 import torch
 from hf_tc.modeling import HybridGDNForCausalLM
+from hf_tc.modeling.cache import OFFLOADING_IS_SAFE
 from hf_tc.modeling.gated_delta_rule import (
     _fla_gated_delta_rule,
     _fla_is_usable,
@@ -102,12 +103,18 @@ def test_decoding_equals_a_full_forward(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("cache", ["static", "offloaded", "offloaded_static"])
 @pytest.mark.parametrize("linear", [(0, 2), (1, 3)])
 def test_every_cache_gives_the_same_tokens(cache: str, linear: tuple[int, ...]) -> None:
-    """A static cache is decoded by compiled CUDA graphs."""
+    """A static cache is decoded by compiled CUDA graphs; a race in offloading would show in some of ten runs."""
+    offloaded = cache.startswith("offloaded")
+    if offloaded and not OFFLOADING_IS_SAFE:
+        pytest.skip("this release of Transformers offloads wrongly, so that it is refused")
     model = student("llama", linear).cuda()
     ids, mask = (x.cuda() for x in pad_rows([token_ids(70), token_ids(40, seed=2)], [0, 30], 70))
     arguments = dict(attention_mask=mask, max_new_tokens=9, do_sample=False)
     expected = model.generate(ids, **arguments)
-    assert model.generate(ids, cache_implementation=cache, **arguments).tolist() == expected.tolist()
+    for _ in range(10 if offloaded else 2):
+        # torch 2.11's compiler crashes on the streams of an offloaded cache, whatever the model.
+        tokens = model.generate(ids, cache_implementation=cache, disable_compile=offloaded, **arguments)
+        assert tokens.tolist() == expected.tolist()
 
 
 def test_the_gpu_form_does_not_depend_on_other_gpus_being_current() -> None:
@@ -130,6 +137,6 @@ def test_a_student_on_two_gpus(dtype: torch.dtype, tmp_path) -> None:
     assert {p.device.index for p in split.parameters()} == {0, 1}
     with torch.no_grad():
         assert relative_error(split(ids).logits.float().to("cuda:0"), alone(ids).logits.float()) < ROUNDING[dtype]
-    for arguments in ({}, {"num_beams": 3}, {"cache_implementation": "offloaded"}):
+    for arguments in ({}, {"num_beams": 3}, {"prefill_chunk_size": 40}):
         arguments = {"max_new_tokens": 9, "do_sample": False, **arguments}
         assert split.generate(ids, **arguments).tolist() == alone.generate(ids, **arguments).tolist()
