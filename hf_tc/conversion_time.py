@@ -24,11 +24,12 @@ from dataclasses import dataclass
 import torch
 
 from hf_tc.calibration.initialize import SEARCH_TOKENS, SOLVED_TOKENS
-from hf_tc.conversion_memory import Widths, batch_tokens, streamed_tokens
+from hf_tc.conversion_memory import STREAM_BATCH_TOKENS, Widths, batch_tokens, streamed_tokens
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.convert_layers import LADDER_TOKENS
 from hf_tc.modeling.gated_delta_rule import gated_delta_rule
 
+BLOCK_TOKENS = 1024
 MEASURING_SECONDS = 0.3
 SEARCH_RULES = 100  # delta rules' worth of work a token of the search
 CLOSED_FORM_RULES = 30  # delta rules' worth of work a token, beside its matrix products
@@ -51,11 +52,17 @@ def measure_speed(
     widths: Widths,
     dtype: torch.dtype,
     device: torch.device,
-    tokens: int = 1024,
+    tokens: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
-    """Times matrix products and the delta rule at the model's widths, on random numbers, in seconds of `clock`."""
-    size = (1, tokens, widths.heads, widths.head_dim)
+    """Times matrix products and the delta rule at the model's widths, on random numbers, in seconds of `clock`.
+
+    Args:
+        tokens: by default one block, and on a GPU, which a block does not keep busy, as many as the work comes in.
+    """
+    tokens = tokens or (STREAM_BATCH_TOKENS if device.type == "cuda" else BLOCK_TOKENS)
+    length = min(tokens, BLOCK_TOKENS)
+    size = (tokens // length, length, widths.heads, widths.head_dim)
     q, k, v = (torch.nn.functional.normalize(torch.randn(size, device=device), dim=-1) for _ in "qkv")
     gate = torch.full(size[:3], 0.5, device=device)
     with torch.no_grad():
