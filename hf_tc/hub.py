@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, ModelCard, ModelCardData
-from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .conversion_plots import save_conversion_plots
+from .model_loading import check_weight_files
 from .modeling import HybridGDNConfig, HybridGDNPreTrainedModel
 from .modeling.saving import code_files, create_repository, upload_folder
 from .report import ConversionReport
@@ -155,12 +155,7 @@ def check_student_folder(folder: str | os.PathLike) -> None:
             f"{folder} holds {', '.join(pickled)}, which may be pickled and would run code when loaded. Remove them; a "
             "student needs safetensors only."
         )
-    for name in weight_files(folder):
-        try:
-            with safe_open(folder / name, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{folder / name} is missing or damaged ({error}). Save or download it again.") from error
+    check_weight_files(folder / name for name in weight_files(folder))
 
 
 def _check_config(folder: Path) -> None:

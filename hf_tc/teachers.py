@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -20,6 +19,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from .build_student import build_student
 from .families import REFUSED_FAMILIES, REVIEWED_FAMILIES
 from .family_parity import TeacherParityError, parity_self_check
+from .model_loading import load_causal_lm
 from .modeling import HybridGDNConfig
 from .placement import is_8bit, is_dispatched, stored_weights
 
@@ -65,7 +65,8 @@ def load_teacher(
     """The teacher on its device or devices, and its tokenizer; both may be given, or loaded by the teacher's name.
 
     Raises:
-        ValueError: both a device and a device map, or either of them for a teacher that is placed already.
+        ValueError: both a device and a device map, or either of them for a teacher that is placed already; or a
+            damaged file of weights.
     """
     if device is not None and device_map is not None:
         raise ValueError(f"Give device or device_map, not both: they are {device!r} and {device_map!r}.")
@@ -83,9 +84,7 @@ def load_teacher(
             # For what the loader must rewrite before it can read it piece by piece. The student may share it.
             offload_folder = tempfile.mkdtemp(prefix="hf_tc-offload-")
             atexit.register(shutil.rmtree, offload_folder, ignore_errors=True)
-        teacher = AutoModelForCausalLM.from_pretrained(
-            teacher, dtype=dtype, device_map=device_map, offload_folder=offload_folder
-        )
+        teacher = load_causal_lm(teacher, dtype=dtype, device_map=device_map, offload_folder=offload_folder)
     if device is not None:
         teacher.to(torch.device(device))  # type: ignore[arg-type]
     if tokenizer is None:

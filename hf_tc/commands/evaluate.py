@@ -5,9 +5,10 @@ import argparse
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from hf_tc.commands.shared import DATA_HELP, add_command, console, one_or_many
+from hf_tc.model_loading import load_causal_lm
 
 
 def add_parser(commands: Any) -> None:
@@ -34,9 +35,9 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     teacher = None
     if options.teacher is not None:
-        teacher = AutoModelForCausalLM.from_pretrained(options.teacher, dtype="auto")
+        teacher = load_causal_lm(options.teacher, dtype="auto")
     result = evaluate(
-        AutoModelForCausalLM.from_pretrained(options.model, dtype="auto"),
+        load_causal_lm(options.model, dtype="auto"),
         AutoTokenizer.from_pretrained(options.model),
         one_or_many(options.data),
         teacher,

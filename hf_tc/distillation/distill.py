@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import sort_checkpoints
 
@@ -15,6 +15,7 @@ from hf_tc.calibration.data import CalibrationDataError, read_documents, token_b
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.fingerprint import fingerprint
+from hf_tc.model_loading import load_causal_lm
 from hf_tc.output_folder import WorkFolder
 from hf_tc.recorded_arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.report import ConversionReport
@@ -107,7 +108,7 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
             f"{options['data']} has {blocks.numel():,} tokens in blocks of {seq_len}, {tokens:,} were asked for. Give "
             "more text or ask for fewer tokens."
         )
-    model = AutoModelForCausalLM.from_pretrained(student, dtype="auto")
+    model = load_causal_lm(student, dtype="auto")
     dtype = model.dtype
     trainer = DistillationTrainer(
         model, options["teacher"], arguments, train_dataset=BlockDataset(blocks), processing_class=tokenizer

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_tc.calibration.data import check_vocabulary
@@ -30,6 +30,7 @@ from hf_tc.distillation.losses import (
     next_token_targets,
     perplexity_from_nll,
 )
+from hf_tc.model_loading import load_causal_lm
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ class DistillationTrainer(Trainer):
         args, data_collator, train_dataset, eval_dataset, processing_class, callbacks, optimizers: as in `Trainer`.
 
     Raises:
-        ValueError: vocabularies differ, the teacher shares trainable weights with the student, or the tokenizer has
-            tokens that the teacher lacks.
+        ValueError: vocabularies differ, the teacher shares trainable weights with the student, the tokenizer has
+            tokens that the teacher lacks, or a file of the teacher's weights is damaged.
     """
 
     args: DistillationConfig
@@ -78,7 +79,7 @@ class DistillationTrainer(Trainer):
         if not isinstance(args, DistillationConfig):
             raise TypeError(f"args is a {type(args).__name__}; use hf_tc.distillation.DistillationConfig, a subclass.")
         if isinstance(teacher, str | Path):
-            teacher = AutoModelForCausalLM.from_pretrained(teacher, dtype="auto")
+            teacher = load_causal_lm(teacher, dtype="auto")
         check_vocabularies_agree(model, teacher)
         if hasattr(processing_class, "get_vocab"):
             check_vocabulary(processing_class, teacher)

@@ -11,15 +11,26 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated"])
-def test_damaged_shards_are_refused(
-    damage: str, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_damaged_shards_are_refused_by_name(
+    damage: str, student: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = teacher_folder(tmp_path / "teacher", max_shard_size="20KB")
     shard = sorted(folder.glob("*.safetensors"))[1]
-    shard.unlink() if damage == "missing" else shard.write_bytes(shard.read_bytes()[:1000])
-    out = tmp_path / "student"
-    refused(capsys, "convert", folder, "--out", out, "--data", text, *QUICK)
-    refused(capsys, "evaluate", folder, "--data", text, "--seq-len", "32")
+    if damage == "missing":
+        shard.unlink()
+        words = ["No such file", str(shard)]
+    else:
+        shard.write_bytes(shard.read_bytes()[:1000])
+        words = [f"{shard} is missing or damaged (", "Save or download it again"]
+    out, blocks = ["--out", tmp_path / "student"], ["--data", text, "--seq-len", "32"]
+    for line in (
+        refused(capsys, "convert", folder, *out, "--data", text, *QUICK),
+        refused(capsys, "evaluate", folder, *blocks),
+        refused(capsys, "evaluate", student, "--teacher", folder, *blocks),
+        refused(capsys, "distill", student, "--teacher", folder, *out, *blocks, "--tokens", "64"),
+        refused(capsys, "distill", folder, "--teacher", student, *out, *blocks, "--tokens", "64"),
+    ):
+        assert all(word in line for word in words), line
     assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
 
 
