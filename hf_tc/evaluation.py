@@ -87,11 +87,10 @@ def evaluate_blocks(
     teacher: PreTrainedModel | None = None,
     *,
     batch_size: int = 1,
-    chunk_tokens: int | None = None,
     device: torch.device | str | None = None,
     show_progress: bool = False,
 ) -> Evaluation:
-    """`evaluate` on blocks of token ids [N, T], T at least 2; logits of `chunk_tokens` exist at the same time.
+    """`evaluate` on blocks of token ids [N, T], T at least 2; logits of `losses.tokens_at_once` exist at the same time.
 
     Sums are kept in fp64; training modes are left as found.
     """
@@ -109,7 +108,7 @@ def evaluate_blocks(
             checked.to(torch.device(device))  # type: ignore[arg-type]
         checked.eval()
     try:
-        return _evaluate_in_eval_mode(model, blocks, teacher, batch_size, chunk_tokens, show_progress)
+        return _evaluate_in_eval_mode(model, blocks, teacher, batch_size, show_progress)
     finally:
         for checked, was_training in modes:
             checked.train(was_training)
@@ -120,17 +119,16 @@ def _evaluate_in_eval_mode(
     blocks: Tensor,
     teacher: PreTrainedModel | None,
     batch_size: int,
-    chunk_tokens: int | None,
     show_progress: bool,
 ) -> Evaluation:
     student_parts = BackboneThenHead(model)
     teacher_parts = None if teacher is None else BackboneThenHead(teacher)
-    sums, chunk_tokens = torch.zeros(4, dtype=torch.float64), chunk_tokens or student_parts.tokens_at_once
+    sums = torch.zeros(4, dtype=torch.float64)
     for rows in tqdm(blocks.split(batch_size), desc="Evaluating", unit="batch", disable=not show_progress):
         if teacher_parts is None:
-            sums[0] += _summed_nll(student_parts, rows, chunk_tokens)
+            sums[0] += _summed_nll(student_parts, rows)
         else:
-            sums += _summed_metrics(student_parts, teacher_parts, rows, chunk_tokens)
+            sums += _summed_metrics(student_parts, teacher_parts, rows)
     tokens = blocks.shape[0] * (blocks.shape[1] - 1)
     nll, kl, agreement, teacher_nll = (sums / tokens).tolist()
     if teacher is None:
@@ -138,10 +136,11 @@ def _evaluate_in_eval_mode(
     return Evaluation(perplexity_from_nll(nll), tokens, kl, agreement, perplexity_from_nll(teacher_nll))
 
 
-def _summed_nll(parts: BackboneThenHead, rows: Tensor, chunk_tokens: int) -> Tensor:
+def _summed_nll(parts: BackboneThenHead, rows: Tensor) -> Tensor:
     rows = rows.to(execution_device(parts.model.get_input_embeddings()))
     hidden = parts.hidden_states({"input_ids": rows})[:, :-1].flatten(0, 1)
-    chunks = zip(hidden.split(chunk_tokens), rows[:, 1:].flatten().split(chunk_tokens), strict=True)
+    size = parts.tokens_at_once
+    chunks = zip(hidden.split(size), rows[:, 1:].flatten().split(size), strict=True)
     total = torch.zeros((), dtype=torch.float64)
     for chunk, targets in chunks:
         logits = parts.logits(chunk).float()
@@ -149,7 +148,7 @@ def _summed_nll(parts: BackboneThenHead, rows: Tensor, chunk_tokens: int) -> Ten
     return total
 
 
-def _summed_metrics(student: BackboneThenHead, teacher: BackboneThenHead, rows: Tensor, chunk_tokens: int) -> Tensor:
+def _summed_metrics(student: BackboneThenHead, teacher: BackboneThenHead, rows: Tensor) -> Tensor:
     rows = rows.to(execution_device(student.model.get_input_embeddings()))
     teacher_rows = rows.to(execution_device(teacher.model.get_input_embeddings()))
     teacher_hidden = teacher.hidden_states({"input_ids": teacher_rows})
@@ -159,7 +158,7 @@ def _summed_metrics(student: BackboneThenHead, teacher: BackboneThenHead, rows: 
         teacher.logits,
         teacher_hidden,
         next_token_targets(rows),
-        chunk_tokens=chunk_tokens,
+        chunk_tokens=student.tokens_at_once,
     )
     per_token = torch.stack([metrics.student_nll, metrics.kl, metrics.top1_agreement, metrics.teacher_nll])
     return per_token.cpu().double().sum(-1)

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from hf_tc.calibration.data import CalibrationDataError
+from hf_tc.distillation import losses
 from hf_tc.evaluation import evaluate, evaluate_blocks, perplexity
 
 
@@ -29,18 +30,19 @@ def log_probs(model: torch.nn.Module, ids: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_equals_full_logits(batch_size: int) -> None:
+def test_equals_full_logits(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 7 * VOCABULARY)
     student, teacher, ids = tiny_llama(), tiny_qwen3(), blocks()
     log_q, log_p, targets = log_probs(student, ids), log_probs(teacher, ids), ids[:, 1:].flatten()
 
-    result = evaluate_blocks(student, ids, teacher, batch_size=batch_size, chunk_tokens=7)
+    result = evaluate_blocks(student, ids, teacher, batch_size=batch_size)
 
     assert result.tokens == 5 * 32
     assert result.perplexity == pytest.approx(F.nll_loss(log_q, targets).exp().item(), rel=1e-5)
     assert result.teacher_perplexity == pytest.approx(F.nll_loss(log_p, targets).exp().item(), rel=1e-5)
     assert result.kl == pytest.approx((log_p.exp() * (log_p - log_q)).sum(-1).mean().item(), rel=1e-5)
     assert result.top1_agreement == pytest.approx((log_p.argmax(-1) == log_q.argmax(-1)).double().mean().item())
-    alone = evaluate_blocks(student, ids, batch_size=batch_size, chunk_tokens=7)
+    alone = evaluate_blocks(student, ids, batch_size=batch_size)
     assert alone.to_dict() == {"perplexity": pytest.approx(result.perplexity), "tokens": 160}
     assert perplexity(student, ids, batch_size=batch_size) == pytest.approx(result.perplexity)
 
@@ -67,12 +69,13 @@ def test_models_are_left_as_they_were() -> None:
 
 
 def test_logits_of_a_long_block_are_never_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 64 * VOCABULARY + 5)
     student, teacher = tiny_llama(), tiny_qwen3()
     rows: list[int] = []
     for model in (student, teacher):
         model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(output.shape[:-1].numel()))
-    evaluate_blocks(student, blocks(2, 300), teacher, batch_size=2, chunk_tokens=64)
-    evaluate_blocks(student, blocks(2, 300), batch_size=2, chunk_tokens=64)
+    evaluate_blocks(student, blocks(2, 300), teacher, batch_size=2)
+    evaluate_blocks(student, blocks(2, 300), batch_size=2)
     assert max(rows) == 64
 
 
