@@ -3,7 +3,6 @@
 
 from pathlib import Path
 
-import pytest
 import torch
 from planted import SIZES
 from rich.console import Console
@@ -13,7 +12,7 @@ from hf_tc.conversion_plan import plan_conversion
 from hf_tc.conversion_plan_table import duration, plan_table, size
 
 
-def test_the_table_says_it_all(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_table_says_it_all(tmp_path: Path) -> None:
     config = AutoConfig.for_model("mistral", **{**SIZES, "sliding_window": 64, "num_hidden_layers": 8})
     config.save_pretrained(tmp_path)
     plan = plan_conversion(tmp_path, layer_policy="greedy")

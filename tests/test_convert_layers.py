@@ -11,7 +11,6 @@ from layer_conversion import BLOCKS, convert
 from planted import random_blocks
 
 from hf_tc import conversion_memory, fit_layer
-from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.convert_layers import mixer_of
 
 
@@ -152,8 +151,3 @@ def test_result_does_not_depend_on_how_many_blocks_stream_together(
             found[tokens].conversion_report.layers, found[8192].conversion_report.layers, strict=True
         ):
             assert row.error_closed_form == pytest.approx(expected.error_closed_form, rel=1e-4)
-
-
-def test_too_little_text_for_two_blocks_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least two blocks"):
-        ConversionSettings(calibration_tokens=63, sequence_length=32)

@@ -95,5 +95,7 @@ def test_distill_refuses_a_teacher_with_another_vocabulary(
     student: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    refused(capsys, "distill", student, "--teacher", tiny_teacher_path(), "--data", text, "--out", out, *DISTILLATION)
+    given = ["--teacher", tiny_teacher_path(), "--data", text, "--out", out, *DISTILLATION]
+    line = refused(capsys, "distill", student, *given)
+    assert "The student has logits for 63 words, the teacher for 3072" in line
     assert list(tmp_path.iterdir()) == []

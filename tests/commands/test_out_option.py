@@ -1,7 +1,9 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """`--out` of the commands that write a student: an empty or a new folder that can be written, and nothing else."""
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -41,14 +43,21 @@ def test_a_place_where_nothing_can_be_written_is_refused_at_once(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_refused(
-    teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Root may write everywhere, so for root the system's refusal is raised in its place."""
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
+    if os.geteuid() == 0:
+
+        def denied(dir: Path) -> None:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(dir))
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", denied)
     line = refused(capsys, "convert", teacher, "--out", locked / "student", "--data", text, *QUICK)
-    assert "cannot be written" in line
+    assert f"{locked / 'student'} cannot be written: {locked}: Permission denied. Choose another --out." in line
+    assert list(locked.iterdir()) == []
 
 
 def test_an_empty_folder_is_taken(teacher: Path, text: Path, tmp_path: Path) -> None:

@@ -8,4 +8,4 @@ from command_lines import refused
 
 
 def test_push_refuses_what_is_no_students_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert str(tmp_path) in refused(capsys, "push", tmp_path, "me/student")
+    assert f"{tmp_path} has no config.json" in refused(capsys, "push", tmp_path, "me/student")

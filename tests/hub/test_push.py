@@ -13,7 +13,7 @@ import hf_tc
 
 PUSH_MODEL = """
 import sys
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code={trust})
 model.push_to_hub(sys.argv[2], private=True)
 """
