@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Quick conversions by command line, commands that are refused, and what `evaluate --json` prints."""
+"""Quick conversions and distillations by command line, commands that are refused, and what `evaluate --json` prints."""
 
 import json
 from typing import Any
@@ -9,7 +9,9 @@ import pytest
 from hf_tc.cli import main
 
 UNIFORM = ["--layer-policy", "uniform"]
-QUICK = ["--calibration-tokens", "256", "--calibration-seq-len", "32", "--alignment-steps", "1", "--device", "cpu"]
+CALIBRATION = ["--calibration-tokens", "256", "--calibration-seq-len", "32", "--device", "cpu"]
+QUICK = [*CALIBRATION, "--alignment-steps", "1"]
+DISTILLATION = ["--tokens", "320", "--seq-len", "32", "--batch-size", "1"]  # ten steps, a checkpoint after each
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:

@@ -8,29 +8,12 @@ from typing import Any
 import pytest
 import torch
 from conversion_inputs import circumstances, equal_states, letter_teacher, state_of, without_times
-from layer_conversion import convert
+from layer_conversion import Interrupted, convert, interrupt_at_layer
 from planted import random_blocks
 
 from hf_tc import fit_layer
 from hf_tc.conversion_checkpoint import ConversionCheckpoint
 from hf_tc.convert_layers import mixer_of
-
-
-class Interrupted(Exception):
-    pass
-
-
-def interrupt_at_layer(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Makes the alignment of the layer with this number (0: the first converted) die."""
-    calls, align = [], fit_layer.align_layer
-
-    def dying(*args: Any, **kwargs: Any) -> float:
-        calls.append(1)
-        if len(calls) == number + 1:
-            raise Interrupted
-        return align(*args, **kwargs)
-
-    monkeypatch.setattr(fit_layer, "align_layer", dying)
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])

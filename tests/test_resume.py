@@ -2,8 +2,6 @@
 """Commands killed with SIGKILL go on when they are given again, to the result of an undisturbed run."""
 
 import json
-import multiprocessing
-import os
 import random
 import signal
 from collections.abc import Callable
@@ -12,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from command_lines import CALIBRATION, DISTILLATION
 from conversion_inputs import teacher_folder, text_file
 from hf_tc.modeling import saving
+from killed_commands import die, layer_done, start, status_of
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
@@ -24,22 +24,7 @@ from hf_tc.report import ConversionReport
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 
-# Forked from a process that has imported everything and run nothing: a second each, instead of ten.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["hf_tc.convert", "hf_tc.distillation.distill", "hf_tc.commands.convert"])
-
-QUICK = ["--calibration-tokens", "256", "--calibration-seq-len", "32", "--alignment-steps", "3", "--device", "cpu"]
-DISTILLATION = ["--tokens", "320", "--seq-len", "32", "--batch-size", "1"]  # ten steps, a checkpoint after each
-
-
-def die(*args: Any, **kwargs: Any) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def layer_done() -> None:
-    checkpoint = conversion_checkpoint.ConversionCheckpoint
-    for save in (checkpoint.save, checkpoint.save_joint):
-        setattr(checkpoint, save.__name__, lambda *args, save=save: die(save(*args)))
+CONVERSION = ["--retain", "0", *CALIBRATION, "--alignment-steps", "3"]
 
 
 def second_layer_half_written() -> None:
@@ -79,30 +64,12 @@ def checkpoint_half_written() -> None:
     Trainer._save_optimizer_and_scheduler = die
 
 
-def _command(arguments: list[str], prepare: Callable[[], None] | None) -> None:
-    if prepare is not None:
-        prepare()
-    os._exit(main(arguments))
-
-
-def start(arguments: list[str], prepare: Callable[[], None] | None = None) -> Any:
-    process = processes.Process(target=_command, args=(arguments, prepare))
-    process.start()
-    return process
-
-
-def status_of(arguments: list[str], prepare: Callable[[], None] | None = None) -> int:
-    process = start(arguments, prepare)
-    process.join(240)
-    return process.exitcode
-
-
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[str]]:
     """The conversion of a tiny teacher, all three layers, to a folder."""
     folder = tmp_path_factory.mktemp("given")
     teacher, text = teacher_folder(folder / "teacher"), text_file(folder / "text.txt")
-    return lambda out: ["convert", str(teacher), "--out", str(out), "--data", str(text), "--retain", "0", *QUICK]
+    return lambda out: ["convert", str(teacher), "--out", str(out), "--data", str(text), *CONVERSION]
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,11 @@ import pytest
 import torch
 from command_lines import QUICK, UNIFORM, evaluated, refused
 from conversion_inputs import equal_states, state_of
+from layer_conversion import Interrupted, interrupt_at_layer
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_tc import conversion_checkpoint, fit_layer
+from hf_tc import conversion_checkpoint
 from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.cli import main
 from hf_tc.report import ConversionReport
@@ -53,21 +54,13 @@ def test_convert_of_the_packaged_teacher_with_the_packaged_text(
 def test_convert_goes_on_after_an_interruption(
     teacher: Path, text: Path, student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    align, calls = fit_layer.align_layer, []
-
-    def dying(*args: Any, **kwargs: Any) -> float:
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return align(*args, **kwargs)
-
-    monkeypatch.setattr(fit_layer, "align_layer", dying)
+    aligned = interrupt_at_layer(monkeypatch, 1)
     arguments = ["convert", str(teacher), "--out", str(tmp_path / "student"), "--data", str(text), *QUICK, *UNIFORM]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         main(arguments)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["student.unfinished"]
     assert main(arguments) == 0
-    assert len(calls) == 3  # the first layer once, the second twice
+    assert len(aligned) == 3  # the first layer once, the second twice
     assert sorted(path.name for path in tmp_path.iterdir()) == ["student"]
     again, expected = (AutoModelForCausalLM.from_pretrained(folder) for folder in (tmp_path / "student", student))
     assert equal_states(state_of(again), state_of(expected))

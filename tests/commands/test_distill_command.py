@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from command_lines import evaluated, refused
+from command_lines import DISTILLATION, evaluated, refused
 from conversion_inputs import state_of
 from transformers import AutoModelForCausalLM
 
@@ -14,8 +14,6 @@ from hf_tc.assets import tiny_teacher_path
 from hf_tc.cli import main
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.report import ConversionReport
-
-DISTILLATION = ["--tokens", "320", "--seq-len", "32", "--batch-size", "1"]  # ten steps
 
 
 def test_distill_writes_a_student_that_loads_and_has_learned(

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_lines import CALIBRATION
 from conversion_inputs import teacher_folder, text_file
-from test_resume import die, layer_done, status_of
+from killed_commands import die, layer_done, status_of
 
 from hf_tc.layer_selection import hybrid, policies, score_log
 
@@ -27,10 +28,10 @@ def at_the_third_score() -> None:
 
 def test_a_selection_killed_at_every_kind_of_moment(tmp_path: Path) -> None:
     teacher, text = teacher_folder(tmp_path / "teacher"), text_file(tmp_path / "text.txt")
-    quick = ["--calibration-tokens", "256", "--calibration-seq-len", "32", "--device", "cpu"]
 
     def command(out: Path) -> list[str]:
-        return ["select", str(teacher), "--out", str(out), "--data", str(text), "--layer-policy", "greedy", *quick]
+        given = ["select", str(teacher), "--out", str(out), "--data", str(text)]
+        return [*given, "--layer-policy", "greedy", *CALIBRATION]
 
     whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
     assert status_of(command(whole)) == 0

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload
+from command_lines import CALIBRATION
 from conversion_inputs import QUICK, equal_states, letter_teacher, state_of, teacher_folder, text_file
 from hf_tc.modeling import HybridGDNForCausalLM
 from student_folders import letter_tokenizer
@@ -20,8 +21,7 @@ from hf_tc.layer_selection.policies import MEASURING_POLICIES
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report import ConversionReport
 
-CALIBRATION = {name: value for name, value in QUICK.items() if name != "alignment_steps"}
-CLI_QUICK = ["--calibration-tokens", "256", "--calibration-seq-len", "32", "--device", "cpu"]
+SELECTION = {name: value for name, value in QUICK.items() if name != "alignment_steps"}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_select_layers_chooses_what_a_conversion_would(text: Path, tmp_path: Pat
         calibration_data=text,
         retained_layers=0.34,
         layer_policy="kl",
-        **CALIBRATION,
+        **SELECTION,
     )
     student = convert(text, retained_layers=0.34, layer_policy="kl")
     found = student.conversion_report.selection
@@ -114,7 +114,7 @@ def test_a_list_beside_a_policy_is_refused_before_anything_is_loaded() -> None:
 @pytest.mark.parametrize("place", ["disk", "host memory"])
 def test_an_offloaded_teacher_gives_the_same_choice(policy: str, place: str, text: Path, tmp_path: Path) -> None:
     folder = teacher_folder(tmp_path / "teacher", max_shard_size="20KB")
-    options = {"calibration_data": text, "retained_layers": 0.34, "layer_policy": policy, **CALIBRATION}
+    options = {"calibration_data": text, "retained_layers": 0.34, "layer_policy": policy, **SELECTION}
     expected = select_layers(folder, device="cpu", **options)
     if place == "disk":
         teacher = AutoModelForCausalLM.from_pretrained(folder, device_map={"": "disk"}, offload_folder=tmp_path / "o")
@@ -131,7 +131,7 @@ def test_an_offloaded_teacher_gives_the_same_choice(policy: str, place: str, tex
 def test_too_little_text_is_refused(tmp_path: Path) -> None:
     short = text_file(tmp_path / "short.txt", letters=40)
     with pytest.raises(ValueError, match="two blocks are needed"):
-        select_layers(letter_teacher(), letter_tokenizer(), calibration_data=short, layer_policy="kl", **CALIBRATION)
+        select_layers(letter_teacher(), letter_tokenizer(), calibration_data=short, layer_policy="kl", **SELECTION)
 
 
 # The command line
@@ -141,7 +141,7 @@ def test_select_writes_a_file_that_convert_takes(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     teacher, out = teacher_folder(tmp_path / "teacher"), tmp_path / "new" / "selection.json"
-    select = ["select", str(teacher), "--data", str(text), "--layer-policy", "greedy", "--retain", "0.67", *CLI_QUICK]
+    select = ["select", str(teacher), "--data", str(text), "--layer-policy", "greedy", "--retain", "0.67", *CALIBRATION]
     assert main([*select, "--out", str(out)]) == 0
     shown = capsys.readouterr().err
     selection = LayerSelection.load(out)
@@ -150,7 +150,7 @@ def test_select_writes_a_file_that_convert_takes(
     assert f"Retained layers: {listed}" in shown
     assert f"--retained-layers {out}" in shown
     assert list(out.parent.iterdir()) == [out]
-    convert = ["convert", str(teacher), "--data", str(text), "--alignment-steps", "0", *CLI_QUICK]
+    convert = ["convert", str(teacher), "--data", str(text), "--alignment-steps", "0", *CALIBRATION]
     for name, given in (("by-file", str(out)), ("by-list", listed)):
         assert main([*convert, "--out", str(tmp_path / name), "--retained-layers", given]) == 0
     by_file, by_list = (ConversionReport.load(tmp_path / name) for name in ("by-file", "by-list"))
@@ -160,7 +160,7 @@ def test_select_writes_a_file_that_convert_takes(
 
 def test_convert_chooses_by_policy(text: Path, tmp_path: Path) -> None:
     teacher, out = teacher_folder(tmp_path / "teacher"), tmp_path / "student"
-    convert = ["convert", str(teacher), "--data", str(text), "--alignment-steps", "0", *CLI_QUICK]
+    convert = ["convert", str(teacher), "--data", str(text), "--alignment-steps", "0", *CALIBRATION]
     assert main([*convert, "--out", str(out), "--retain", "0.34", "--layer-policy", "bypass"]) == 0
     assert ConversionReport.load(out).selection.policy == "bypass"
 
