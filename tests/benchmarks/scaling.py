@@ -76,7 +76,8 @@ def measure(layers: int, length: int, device: str, hidden: int, tokens: int) -> 
         vocab_size=VOCABULARY, max_position_embeddings=length,
     )  # fmt: skip
     settings = ConversionSettings(tokens, length, alignment=AlignmentSettings(steps=STEPS))
-    plan, place = plan_conversion(config, retained_layers=11 / 12, settings=settings), torch.device(device)
+    place = torch.device(device)
+    plan = plan_conversion(config, retained_layers=11 / 12, layer_policy="uniform", settings=settings)
     clock = time.process_time if place.type == "cpu" else time.perf_counter
     planned_seconds = sum(plan.seconds(measure_speed(plan.widths, plan.dtype, place, clock=clock)).values())
     if place.type == "cuda":
