@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.recurrent_mask import RecurrentMask
+from tiny_sizes import SIZES, VOCABULARY
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
@@ -17,22 +18,6 @@ from hf_tc.calibration.decay import dt_bias_of
 from hf_tc.calibration.write_gate import write_gate_bias_of
 from hf_tc.convert_layers import mixer_of
 from hf_tc.family_parity import random_teacher
-
-VOCABULARY = 61
-HEADS, HEAD_DIM = 4, 8
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": HEADS,
-    "num_key_value_heads": 2,
-    "head_dim": HEAD_DIM,
-    "max_position_embeddings": 512,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 
 
 def tiny_teacher(family: str = "llama", **changes: Any) -> PreTrainedModel:

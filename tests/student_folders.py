@@ -14,6 +14,7 @@ import torch
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.saving import code_files
 from safetensors.torch import load_file
+from tiny_sizes import SIZES
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config
 
@@ -69,20 +70,8 @@ def letter_tokenizer() -> PreTrainedTokenizerFast:
 def tiny_student(seed: int = 0) -> HybridGDNForCausalLM:
     """Random and perturbed; layers 1 and 2 of 4 are recurrent."""
     torch.manual_seed(seed)
-    teacher = Qwen3Config(
-        vocab_size=len(VOCABULARY),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
+    sizes = {"vocab_size": len(VOCABULARY), "intermediate_size": 64, "num_hidden_layers": 4}
+    teacher = Qwen3Config(**{**SIZES, **sizes}, tie_word_embeddings=True)
     kinds = ["full_attention", "linear_attention", "linear_attention", "full_attention"]
     student = HybridGDNForCausalLM(HybridGDNConfig(text_config=teacher, layer_types=kinds))
     with torch.no_grad():

@@ -4,8 +4,8 @@
 import pytest
 import torch
 from family_checks import family_config
-from small_llama import SMALL, small_llama
-from transformers import LlamaConfig
+from planted import tiny_teacher
+from small_llama import small_llama
 
 from hf_tc.build_student import build_student
 from hf_tc.family_parity import random_teacher
@@ -69,7 +69,7 @@ def test_rotary_tables_follow_a_teacher_that_was_cast(llama):
 
 def test_a_dynamic_rotary_table_and_its_length_are_taken_over():
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
-    teacher = random_teacher(LlamaConfig(**SMALL, max_position_embeddings=8, rope_parameters=rope))
+    teacher = tiny_teacher("llama", num_hidden_layers=2, max_position_embeddings=8, rope_parameters=rope)
     teacher(torch.arange(3, 35)[None])
     assert teacher.model.rotary_emb.max_seq_len_cached == 32
     student = build_student(teacher, ["full_attention"] * 2)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conversion_inputs import QWEN3_8B, letter_teacher
 from family_checks import family_config
-from planted import SIZES
+from tiny_sizes import SIZES, SIZES_WITHOUT_HEAD_DIM
 from transformers import AutoConfig, BertConfig, Gemma3Config, PreTrainedConfig, T5Config
 
 from hf_tc.conversion_plan import ConversionPlan, plan_conversion
@@ -98,10 +98,9 @@ def test_a_folder_a_file_and_a_config_give_the_same_plan_without_weights(tmp_pat
     assert plans[0].dtype == torch.bfloat16
 
 
-TINY_TEXT = {name: value for name, value in SIZES.items() if name != "head_dim"}
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 REFUSED = {
-    "refused family": (AutoConfig.for_model("stablelm", **TINY_TEXT), "keyword arguments"),
+    "refused family": (AutoConfig.for_model("stablelm", **SIZES_WITHOUT_HEAD_DIM), "keyword arguments"),
     "encoder-decoder": (T5Config(), "T5"),
     "encoder": (BertConfig(), "bert"),
     "multimodal": (

@@ -4,8 +4,8 @@
 from pathlib import Path
 
 import torch
-from planted import SIZES
 from rich.console import Console
+from tiny_sizes import SIZES
 from transformers import AutoConfig
 
 from hf_tc.conversion_plan import plan_conversion

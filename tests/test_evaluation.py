@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_causal_lms import VOCABULARY, tiny_llama, tiny_qwen3
+from tiny_causal_lms import tiny_llama, tiny_qwen3
+from tiny_sizes import VOCABULARY
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast

@@ -2,19 +2,17 @@
 """Layers without rotary positions are found by measuring, and the measured model stays as it was."""
 
 import pytest
-from small_llama import SMALL, small_llama
-from transformers import AutoConfig
+from planted import tiny_teacher
+from small_llama import small_llama
 
 from hf_tc.build_student import build_student
-from hf_tc.family_parity import random_teacher
 from hf_tc.positionless_layers import find_nope_layers
 
 llama = pytest.fixture(small_llama)
 
 
 def test_nope_layers_are_measured():
-    config = AutoConfig.for_model("smollm3", **SMALL | {"num_hidden_layers": 4, "pad_token_id": 0})
-    teacher = random_teacher(config)
+    teacher = tiny_teacher("smollm3", num_hidden_layers=4)
     assert find_nope_layers(teacher) == [3]
     student = build_student(teacher, ["linear_attention"] * 4)
     assert student.config.nope_layers == [3]

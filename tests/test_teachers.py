@@ -6,7 +6,8 @@ import copy
 import pytest
 import torch
 from family_checks import family_config
-from small_llama import SMALL, small_llama
+from small_llama import small_llama
+from tiny_sizes import SIZES, SIZES_WITHOUT_HEAD_DIM
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -45,13 +46,13 @@ def test_an_unreviewed_family_is_refused_with_the_list_and_the_way_out(llama):
 
 
 def test_a_refused_family_is_refused_whatever_the_flag():
-    teacher = AutoModelForCausalLM.from_config(AutoConfig.for_model("stablelm", **SMALL))
+    teacher = AutoModelForCausalLM.from_config(AutoConfig.for_model("stablelm", **SIZES_WITHOUT_HEAD_DIM))
     with pytest.raises(ValueError, match="keyword arguments"):
         check_teacher(teacher, allow_unreviewed=True)
 
 
 def test_wrong_kinds_of_model_are_refused(llama):
-    bert = BertForMaskedLM(BertConfig(**SMALL))
+    bert = BertForMaskedLM(BertConfig(**SIZES_WITHOUT_HEAD_DIM))
     with pytest.raises(ValueError, match="BertForMaskedLM"):
         check_teacher(bert)
     t5 = T5ForConditionalGeneration(T5Config(vocab_size=64, d_model=16, d_ff=16, d_kv=8, num_layers=1, num_heads=2))
@@ -68,7 +69,7 @@ def test_wrong_kinds_of_model_are_refused(llama):
 def test_a_multimodal_wrapper_names_its_language_model():
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     wrapper = Gemma3ForConditionalGeneration(
-        Gemma3Config(text_config={**SMALL, "head_dim": 8}, vision_config={**vision, "image_size": 28, "patch_size": 14})
+        Gemma3Config(text_config=SIZES, vision_config={**vision, "image_size": 28, "patch_size": 14})
     )
     with pytest.raises(ValueError, match="Gemma3ForCausalLM"):
         check_teacher(wrapper)
@@ -94,7 +95,7 @@ def test_an_attention_that_sees_the_future_is_refused():
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_named(llama, value):
     llama.model.layers[1].mlp.up_proj.weight.data[3, 4] = value
-    with pytest.raises(ValueError, match=r"model\.layers\.1\.mlp\.up_proj\.weight has 1 of 1024"):
+    with pytest.raises(ValueError, match=r"model\.layers\.1\.mlp\.up_proj\.weight has 1 of 1536"):
         check_teacher(llama)
 
 

@@ -6,27 +6,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from tiny_sizes import SIZES, VOCABULARY
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
-
-VOCABULARY = 61
 
 
 def tiny_config(config_class: Any, **changes: Any) -> Any:
-    sizes = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "max_position_embeddings": 512,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "initializer_range": 0.2,
-    }
-    return config_class(**{**sizes, **changes})
+    return config_class(**{**SIZES, "num_hidden_layers": 2, "initializer_range": 0.2, **changes})
 
 
 def tiny_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_causal_lms import VOCABULARY, tiny_llama
+from tiny_causal_lms import tiny_llama
+from tiny_sizes import VOCABULARY
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 

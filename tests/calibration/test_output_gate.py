@@ -4,7 +4,8 @@
 import pytest
 import torch
 from hf_tc.modeling.recurrent_mask import RecurrentMask
-from planted import HEAD_DIM, HEADS, planted_mixer, read_out_of, relative, with_context
+from planted import planted_mixer, read_out_of, relative, with_context
+from tiny_sizes import HEAD_DIM, HEADS
 
 from hf_tc.calibration.output_gate import (
     OutputGate,

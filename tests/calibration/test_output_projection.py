@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hf_tc.modeling.recurrent_mask import RecurrentMask
-from planted import HEAD_DIM, HEADS, planted_mixer, relative
+from planted import planted_mixer, relative
+from tiny_sizes import HEAD_DIM, HEADS
 
 from hf_tc.calibration.initialize import apply
 from hf_tc.calibration.output_projection import scaled_output_projection, solve_output_projection, value_scale

@@ -8,8 +8,6 @@ import torch
 from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 from hf_tc.modeling.gated_deltanet import l2_normalise
 from planted import (
-    HEAD_DIM,
-    HEADS,
     captured_layer,
     fresh_mixer,
     planted_mixer,
@@ -19,6 +17,7 @@ from planted import (
     with_context,
 )
 from planted import tiny_teacher as teacher_of
+from tiny_sizes import HEAD_DIM, HEADS
 from torch import nn
 
 from hf_tc.calibration import query_projection

@@ -3,7 +3,8 @@
 
 import pytest
 import torch
-from planted import HEAD_DIM, captured_layer, planted_mixer, random_blocks, read_out_of, tiny_teacher
+from planted import captured_layer, planted_mixer, random_blocks, read_out_of, tiny_teacher
+from tiny_sizes import HEAD_DIM
 from torch import Tensor
 
 from hf_tc.calibration import read_outs

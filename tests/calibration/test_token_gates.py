@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
-from planted import HEADS, planted_mixer, read_out_of, relative, with_context
+from planted import planted_mixer, read_out_of, relative, with_context
+from tiny_sizes import HEADS
 from torch import Tensor
 
 from hf_tc.calibration import gauss_newton, token_decay, token_write_gate

@@ -5,7 +5,8 @@ import copy
 
 import pytest
 import torch
-from planted import HEADS, planted_mixer, read_out_of, relative, with_context
+from planted import planted_mixer, read_out_of, relative, with_context
+from tiny_sizes import HEADS
 
 from hf_tc.calibration import value_projection
 from hf_tc.calibration.initialize import apply

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conversion_inputs import teacher_folder
 from fake_hub import FakeHub
-from planted import SIZES
+from tiny_sizes import SIZES
 from transformers import AutoConfig
 
 from hf_tc import cli

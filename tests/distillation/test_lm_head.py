@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_causal_lms import VOCABULARY, tiny_config, tiny_llama
+from tiny_causal_lms import tiny_config, tiny_llama
+from tiny_sizes import VOCABULARY
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from distillation_runs import config, hand_written_mean_loss, logged, train
-from tiny_causal_lms import VOCABULARY, labelled_examples, tiny_llama, tiny_qwen3
+from tiny_causal_lms import labelled_examples, tiny_config, tiny_llama, tiny_qwen3
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from hf_tc.distillation import DistillationTrainer
@@ -67,17 +67,7 @@ def test_evaluation_is_exact_over_the_tokens_of_the_dataset(tmp_path: Path) -> N
 
 
 def test_families_with_logit_post_processing_distil_to_their_own_teacher(tmp_path: Path) -> None:
-    gemma = Gemma2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=32,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        final_logit_softcapping=1.5,
-        initializer_range=0.5,
-    )
+    gemma = tiny_config(Gemma2Config, final_logit_softcapping=1.5, initializer_range=0.5)
     torch.manual_seed(0)
     student, teacher, examples = Gemma2ForCausalLM(gemma), Gemma2ForCausalLM(gemma).eval(), labelled_examples(4)
     expected = hand_written_mean_loss(copy.deepcopy(student).eval(), teacher, examples, 1.0, 0.0).item()

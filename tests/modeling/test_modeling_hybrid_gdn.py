@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from hf_tc.modeling import GatedDeltaNet, HybridGDNForCausalLM, HybridGDNModel
-from tiny_models import FAMILIES, VOCABULARY, perturb, student, student_config, teacher_config, token_ids
+from tiny_models import FAMILIES, perturb, student, student_config, teacher_config, token_ids
+from tiny_sizes import VOCABULARY
 from transformers import AutoModel, AutoModelForCausalLM
 
 from hf_tc import modeling

@@ -15,25 +15,18 @@ from hf_tc.modeling.teacher_attention import (
     rotary_function,
     split_fused_projection,
 )
+from tiny_sizes import SIZES_WITHOUT_HEAD_DIM
 from torch import nn
 from transformers import AutoConfig, AutoModel, GPT2Config, GPT2Model
 from transformers.models.gpt_neox import modeling_gpt_neox
 from transformers.models.llama import modeling_llama
 from transformers.models.phi import modeling_phi
 
-SIZES = dict(
-    vocab_size=32,
-    hidden_size=32,
-    intermediate_size=16,
-    num_hidden_layers=1,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    pad_token_id=0,
-)
+ONE_LAYER = {**SIZES_WITHOUT_HEAD_DIM, "num_hidden_layers": 1}
 
 
 def attention_of(model_type: str, **fields) -> tuple[nn.Module, SimpleNamespace]:
-    config = AutoConfig.for_model(model_type, **SIZES | fields)
+    config = AutoConfig.for_model(model_type, **ONE_LAYER | fields)
     return find_attention(find_decoder_layers(AutoModel.from_config(config))[0])[1], config
 
 
@@ -48,7 +41,7 @@ def attention_of(model_type: str, **fields) -> tuple[nn.Module, SimpleNamespace]
     ],
 )
 def test_attention_and_its_heads_are_found(model_type, fields, name, shape):
-    config = AutoConfig.for_model(model_type, **SIZES | fields)
+    config = AutoConfig.for_model(model_type, **ONE_LAYER | fields)
     layer = find_decoder_layers(AutoModel.from_config(config))[0]
     found, attention = find_attention(layer)
     assert found == name
@@ -99,7 +92,9 @@ def test_norms_are_found_under_each_name_with_their_place():
 def test_rotation_is_the_familys_own_and_absent_without_positions():
     attention, _ = attention_of("llama")
     assert rotary_function(attention) is modeling_llama.apply_rotary_pos_emb
-    layers = AutoModel.from_config(AutoConfig.for_model("smollm3", **SIZES | {"num_hidden_layers": 4})).layers
+    layers = AutoModel.from_config(
+        AutoConfig.for_model("smollm3", **SIZES_WITHOUT_HEAD_DIM | {"num_hidden_layers": 4})
+    ).layers
     assert [rotary_function(layer.self_attn) is None for layer in layers] == [False, False, False, True]
 
 

@@ -5,22 +5,10 @@ from typing import Any
 
 import torch
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
+from tiny_sizes import SIZES, VOCABULARY
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-VOCABULARY = 61
-COMMON = dict(
-    vocab_size=VOCABULARY,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=8,
-    max_position_embeddings=128,
-    pad_token_id=0,
-    bos_token_id=1,
-    eos_token_id=None,
-)
+COMMON = {**SIZES, "num_hidden_layers": 4, "max_position_embeddings": 128, "eos_token_id": None}
 LLAMA3_ROPE = dict(
     rope_type="llama3",
     rope_theta=10000.0,
