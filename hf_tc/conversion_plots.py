@@ -24,6 +24,7 @@ from hf_tc.plot_style import (
     STYLE,
     layer_axis,
     legend_above,
+    named_line,
     new_figure,
     plain_log_ticks,
     short,
@@ -92,15 +93,7 @@ def _perplexity_figure(report: ConversionReport) -> Figure:
         share = "" if teacher is None else f"  ({short(value / teacher)} ×)"
         axes.annotate(f"{short(value)}{share}", (value, place), xytext=(9, 0), textcoords="offset points", va="center")
     if teacher is not None:
-        axes.axvline(teacher, color=INK, linewidth=1.2)
-        axes.annotate(
-            f"teacher {short(teacher)}",
-            (teacher, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, 2),
-            textcoords="offset points",
-            va="bottom",
-        )
+        named_line(axes, teacher, f"teacher {short(teacher)}", (4, 2), "left")
     values = [start, *known.values()]
     span = max(values) / min(values)
     axes.set(
@@ -195,16 +188,7 @@ def _write_gate_figure(layers: list[LayerReport]) -> Figure:
     axes = figure.subplots()
     axes.hist(betas, bins=np.unique(edges).tolist(), color=STAGE_COLORS[2], edgecolor="white", linewidth=1.2)
     median = float(np.median(betas))
-    axes.axvline(median, color=INK, linewidth=1.2)
-    axes.annotate(
-        f"median {median:.2g}",
-        (median, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, 3),
-        textcoords="offset points",
-        ha="center",
-        va="bottom",
-    )
+    named_line(axes, median, f"median {median:.2g}", (0, 3), "center")
     axes.set(
         xscale="log", xlabel="write gate beta, logarithmic (1: a token overwrites what its key held)", ylabel="heads"
     )

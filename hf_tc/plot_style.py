@@ -67,6 +67,20 @@ def plain_log_ticks(axis: Axis, values: Iterable[float]) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
+def named_line(axes: Axes, value: float, name: str, offset: tuple[float, float], align: str) -> None:
+    """An upright line at a value, with a name above the axes, `offset` points from the line's upper end."""
+    axes.axvline(value, color=INK, linewidth=1.2)
+    axes.annotate(
+        name,
+        (value, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=offset,
+        textcoords="offset points",
+        ha=align,
+        va="bottom",
+    )
+
+
 def legend_above(axes: Axes, entries: int, title: str | None) -> None:
     axes.legend(
         loc="lower left",

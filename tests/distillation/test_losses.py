@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -45,15 +46,13 @@ def case(length: int, dtype: torch.dtype = torch.float32) -> tuple[nn.Linear, Te
     return student_head, student_hidden, teacher_head, teacher_hidden, targets
 
 
-@pytest.mark.parametrize("length", [1, 63, 64, 65, 500])
-@pytest.mark.parametrize(("temperature", "share"), [(1.0, 0.0), (2.5, 0.3), (0.5, 1.0)])
-def test_chunked_objective_equals_slow_twin(length: int, temperature: float, share: float) -> None:
-    student_head, student_hidden, teacher_head, teacher_hidden, targets = case(length)
-    leaves = [student_hidden, *student_head.parameters()]
-
-    expected = slow_objective(student_head(student_hidden), teacher_head(teacher_hidden), targets, temperature, share)
-    expected_grads = torch.autograd.grad(expected.sum(), leaves)
-    actual = chunked_objective(
+def slow_and_chunked(
+    length: int, dtype: torch.dtype, temperature: float, share: float
+) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    """Losses, and their gradients at the student's hidden states and head: of all logits at once, and in chunks."""
+    student_head, student_hidden, teacher_head, teacher_hidden, targets = case(length, dtype)
+    slow = slow_objective(student_head(student_hidden), teacher_head(teacher_hidden), targets, temperature, share)
+    chunked = chunked_objective(
         student_head,
         student_hidden,
         teacher_head,
@@ -63,8 +62,14 @@ def test_chunked_objective_equals_slow_twin(length: int, temperature: float, sha
         cross_entropy_share=share,
         chunk_tokens=64,
     )
-    actual_grads = torch.autograd.grad(actual.sum(), leaves)
+    for losses in (slow, chunked):
+        yield losses, torch.autograd.grad(losses.sum(), [student_hidden, *student_head.parameters()])
 
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 500])
+@pytest.mark.parametrize(("temperature", "share"), [(1.0, 0.0), (2.5, 0.3), (0.5, 1.0)])
+def test_chunked_objective_equals_slow_twin(length: int, temperature: float, share: float) -> None:
+    (expected, expected_grads), (actual, actual_grads) = slow_and_chunked(length, torch.float32, temperature, share)
     assert actual.dtype == torch.float32
     torch.testing.assert_close(actual, expected.float(), rtol=1e-5, atol=1e-5)
     for actual_grad, expected_grad in zip(actual_grads, expected_grads, strict=True):
@@ -75,23 +80,7 @@ def test_chunked_objective_equals_slow_twin(length: int, temperature: float, sha
 def test_bf16_logits_are_compared_in_fp32(length: int) -> None:
     # The twin gets the same bf16 logits, so values differ by fp32 rounding only. Gradients are summed in bf16 by the
     # head, chunk by chunk: 2^-8 relative per sum, 2 % of the largest entry over up to 16 chunks.
-    student_head, student_hidden, teacher_head, teacher_hidden, targets = case(length, torch.bfloat16)
-    leaves = [student_hidden, *student_head.parameters()]
-
-    expected = slow_objective(student_head(student_hidden), teacher_head(teacher_hidden), targets, 2.0, 0.2)
-    expected_grads = torch.autograd.grad(expected.sum(), leaves)
-    actual = chunked_objective(
-        student_head,
-        student_hidden,
-        teacher_head,
-        teacher_hidden,
-        targets,
-        temperature=2.0,
-        cross_entropy_share=0.2,
-        chunk_tokens=64,
-    )
-    actual_grads = torch.autograd.grad(actual.sum(), leaves)
-
+    (expected, expected_grads), (actual, actual_grads) = slow_and_chunked(length, torch.bfloat16, 2.0, 0.2)
     torch.testing.assert_close(actual, expected.float(), rtol=2e-2, atol=2e-2)
     for actual_grad, expected_grad in zip(actual_grads, expected_grads, strict=True):
         scale = expected_grad.abs().max().item()
