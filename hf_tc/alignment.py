@@ -9,7 +9,8 @@ replayed as a CUDA graph: at the sizes of a short fit, launching its kernels tak
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -92,22 +93,20 @@ def align_layer(
     blocks, length = captured.attn_input.shape[:2]
     batch = min(blocks, max(1, round(settings.batch_tokens / length)))
     check_every = max(1, settings.steps // HELD_OUT_CHECKS)
-    forward = _training_forward(mixer, captured, batch)
-    for step in range(1, settings.steps + 1):
-        rows = torch.randperm(blocks, generator=generator)[:batch].to(captured.attn_input.device)
-        loss = relative_error(forward(captured.attn_input[rows]), captured.teacher_output[rows])
-        optimizer.zero_grad()
-        with warnings.catch_warnings():  # gradients of a replayed graph come from its stream, and are waited for
-            warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
+    with _training_forward(mixer, captured, batch) as forward:
+        for step in range(1, settings.steps + 1):
+            rows = torch.randperm(blocks, generator=generator)[:batch].to(captured.attn_input.device)
+            loss = relative_error(forward(captured.attn_input[rows]), captured.teacher_output[rows])
+            optimizer.zero_grad()
             loss.backward()
-        nn.utils.clip_grad_norm_(mixer.parameters(), settings.gradient_clip)
-        optimizer.step()
-        schedule.step()
-        on_step()
-        if step % check_every == 0 or step == settings.steps:
-            error = held_out_error(mixer, held_out)
-            if error < best_error:
-                best_error, best_state = error, snapshot(mixer)
+            nn.utils.clip_grad_norm_(mixer.parameters(), settings.gradient_clip)
+            optimizer.step()
+            schedule.step()
+            on_step()
+            if step % check_every == 0 or step == settings.steps:
+                error = held_out_error(mixer, held_out)
+                if error < best_error:
+                    best_error, best_state = error, snapshot(mixer)
     mixer.load_state_dict(best_state)
     return best_error
 
@@ -123,14 +122,26 @@ class _Mixer(nn.Module):
         return self.mixer(attn_input, self.position_embeddings, recurrent_mask=RecurrentMask())[0]
 
 
-def _training_forward(mixer: GatedDeltaNet, captured: CapturedAttention, batch: int) -> Callable[[Tensor], Tensor]:
+@contextmanager
+def _training_forward(
+    mixer: GatedDeltaNet, captured: CapturedAttention, batch: int
+) -> Iterator[Callable[[Tensor], Tensor]]:
     """The mixer for batches of one size, its gradient included; a CUDA graph of both where there is a GPU."""
     forward, sample = _Mixer(mixer, captured.position_embeddings), captured.attn_input[:batch]
     if sample.device.type != "cuda":
-        return forward
-    with torch.cuda.device(sample.device):  # of a teacher spread over GPUs, layers are on several
-        torch.cuda.graph.default_capture_stream = None  # torch keeps one stream for all, on the GPU that came first
-        return torch.cuda.make_graphed_callables(forward, (sample.clone(),))  # type: ignore[return-value]
+        yield forward
+        return
+    stream = torch.cuda.graph.default_capture_stream
+    with torch.cuda.device(sample.device), warnings.catch_warnings():
+        # Gradients of a replayed graph come from its stream, and are waited for.
+        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
+        torch.cuda.graph.default_capture_stream = None  # torch keeps one for all, on the GPU that came first
+        try:
+            yield torch.cuda.make_graphed_callables(forward, (sample.clone(),))  # type: ignore[misc]
+        finally:
+            torch.cuda.graph.default_capture_stream = stream
+            # The graph hangs on the module that it calls: this circle would keep its memory until it is collected.
+            vars(forward).pop("forward", None)
 
 
 def alignment_optimizer(mixers: nn.Module, settings: AlignmentSettings) -> torch.optim.Optimizer:

@@ -62,7 +62,8 @@ def measure_speed(
     """
     tokens = tokens or (STREAM_BATCH_TOKENS if device.type == "cuda" else BLOCK_TOKENS)
     length = min(tokens, BLOCK_TOKENS)
-    size = (tokens // length, length, widths.heads, widths.head_dim)
+    size = (tokens // length, length, widths.heads, widths.head_dim)  # whole blocks
+    tokens = size[0] * length
     q, k, v = (torch.nn.functional.normalize(torch.randn(size, device=device), dim=-1) for _ in "qkv")
     gate = torch.full(size[:3], 0.5, device=device)
     with torch.no_grad():

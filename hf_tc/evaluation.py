@@ -54,7 +54,7 @@ def evaluate(
         source: files, a Hub dataset or a `datasets` object; see `hf_tc.calibration.data.read_documents`.
         seq_len: tokens per block; blocks are independent.
         max_tokens: tokens of text to use at most; all by default.
-        batch_size: blocks per forward pass. Logits are never held for more than 256 tokens.
+        batch_size: blocks per forward pass. Logits are held of `losses.tokens_at_once` at most.
         device: where to move the models first; by default they stay where they are.
 
     Raises:

@@ -1,19 +1,17 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """lm-eval's `hf` backend scores a student on a local task, one row at a time and batched alike."""
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optional_packages import needs_extra
 from student_folders import letter_tokenizer, run_python, tiny_student
 
 from hf_tc.hub import save_student
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("lm_eval") is None, reason="not installed: lm_eval (extra 'eval')"
-)
+pytestmark = needs_extra("eval", "lm_eval")
 TASKS = {
     "tiny_choice": """
 task: tiny_choice

@@ -1,7 +1,6 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """`transformers serve` answers for a student, with hf_tc and without it, in a real server process on loopback."""
 
-import importlib.util
 import json
 import os
 import socket
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from optional_packages import needs_extra
 from student_folders import BLOCKER, letter_tokenizer, tiny_report, tiny_student
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.import_utils import is_serve_available
@@ -22,9 +22,7 @@ from transformers.utils.import_utils import is_serve_available
 from hf_tc.hub import save_student
 from hf_tc.serving import serve
 
-PACKAGES = ("fastapi", "uvicorn", "openai", "pydantic", "requests")
-MISSING = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-needs_server = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)} (extra 'serve')")
+needs_server = needs_extra("serve", "fastapi", "uvicorn", "openai", "pydantic", "requests")
 MESSAGES = [{"role": "user", "content": "Where is the lighthouse?"}]
 TOKENS = 12
 WITH_PLUGIN = "import sys; from hf_tc.serving import serve; serve(sys.argv[1], sys.argv[2:])"

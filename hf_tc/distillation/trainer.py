@@ -183,7 +183,7 @@ class DistillationTrainer(Trainer):
         with torch.no_grad():
             metrics = self._through_both(chunked_metrics, model, inputs)
         targets = _targets(inputs)
-        example_of_token = (targets != IGNORE_INDEX).nonzero()[:, 0]
+        example_of_token = (targets != IGNORE_INDEX).nonzero()[:, 0].to(metrics.kl.device)
         per_token = torch.stack([getattr(metrics, name) for name in EVALUATED] + [torch.ones_like(metrics.kl)], dim=-1)
         per_example = per_token.new_zeros(len(targets), len(EVALUATED) + 1).index_add_(0, example_of_token, per_token)
         # Drops the examples that a distributed sampler repeats to fill the last batch.
