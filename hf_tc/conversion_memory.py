@@ -15,9 +15,9 @@ recurrent layer, and 4 bytes a float32 value:
 
 Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. Joint alignment,
 where it is asked for, trains all layers at once, when the text is gone: autograd of every recurrent layer and of the
-rest of every layer, 4 b (2 C + 2 widest), and 4 * 6 P for each recurrent layer. The factors
-before I, C, G D and 64 H (tiles of 64 tokens of the delta rule) were counted, tensor by tensor, with a tracker of live
-storages at seven shapes; tests hold the estimate against that tracker.
+rest of every layer, 4 b (2 C + 2 widest), and 4 * 6 P for each recurrent layer; it takes fewer blocks in a pass, down to
+one, where memory is short. The factors before I, C, G D and 64 H (tiles of 64 tokens of the delta rule) were counted,
+tensor by tensor, with a tracker of live storages at seven shapes; tests hold the estimate against that tracker.
 """
 
 from dataclasses import dataclass
@@ -105,13 +105,21 @@ def alignment_bytes(widths: Widths, tokens: int) -> int:
     return FLOAT32 * (activations + 6 * w.mixer_parameters)
 
 
-def joint_bytes(widths: Widths, settings: ConversionSettings, layers: int, converted: int) -> int:
-    """Gradient steps of all recurrent layers at once, through the whole student; 0 where there are none."""
-    if not settings.joint.steps:
-        return 0
-    tokens = batch_tokens(settings.joint.batch_tokens, settings.sequence_length)
+def joint_bytes(widths: Widths, layers: int, converted: int, tokens: int) -> int:
+    """Gradient steps of all recurrent layers at once, through the whole student, with so many tokens in a pass."""
     rest = FLOAT32 * tokens * 2 * (widths.hidden + widths.widest)
     return converted * alignment_bytes(widths, tokens) + layers * rest
+
+
+def joint_blocks_at_once(widths: Widths, length: int, layers: int, converted: int, free: int | None) -> int:
+    """Blocks of a pass of joint alignment: `blocks_at_once`, or fewer where they do not fit into so many free bytes.
+
+    A step takes more passes then; one block is the least, whether or not it fits. None is memory without a limit.
+    """
+    blocks = blocks_at_once(length)
+    while free is not None and blocks > 1 and joint_bytes(widths, layers, converted, blocks * length) > free:
+        blocks //= 2
+    return blocks
 
 
 def layer_bytes(widths: Widths, tokens: int, sequence_length: int) -> int:
@@ -160,7 +168,7 @@ def peak_memory(
 
     Args:
         weights: bytes of the teacher's weights and of the recurrent layers' beside them.
-        joint: `joint_bytes`.
+        joint: `joint_bytes`, 0 without joint alignment.
         device_bytes: memory of the GPU; None for a conversion on the CPU.
         weights_fit: False where they stay in host memory (offloading) but for one decoder layer.
     """
@@ -177,9 +185,9 @@ def peak_memory(
     return PeakMemory(on_device + max(working, joint), in_host + kept, text_in_host_memory=True)
 
 
-def fits_on(device: torch.device, needed: int) -> bool:
-    """Whether so many bytes are free on a device now; a CPU has no other place to keep them."""
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that are free on a GPU now; None for a CPU, which has no other place to keep things."""
     if device.type != "cuda":
-        return True
+        return None
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return needed <= torch.cuda.mem_get_info(device)[0] + unused
+    return torch.cuda.mem_get_info(device)[0] + unused

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.corrupted_text import corrupted_windows, number_of_windows
 from hf_tc.conversion_checkpoint import ConversionCheckpoint, conversion_arguments
-from hf_tc.conversion_memory import blocks_at_once, fits_on, layer_bytes, text_bytes, widths_of
+from hf_tc.conversion_memory import blocks_at_once, free_bytes, layer_bytes, text_bytes, widths_of
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.evaluation import perplexity
 from hf_tc.fit_layer import FittedLayer, LayerText, fit_layer
@@ -169,7 +169,8 @@ class Conversion:
         widths = widths_of(self.teacher, parameters, self.teacher.dtype.itemsize)
         tokens = self.alignment_blocks.numel() + self.held_out_blocks.numel()
         needed = text_bytes(widths, tokens, self.blocks.numel()) + layer_bytes(widths, tokens, self.blocks.shape[1])
-        return fits_on(execution_device(self.teacher), needed)
+        free = free_bytes(execution_device(self.teacher))
+        return free is None or needed <= free
 
     def _fit_layer(self, layer: int, progress: tqdm, captured: CapturedAttention, held_out: CapturedAttention) -> None:
         solved = None

@@ -13,7 +13,13 @@ from transformers import AutoConfig
 
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.calibration.corrupted_text import number_of_windows
-from hf_tc.conversion_memory import EXPECTED_WITHIN, streamed_tokens, text_bytes_in_host_memory
+from hf_tc.conversion_memory import (
+    EXPECTED_WITHIN,
+    joint_blocks_at_once,
+    joint_bytes,
+    streamed_tokens,
+    text_bytes_in_host_memory,
+)
 from hf_tc.conversion_plan import plan_conversion
 from hf_tc.conversion_settings import ConversionSettings, joint_settings
 from hf_tc.convert import from_teacher
@@ -65,9 +71,21 @@ def test_a_policy_that_compares_calibrated_layers_needs_all_of_them_at_once() ->
     assert kl.memory(None).host == listed.memory(None).host + retained
 
 
+def test_joint_alignment_takes_fewer_blocks_in_a_pass_where_memory_is_short() -> None:
+    config = AutoConfig.for_model("qwen3", **QWEN3_8B)
+    plan = plan_conversion(config, layer_policy="uniform", settings=ConversionSettings(joint=joint_settings(150)))
+    layers = (36, len(plan.linear_layers))
+    whole, half, one = (joint_bytes(plan.widths, *layers, blocks * 1024) for blocks in (8, 4, 1))
+    assert whole > half > one > plan.student_bytes
+    for free, blocks in ((None, 8), (whole, 8), (whole - 1, 4), (half - 1, 2), (1, 1)):
+        assert joint_blocks_at_once(plan.widths, 1024, *layers, free) == blocks
+    assert joint_blocks_at_once(plan.widths, 8192, *layers, whole) == 1
+    assert plan.memory(10**18).device - plan.memory(85 * 10**9).device == whole - one
+
+
 def test_activations_in_host_memory_give_the_same_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = text_file(tmp_path / "text.txt")
     ordinary = from_teacher(letter_teacher(), letter_tokenizer(), calibration_data=text, **QUICK)
-    monkeypatch.setattr("hf_tc.convert_layers.fits_on", lambda device, needed: False)
+    monkeypatch.setattr("hf_tc.convert_layers.free_bytes", lambda device: 0)
     student = from_teacher(letter_teacher(), letter_tokenizer(), calibration_data=text, **QUICK)
     assert equal_states(state_of(student), state_of(ordinary))

@@ -32,8 +32,8 @@ class DistillationConfig(TrainingArguments):
     chunk_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "Tokens whose logits exist at the same time; memory is about 24 bytes x chunk_tokens x vocabulary. "
-            "By default as many as make that 0.8 GB."
+            "help": "Tokens whose logits exist at the same time; memory is 24 to 32 bytes x chunk_tokens x vocabulary. "
+            "By default as many as make that about 1 GB."
         },
     )
 
