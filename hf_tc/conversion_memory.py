@@ -15,9 +15,9 @@ recurrent layer, and 4 bytes a float32 value:
 
 Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. Joint alignment,
 where it is asked for, trains all layers at once, when the text is gone: autograd of every recurrent layer and of the
-rest of every layer, 4 b (2 C + 2 widest), and 4 * 6 P for each recurrent layer; it takes fewer blocks in a pass, down to
-one, where memory is short. The factors before I, C, G D and 64 H (tiles of 64 tokens of the delta rule) were counted,
-tensor by tensor, with a tracker of live storages at seven shapes; tests hold the estimate against that tracker.
+rest of every layer, 4 b (2 C + 2 widest), and 4 * 6 P for each recurrent layer; it takes fewer blocks in a pass where
+memory is short. The factors before I, C, G D and 64 H (tiles of 64 tokens of the delta rule) were counted, tensor by
+tensor, with a tracker of live storages at seven shapes; tests hold the estimate against that tracker.
 """
 
 from dataclasses import dataclass
