@@ -9,6 +9,8 @@ from hf_tc.alignment import AlignmentSettings
 
 def joint_settings(steps: int) -> AlignmentSettings:
     """Phase 3 with its step sizes, smaller than those of a single layer: errors of one layer reach all above it."""
+    if steps < 0:
+        raise ValueError(f"joint_steps is {steps}; it must be 0 (no joint alignment) or more.")
     return AlignmentSettings(steps, gate_learning_rate=2e-3, teacher_learning_rate=6e-4)
 
 
@@ -34,6 +36,11 @@ class ConversionSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.sequence_length < 2:
+            raise ValueError(
+                f"sequence_length is {self.sequence_length}; a block needs at least 2 tokens, one to predict from "
+                "another."
+            )
         if self.calibration_tokens < 2 * self.sequence_length:
             raise ValueError(
                 f"calibration_tokens is {self.calibration_tokens}; at least two blocks of sequence_length "

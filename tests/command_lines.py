@@ -26,6 +26,18 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
     return line
 
 
+def unparsed(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
+    """The one line on stderr, and all there is, of a command line that does not parse."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert end.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = shown.err.splitlines()
+    return line
+
+
 def evaluated(capsys: pytest.CaptureFixture[str], *arguments: Any) -> dict[str, Any]:
     """The JSON object that `evaluate --json` prints, which is all that is on stdout."""
     capsys.readouterr()

@@ -1,9 +1,12 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""The command line as a whole: help, and what does not parse."""
+"""The command line as a whole: help, what does not parse, and how errors are shown."""
 
 import pytest
+import torch
+from command_lines import refused, unparsed
 
 from hf_tc.cli import build_parser, main
+from hf_tc.commands.shared import DATA_HELP
 
 COMMANDS = ["demo", "select", "convert", "distill", "evaluate", "push", "serve"]
 
@@ -28,20 +31,88 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("command", "options"),
     [
-        [],
-        ["nonsense"],
-        ["convert", "teacher", "--out", "x", "--retain", "0.5", "--retained-layers", "0"],
-        ["convert", "teacher", "--out", "x", "--retained-layers", "0,a"],
-        ["convert", "teacher", "--out", "x", "--dtype", "float17"],
-        ["distill", "student", "--teacher", "t", "--data", "d", "--out", "o"],
+        ("demo", ["--out"]),
+        ("select", ["--retain", "--calibration-tokens", "--calibration-seq-len", "--dtype", "--seed"]),
+        ("convert", ["--alignment-steps", "--joint-steps", "--calibration-tokens", "--calibration-seq-len", "--seed"]),
+        ("distill", ["--seq-len", "--batch-size", "--learning-rate", "--seed"]),
+        ("evaluate", ["--seq-len", "--batch-size"]),
     ],
 )
-def test_a_command_line_that_does_not_parse_ends_with_status_2(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
+def test_help_shows_defaults_and_formats_of_text(
+    command: str, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as end:
-        main(arguments)
-    assert end.value.code == 2
-    assert "usage:" in capsys.readouterr().err
+    required = {"select": ["t", "--out", "o"], "convert": ["t"], "evaluate": ["m", "--data", "d"]}
+    required["distill"] = ["s", "--teacher", "t", "--data", "d", "--out", "o", "--tokens", "9"]
+    defaults = vars(build_parser().parse_args([command, *required.get(command, [])]))
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split("options:")[1].split())
+    for option in options:
+        text = shown.split(f" {option} ")[1].split(" --")[0]
+        assert f"(default: {defaults[option.strip('-').replace('-', '_')]}" in text
+    if command != "demo":
+        assert DATA_HELP in shown
+
+
+PARSED = {
+    "nothing": ([], "required: command"),
+    "command": (["nonsense"], "invalid choice: 'nonsense'"),
+    "both": (["convert", "teacher", "--retain", "0.5", "--retained-layers", "0"], "not allowed with"),
+    "letters": (["convert", "teacher", "--retained-layers", "0,a"], "'0,a' is no list of layers. Give their indices"),
+    "no file": (["convert", "teacher", "--retained-layers", "no.json"], "no.json cannot be read: No such file"),
+    "dtype": (["convert", "teacher", "--out", "x", "--dtype", "float17"], "invalid choice: 'float17'"),
+    "missing": (["distill", "student", "--teacher", "t", "--data", "d", "--out", "o"], "required: --tokens"),
+}
+
+
+@pytest.mark.parametrize("kind", PARSED)
+def test_a_command_line_that_does_not_parse_ends_with_one_line(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, message = PARSED[kind]
+    line = unparsed(capsys, *arguments)
+    assert message in line
+    assert "(usage: hf-tc" in line
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "abacus", "meta", "cpu"])
+@pytest.mark.parametrize(
+    "command", [["convert", "t", "--dry-run"], ["select", "t", "--out", "o"], ["evaluate", "m", "--data", "d"]]
+)
+def test_a_device_that_is_not_there_is_refused_while_parsing(
+    command: list[str], device: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 0)
+    if device == "cpu":
+        assert build_parser().parse_args([*command, "--device", device]).device == device
+        return
+    line = unparsed(capsys, *command, "--device", device)
+    assert f"argument --device: '{device}' is not on this machine, which has cpu. Give one of these" in line
+
+
+def test_devices_are_those_of_the_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    for device in ("cuda", "cuda:0", "cuda:1", "cpu"):
+        assert build_parser().parse_args(["convert", "t", "--device", device]).device == device
+    assert "'cuda:2' is not on this machine, which has cpu, cuda:0, cuda:1." in unparsed(
+        capsys, "convert", "t", "--device", "cuda:2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "hinted"),
+    [(ValueError("words"), False), (RuntimeError("words"), True), (torch.OutOfMemoryError("words"), False)],
+)
+def test_errors_are_one_line_unless_their_traceback_is_asked_for(
+    error: Exception, hinted: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("hf_tc.hub.push_folder", fails)
+    monkeypatch.delenv("HF_TC_TRACEBACK", raising=False)
+    assert ("HF_TC_TRACEBACK=1" in refused(capsys, "push", "folder", "me/student")) == hinted
+    monkeypatch.setenv("HF_TC_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        main(["push", "folder", "me/student"])

@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_tc.commands.shared import add_command, arguments_of, console, one_or_many
+from hf_tc.commands.shared import DATA_HELP, DEFAULT, add_command, add_device, arguments_of, console, one_or_many
 from hf_tc.layer_selection.policies import DEFAULT_POLICY, POLICIES
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.output_folder import WorkFolder
@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print the plan, its memory and time; reads the configuration alone"
     )
-    parser.add_argument("--evaluation-data", nargs="+", help="text on which perplexities are measured")
+    parser.add_argument("--evaluation-data", nargs="+", help=f"text on which perplexities are measured: {DATA_HELP}")
     add_conversion_options(parser)
 
 
@@ -37,24 +37,28 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
         metavar="0,4,8",
         help="their indices instead of a share, or the file that hf-tc select wrote",
     )
-    parser.add_argument("--alignment-steps", type=int, default=300, help="0: the closed form alone")
-    parser.add_argument("--joint-steps", type=int, default=0, help="further steps of all layers together (0)")
+    parser.add_argument(
+        "--alignment-steps", type=int, default=300, help=f"gradient steps per layer; 0: closed form {DEFAULT}"
+    )
+    parser.add_argument("--joint-steps", type=int, default=0, help=f"further steps of all layers together {DEFAULT}")
     add_calibration_options(parser)
 
 
 def add_share(parser: Any) -> None:
-    parser.add_argument("--retain", type=float, default=0.25, help="share of layers that keep attention (0.25)")
+    parser.add_argument("--retain", type=float, default=0.25, help=f"share of layers that keep attention {DEFAULT}")
 
 
 def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--layer-policy", choices=POLICIES, help=f"which layers a share retains (default: {DEFAULT_POLICY})"
     )
-    parser.add_argument("--data", nargs="+", help="calibration text; default: the packaged sample")
-    parser.add_argument("--calibration-tokens", type=int, default=65_536)
-    parser.add_argument("--calibration-seq-len", type=int, default=1024, help="tokens per calibration block")
+    parser.add_argument("--data", nargs="+", help=f"calibration text: {DATA_HELP} (default: the packaged sample)")
+    parser.add_argument(
+        "--calibration-tokens", type=int, default=65_536, help=f"tokens of text to calibrate on {DEFAULT}"
+    )
+    parser.add_argument("--calibration-seq-len", type=int, default=1024, help=f"tokens per calibration block {DEFAULT}")
     placement = parser.add_mutually_exclusive_group()
-    placement.add_argument("--device", default=None, help="default: cuda if there is one")
+    add_device(placement)
     placement.add_argument(
         "--device-map",
         choices=("auto", "balanced", "sequential"),
@@ -64,9 +68,9 @@ def add_calibration_options(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         default="auto",
         choices=("auto", "float32", "bfloat16"),
-        help="of the teacher and the student (default: as the teacher is stored)",
+        help="of the teacher and the student (default: %(default)s, as the teacher is stored)",
     )
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help=f"of all that is random {DEFAULT}")
     parser.add_argument("--allow-unreviewed", action="store_true", help="convert a family that was not reviewed")
 
 
@@ -86,9 +90,19 @@ def calibration_arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _chosen(text: str) -> list[int] | LayerSelection:
+    """A value of --retained-layers; argparse shows the words of ArgumentTypeError alone."""
+    way_out = "Give their indices, such as 0,4,8, or the .json file that `hf-tc select --out FILE` wrote."
     if text.endswith(".json"):
-        return LayerSelection.load(text)
-    return [int(part) for part in text.split(",") if part.strip()]
+        try:
+            return LayerSelection.load(text)
+        except OSError as error:
+            raise argparse.ArgumentTypeError(f"{text} cannot be read: {error.strerror}. {way_out}") from error
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+    try:
+        return [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of layers. {way_out}") from error
 
 
 def run(options: argparse.Namespace) -> None:

@@ -5,15 +5,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_tc.commands.shared import add_command, console
+from hf_tc.commands.shared import DEFAULT, add_command, console
 from hf_tc.output_folder import check_writable, refuse_occupied
 
 
 def add_parser(commands: Any) -> None:
     parser = add_command(commands, "demo", run, "convert the packaged teacher and show what happened", "")
-    parser.add_argument(
-        "--out", type=Path, default=Path("hf-tc-demo"), help="folder of the student (default: %(default)s)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("hf-tc-demo"), help=f"folder of the student {DEFAULT}")
 
 
 def run(options: argparse.Namespace) -> None:

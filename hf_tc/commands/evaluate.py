@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from hf_tc.commands.shared import DATA_HELP, add_command, console, one_or_many
+from hf_tc.commands.shared import DATA_HELP, DEFAULT, add_command, add_device, console, one_or_many
 from hf_tc.model_loading import load_causal_lm
 
 
@@ -22,10 +22,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("model", help="folder or Hub id of any causal LM, student or not")
     parser.add_argument("--data", required=True, nargs="+", help=DATA_HELP)
     parser.add_argument("--teacher", help="folder or Hub id")
-    parser.add_argument("--seq-len", type=int, default=1024)
-    parser.add_argument("--max-tokens", type=int, help="tokens of text to use at most")
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--device", default=None, help="default: cuda if there is one")
+    parser.add_argument("--seq-len", type=int, default=1024, help=f"tokens per block {DEFAULT}")
+    parser.add_argument("--max-tokens", type=int, help="tokens of text to use at most (default: all)")
+    parser.add_argument("--batch-size", type=int, default=4, help=f"blocks at once {DEFAULT}")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
 
 

@@ -41,7 +41,8 @@ class LayerSelection:
     def from_dict(cls, data: dict[str, Any]) -> "LayerSelection":
         """Raises `ValueError` for what is not a selection."""
         names = {item.name for item in fields(cls)}
-        if not isinstance(data, dict) or not {"policy", "retained_layers"} <= data.keys() <= names:
+        known = isinstance(data, dict) and {"policy", "retained_layers"} <= data.keys() <= names
+        if not known or not _are_integers(data["retained_layers"]):
             raise ValueError("This is no selection of layers; `hf-tc select --out FILE` writes one.")
         return cls(**data)
 
@@ -50,11 +51,15 @@ class LayerSelection:
 
     @classmethod
     def load(cls, path: str | Path) -> "LayerSelection":
-        """Raises `ValueError` for a file that holds no selection."""
+        """Raises `ValueError` for a file that holds no selection, `OSError` for one that cannot be read."""
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from error
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:  # of JSON or of UTF-8
+            raise ValueError(f"{path} is not JSON: {error}. `hf-tc select --out FILE` writes a selection.") from error
+        try:
+            return cls.from_dict(data)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     @property
     def cost(self) -> str:
@@ -72,3 +77,7 @@ class LayerSelection:
             shown = "not finite" if score is None else f"{score:,.4f}"
             table.add_row(str(rank), str(layer), shown, "retained" if layer in self.retained_layers else "")
         return table
+
+
+def _are_integers(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int for value in values)

@@ -100,7 +100,8 @@ CONVERSIONS: dict[str, tuple[list[str], str]] = {
     "too few tokens": (["--calibration-tokens", "32"], "at least two blocks"),
     "blocks longer than the text": (["--calibration-seq-len", "900", "--calibration-tokens", "9000"], "two blocks"),
     "missing data": (["--data", "/no/such.txt"], "/no/such.txt"),
-    "no such device": (["--device", "abacus"], "abacus"),
+    "blocks of one token": (["--calibration-seq-len", "1"], "at least 2 tokens"),
+    "joint steps": (["--joint-steps", "-1"], "joint_steps is -1"),
 }
 
 

@@ -22,11 +22,19 @@ def test_it_is_json_and_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{}", "[0, 4]", '{"policy": "kl"}', '{"policy": "kl", "retained_layers": [], "x": 1}']
+    "text",
+    [
+        "{}",
+        "[0, 4]",
+        '{"policy": "kl"}',
+        '{"policy": "kl", "retained_layers": [], "x": 1}',
+        '{"policy": "kl", "retained_layers": "0,4"}',
+        '{"policy": "kl", "retained_layers": [0, "4"]}',
+    ],
 )
 def test_other_json_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text(text)
-    with pytest.raises(ValueError, match="no selection of layers"):
+    with pytest.raises(ValueError, match=r"other\.json: This is no selection of layers"):
         LayerSelection.load(tmp_path / "other.json")
 
 
