@@ -1,6 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """A conversion plan as the table that `hf-tc convert --dry-run` prints."""
 
+import sys
+
 import torch
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -76,7 +78,8 @@ def _memory(plan: ConversionPlan, device: torch.device, may_offload: bool) -> li
     settings = plan.settings
     text = f"{settings.calibration_tokens:,} tokens in blocks of {settings.sequence_length:,}"
     if device.type != "cuda":
-        return [("calibration", text), ("peak memory", f"about {size(plan.memory(None).host)} of host memory")]
+        found = f"about {size(plan.memory(None).host)} of host memory"
+        return [("calibration", text), ("peak memory", found), ("peak memory on a GPU", _on_a_gpu(plan))]
     total = torch.cuda.get_device_properties(device).total_memory
     peak = plan.memory(total)
     if peak.device > total and may_offload:
@@ -87,6 +90,15 @@ def _memory(plan: ConversionPlan, device: torch.device, may_offload: bool) -> li
     elif peak.text_in_host_memory:
         found += "; activations of the text do not fit on the device and come from there"
     return [("calibration", text), ("peak memory", found)]
+
+
+def _on_a_gpu(plan: ConversionPlan) -> str:
+    """What a GPU must have, for those who plan on a machine without one."""
+    whole, least = plan.memory(sys.maxsize).device, plan.memory(0)
+    shown = f"about {size(whole)}"
+    if least.device < whole:
+        shown += f"; {size(least.device)} at least, with activations of the text ({size(least.host)}) in host memory"
+    return shown
 
 
 def _time(plan: ConversionPlan, device: torch.device) -> list[tuple[str, str]]:
