@@ -4,11 +4,13 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, ModelCard, ModelCardData
+from huggingface_hub import CommitInfo, ModelCard, ModelCardData, hf_hub_url
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -20,6 +22,11 @@ from .report import ConversionReport
 from .report_page import PAGE_FILE, is_local, report_page, report_sections, teacher_name, template
 
 CARD_FILE = "README.md"
+# Lines of the card that name the student; a push makes them name the repository.
+NAMING_LINES = {
+    r'^model_id = ".*"$': 'model_id = "{}"',
+    r"^transformers serve .* --trust-remote-code$": "transformers serve {} --trust-remote-code",
+}
 TAGS = ["hf_tc", "gated-deltanet", "linear-attention", "hybrid"]
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
@@ -76,17 +83,18 @@ def render_card(
 
     Args:
         report: `ConversionReport.to_dict()`, or as much of it as is known. What is missing is left out of the card.
-        model_id: folder or `user/name` that the usage example loads.
+        model_id: folder or `user/name` that the usage examples load.
         tags: further tags of the metadata.
         plots: pictures beside the card, see `report_sections`.
     """
     teacher, name = str(report.get("teacher") or ""), teacher_name(report)
+    terms = _license(teacher)
     metadata = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
         base_model=teacher if teacher and not is_local(teacher) else None,
-        license=_license(teacher) if is_local(teacher) else None,
         tags=[*TAGS, *(tag for tag in tags or [] if tag not in TAGS)],
+        **terms,
     )
     card = ModelCard.from_template(
         metadata,
@@ -94,6 +102,8 @@ def render_card(
         title=f"{name.split('/')[-1] or config.text_config.model_type} with Gated DeltaNet layers",
         teacher=f"`{name}`" if name else f"a {config.text_config.model_type} model",
         model_id=model_id,
+        served_id=shlex.quote(model_id),
+        license=terms.get("license"),
         layer_count=config.num_hidden_layers,
         linear_layers=config.linear_layers,
         retained_layers=config.retained_layers,
@@ -102,10 +112,32 @@ def render_card(
     return str(card) + "\n"
 
 
-def _license(teacher: str) -> str | None:
-    """The licence that the model card in a teacher's folder states."""
-    card = Path(teacher).expanduser() / CARD_FILE
-    return ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
+def _license(teacher: str) -> dict[str, str]:
+    """What the teacher's model card, in its folder or on the Hub, states of its licence: fields of ModelCardData."""
+    if not teacher:
+        return {}
+    local = is_local(teacher)
+    card = _card(str(Path(teacher).expanduser() / CARD_FILE)) if local else _card_on_hub(teacher)
+    data = card.data.to_dict() if card is not None else {}
+    terms = {name: data[name] for name in ("license", "license_name", "license_link") if data.get(name)}
+    if "://" not in str(terms.get("license_link", "://")):  # a file beside the teacher's card
+        link = terms.pop("license_link")
+        terms |= {} if local else {"license_link": hf_hub_url(teacher, link)}
+    return terms
+
+
+@lru_cache
+def _card_on_hub(teacher: str) -> ModelCard | None:
+    """Asked for once, though a trainer saves many times."""
+    return _card(teacher)
+
+
+def _card(place: str) -> ModelCard | None:
+    """None where there is no card, or none within reach: offline, gated, not to be read."""
+    try:
+        return ModelCard.load(place, ignore_metadata_errors=True)
+    except Exception:  # whatever stands in somebody else's card, it must not cost the student its own
+        return None
 
 
 def push_folder(
@@ -117,7 +149,7 @@ def push_folder(
 ) -> CommitInfo:
     """Uploads a student's folder as it is, after checking that whoever downloads it can load it.
 
-    The usage example of its model card is made to name the repository.
+    The usage examples of its model card are made to name the repository.
 
     Args:
         private, token, options: as in `push_to_hub`: `revision`, `create_pr`, `commit_message`, `commit_description`.
@@ -131,8 +163,9 @@ def push_folder(
     card = folder / CARD_FILE
     if card.is_file():
         text = card.read_text(encoding="utf-8")
-        usage = re.compile('^model_id = ".*"$', flags=re.MULTILINE)
-        card.write_text(usage.sub(lambda _: f'model_id = "{repo_id}"', text, count=1), encoding="utf-8")
+        for pattern, line in NAMING_LINES.items():
+            text = re.sub(pattern, line.format(repo_id), text, count=1, flags=re.MULTILINE)
+        card.write_text(text, encoding="utf-8")
     return upload_folder(folder, repo_id, token=token, **options)
 
 

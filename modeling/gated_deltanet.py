@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache
 from .cache import GDNCacheLayer
 from .configuration_hybrid_gdn import HybridGDNConfig
 from .decay import log_decay
-from .gate_projection import GateProjection
+from .gate_projection import GateProjection, check_one_dtype
 from .gated_delta_rule import gated_delta_rule
 from .head_shard import HeadShard, find_head_shard
 from .recurrent_mask import RecurrentMask
@@ -108,6 +108,7 @@ class GatedDeltaNet(nn.Module):
 
         Raises:
             RuntimeError: the family's decoder layer did not pass `recurrent_mask` down; padding would be read as text.
+            ValueError: the layer is in another dtype than its input, without autocast.
         """
         if recurrent_mask is None:
             raise RuntimeError(
@@ -116,6 +117,7 @@ class GatedDeltaNet(nn.Module):
             )
         for other_name in ("layer_past", "past_key_value"):
             past_key_values = kwargs.get(other_name) if past_key_values is None else past_key_values
+        check_one_dtype(hidden_states, self.a_proj.weight, self.layer_idx)
         read_out = self.read_out(hidden_states, position_embeddings, recurrent_mask, past_key_values)
         return self.o_proj(self.gated_output(hidden_states, read_out)), None
 

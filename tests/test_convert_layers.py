@@ -49,6 +49,23 @@ def test_layers_are_fitted_to_the_teachers_own_inputs_whatever_else_is_converted
     assert equal_states(state_of(mixer_of(alone, 2)), state_of(mixer_of(together, 2)))
 
 
+def test_layers_are_solved_on_the_start_of_a_long_text_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, solve = [], fit_layer.solve
+
+    def watched(mixer: Any, captured: Any, **options: Any) -> Any:
+        seen.append(captured.attn_input.shape[:2])
+        return solve(mixer, captured, **options)
+
+    monkeypatch.setattr(fit_layer, "solve", watched)
+    convert(tmp_path / "all", (0, 1))
+    length = BLOCKS.shape[1]
+    monkeypatch.setattr(fit_layer, "SOLVED_TOKENS", 2 * length + 1)
+    convert(tmp_path / "some", (0, 1))
+    monkeypatch.setattr(fit_layer, "SOLVED_TOKENS", 1)
+    convert(tmp_path / "one", (0, 1))
+    assert [tuple(shape) for shape in seen] == [(len(BLOCKS) - 1, length), (2, length), (1, length)]
+
+
 def test_teacher_is_only_read(tmp_path: Path) -> None:
     teacher = letter_teacher()
     weights, before = state_of(teacher), circumstances(teacher)

@@ -213,6 +213,15 @@ def test_mixed_dtypes_under_autocast_train() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_a_layer_in_another_dtype_is_refused() -> None:
+    model, ids = student("qwen3"), token_ids(1, 5)
+    model.model.layers[2].self_attn.to(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"Layer 2 is in torch.bfloat16 and its input in torch.float32\. Bring"):
+        model(ids)
+    with pytest.raises(ValueError, match=r"Layer 0 is in torch.bfloat16 and its input in torch.float32"):
+        student("qwen3").to(torch.bfloat16)(inputs_embeds=torch.zeros(1, 3, model.config.hidden_size))
+
+
 def test_recurrent_layers_refuse_to_run_without_their_mask() -> None:
     model = student()
     with pytest.raises(RuntimeError, match="recurrent_mask"):
