@@ -13,8 +13,8 @@ delta rule of one layer, forward, per token (R). Per recurrent layer, with the s
     teacher          0.5 R + (2 P' + 2 T I) / speed   a token and layer of P' parameters, blocks of T tokens; the
                                           perplexity of every stage: 2 FLOPs a parameter and token
 
-It is an estimate of order: measured times lie within a factor of two or three, more on a busy machine. Loading the
-teacher and writing the student are not in it.
+It is an estimate of order: on the CPUs tried, times were within a factor of two, on a busy machine they are not.
+Loading the teacher and writing the student are not in it.
 """
 
 import time
