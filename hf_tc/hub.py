@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, ModelCard, ModelCardData, hf_hub_url
+from huggingface_hub import CommitInfo, ModelCard, ModelCardData, hf_hub_url, model_info
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -22,6 +22,7 @@ from .report import ConversionReport
 from .report_page import PAGE_FILE, is_local, report_page, report_sections, teacher_name, template
 
 CARD_FILE = "README.md"
+HUB_SECONDS = 10.0  # to answer for the teacher's licence
 # Lines of the card that name the student; a push makes them name the repository.
 NAMING_LINES = {
     r'^model_id = ".*"$': 'model_id = "{}"',
@@ -93,8 +94,10 @@ def render_card(
         library_name="transformers",
         pipeline_tag="text-generation",
         base_model=teacher if teacher and not is_local(teacher) else None,
+        license=terms.get("license"),
+        license_name=terms.get("license_name"),
+        license_link=terms.get("license_link"),
         tags=[*TAGS, *(tag for tag in tags or [] if tag not in TAGS)],
-        **terms,
     )
     card = ModelCard.from_template(
         metadata,
@@ -112,32 +115,30 @@ def render_card(
     return str(card) + "\n"
 
 
-def _license(teacher: str) -> dict[str, str]:
+def _license(teacher: str) -> dict[str, Any]:
     """What the teacher's model card, in its folder or on the Hub, states of its licence: fields of ModelCardData."""
-    if not teacher:
-        return {}
     local = is_local(teacher)
-    card = _card(str(Path(teacher).expanduser() / CARD_FILE)) if local else _card_on_hub(teacher)
-    data = card.data.to_dict() if card is not None else {}
+    data = _card_in_folder(Path(teacher).expanduser()) if local else _card_on_hub(teacher)
     terms = {name: data[name] for name in ("license", "license_name", "license_link") if data.get(name)}
-    if "://" not in str(terms.get("license_link", "://")):  # a file beside the teacher's card
+    if "://" not in terms.get("license_link", "://"):  # a file beside the teacher's card
         link = terms.pop("license_link")
         terms |= {} if local else {"license_link": hf_hub_url(teacher, link)}
     return terms
 
 
-@lru_cache
-def _card_on_hub(teacher: str) -> ModelCard | None:
-    """Asked for once, though a trainer saves many times."""
-    return _card(teacher)
+def _card_in_folder(folder: Path) -> dict[str, Any]:
+    card = folder / CARD_FILE
+    return ModelCard.load(card, ignore_metadata_errors=True).data.to_dict() if card.is_file() else {}
 
 
-def _card(place: str) -> ModelCard | None:
-    """None where there is no card, or none within reach: offline, gated, not to be read."""
+@lru_cache  # asked for once, though a trainer saves many times
+def _card_on_hub(teacher: str) -> dict[str, Any]:
+    """Metadata of the card; none where the Hub or the teacher is out of reach: offline, gated, not a Hub id."""
     try:
-        return ModelCard.load(place, ignore_metadata_errors=True)
-    except Exception:  # whatever stands in somebody else's card, it must not cost the student its own
-        return None
+        card = model_info(teacher, timeout=HUB_SECONDS).card_data if teacher else None
+    except Exception:  # errors of the HTTP library have no base in common over its versions
+        return {}
+    return card.to_dict() if card is not None else {}
 
 
 def push_folder(

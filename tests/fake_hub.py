@@ -166,9 +166,10 @@ class HubHandler(BaseHTTPRequestHandler):
             ]
             return self.reply(200, entries)
         siblings = [{"rfilename": path} for path in files]
-        self.reply(
-            200, {"id": repo, "modelId": repo, "sha": commit, "siblings": siblings, "private": False, "tags": []}
-        )
+        card = files.get("README.md", b"").decode()
+        metadata = yaml.safe_load(card.split("---")[1]) if card.startswith("---\n") else None
+        described = {"siblings": siblings, "private": False, "tags": [], "cardData": metadata}
+        self.reply(200, {"id": repo, "modelId": repo, "sha": commit, **described})
 
     def commit(self, repo: str, operations: list[dict[str, Any]]) -> None:
         files = self.hub.repos[repo]

@@ -4,9 +4,11 @@
 import math
 from pathlib import Path
 
+import pytest
 import torch
+from fake_hub import FakeHub
 from huggingface_hub import ModelCard
-from student_folders import tiny_report, tiny_student
+from student_folders import run_python, tiny_report, tiny_student
 
 import hf_tc
 from hf_tc.hub import check_student_folder, render_card, save_student
@@ -47,6 +49,65 @@ def test_card_takes_the_licence_of_a_local_teacher_and_hides_its_path(tmp_path: 
     assert ModelCard(text).data.license == "apache-2.0"
     assert "my-teacher" in text
     assert "private-place" not in text
+
+
+LICENCES: dict[str, tuple[str | None, list[str | None]]] = {  # card of the teacher; licence, name and link
+    "apache": ("license: apache-2.0", ["apache-2.0", None, None]),
+    "file": (
+        "license: other\nlicense_name: own\nlicense_link: TERMS",
+        ["other", "own", "some-org/file/resolve/main/TERMS"],
+    ),
+    "page": ("license: other\nlicense_name: own\nlicense_link: https://a.org/b", ["other", "own", "https://a.org/b"]),
+    "silent": ("language: en", [None, None, None]),
+    "absent": (None, [None, None, None]),
+}
+CARDS = """
+import sys
+from pathlib import Path
+from transformers import AutoConfig
+from hf_tc.hub import render_card
+for name in sys.argv[3:] * 2:
+    card = render_card(AutoConfig.from_pretrained(sys.argv[1]), {"teacher": f"some-org/{name}"}, "some/model")
+    Path(sys.argv[2], name).write_text(card)
+"""
+
+
+def test_card_takes_the_licence_of_a_teacher_on_the_hub(hub: FakeHub, saved: Path, tmp_path: Path) -> None:
+    for name, (metadata, _) in LICENCES.items():
+        if metadata is not None:
+            hub.repos[f"some-org/{name}"] = {"README.md": f"---\n{metadata}\n---\n# A teacher\n".encode()}
+    result = run_python(CARDS, saved, tmp_path, *LICENCES, with_hf_tc=True, **hub.environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    for name, (_, terms) in LICENCES.items():
+        card = ModelCard.load(tmp_path / name)
+        link = (card.data.license_link or "").removeprefix(f"{hub.endpoint}/") or None
+        assert [card.data.license, card.data.license_name, link] == terms, name
+        assert ("see the teacher's license" in card.text) == (terms[0] is None), name
+    assert sorted(hub.requests) == sorted(f"GET api/models/some-org/{name}" for name in LICENCES)  # each asked for once
+
+
+def test_a_hub_out_of_reach_costs_no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("hf_tc.hub.model_info", fails)
+    card = ModelCard(render_card(tiny_student().config, {"teacher": "some-org/another"}, "some/model"))
+    assert card.data.license is None
+    assert card.data.base_model == "some-org/another"
+    assert "terms of use: see the teacher's license." in card.text
+
+
+def test_command_that_serves_names_the_model_whatever_the_folder_is_called() -> None:
+    text = render_card(tiny_student().config, {}, "my student")
+    assert "\ntransformers serve 'my student' --trust-remote-code\n" in text
+
+
+def test_card_of_the_demo_is_what_the_template_makes() -> None:
+    demo = (Path(__file__).parents[2] / "model_cards" / "demo_student" / "README.md").read_text()
+    card = render_card(tiny_student().config, {}, "demo_student")
+    for start, end in (("## Usage", "## What was converted"), ("## Limits", "@end")):
+        shown, expected = (f"{text.strip()}@end".split(start)[1].split(end)[0] for text in (demo, card))
+        assert shown == expected
 
 
 def test_figures_of_the_card_follow_the_report(tmp_path: Path) -> None:

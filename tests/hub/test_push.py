@@ -30,7 +30,10 @@ def test_pushed_folder_comes_back_unchanged(
     received = hub.repos[REPO]
     for path in folder.iterdir():
         assert received[path.name] == path.read_bytes(), path.name
-    assert f'model_id = "{REPO}"' in received["README.md"].decode()
+    card = received["README.md"].decode()
+    assert f'model_id = "{REPO}"' in card
+    assert f"\ntransformers serve {REPO} --trust-remote-code\n" in card
+    assert "complete-student" not in card
 
     module, logits = load_in_fresh_process(REPO, tmp_path, with_hf_tc=False, **environment)
     assert module.startswith("transformers_modules.some_hyphen_user")
