@@ -12,6 +12,7 @@ SERVING = ["fastapi", "uvicorn", "openai", "pydantic", "requests"]
 LINT = ["ruff>=0.9", "mypy>=1.14"]
 TEST = [
     "bitsandbytes>=0.49; sys_platform == 'linux'",
+    "optimum-quanto>=0.2.7",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
