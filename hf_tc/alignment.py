@@ -46,6 +46,10 @@ class AlignmentSettings:
         if self.steps < 0:
             raise ValueError(f"alignment_steps is {self.steps}; it must be 0 (closed form alone) or more.")
 
+    def batch_blocks(self, length: int) -> int:
+        """Blocks of that many tokens in a minibatch."""
+        return max(1, round(self.batch_tokens / length))
+
 
 def relative_error(output: Tensor, target: Tensor) -> Tensor:
     """||output - target||^2 / ||target||^2 over all tokens of `[N, T, C]`: 0 for the teacher, 1 for a silent layer."""
@@ -91,7 +95,7 @@ def align_layer(
     schedule = cosine_schedule(optimizer, settings)
     generator = torch.Generator().manual_seed(seed)
     blocks, length = captured.attn_input.shape[:2]
-    batch = min(blocks, max(1, round(settings.batch_tokens / length)))
+    batch = min(blocks, settings.batch_blocks(length))
     check_every = max(1, settings.steps // HELD_OUT_CHECKS)
     with _training_forward(mixer, captured, batch) as forward:
         for step in range(1, settings.steps + 1):

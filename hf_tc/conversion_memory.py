@@ -20,6 +20,7 @@ memory is short. The factors before I, C, G D and 64 H (tiles of 64 tokens of th
 tensor, with a tracker of live storages at seven shapes; tests hold the estimate against that tracker.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -69,10 +70,15 @@ def widths_of(model: PreTrainedModel, mixer_parameters: int, itemsize: int) -> W
         head_dim=head_dim,
         widest=max(linears),
         vocabulary=config.vocab_size,
-        layer_parameters=max(sum(p.numel() for p in layer.parameters()) for layer in layers),
+        layer_parameters=largest(layers),
         mixer_parameters=mixer_parameters,
         itemsize=itemsize,
     )
+
+
+def largest(modules: Iterable[nn.Module]) -> int:
+    """Parameters of the largest of some modules, 0 for none."""
+    return max((sum(parameter.numel() for parameter in module.parameters()) for module in modules), default=0)
 
 
 def blocks_at_once(sequence_length: int) -> int:

@@ -108,10 +108,13 @@ class ConversionPlan:
     @property
     def _mixers_at_once(self) -> int:
         """Parameters of the recurrent layers; of all layers as such, where the policy compares them."""
-        own, others = sum(self.mixer_parameters), len(self.retained_layers)
-        if others and self.selection_forwards and MEASURING_POLICIES[self.policy].calibrates:
-            return own + others * max(self.mixer_parameters, default=0)
-        return own
+        others = len(self.retained_layers) if self._calibrates_all else 0
+        return sum(self.mixer_parameters) + others * max(self.mixer_parameters, default=0)
+
+    @property
+    def _calibrates_all(self) -> bool:
+        """Whether the policy compares layers that are calibrated, and so every layer is."""
+        return self.policy in MEASURING_POLICIES and MEASURING_POLICIES[self.policy].calibrates
 
     def seconds(self, speed: Speed) -> dict[str, float]:
         """Expected seconds by part, see `seconds_by_part`; and those of the selection where the policy measures."""
@@ -124,7 +127,7 @@ class ConversionPlan:
         if self.selection_forwards:
             forward = 2 * SELECTION_TOKENS * self.teacher_parameters / speed.teacher
             parts["selection"] = self.selection_forwards * forward
-            if MEASURING_POLICIES[self.policy].calibrates and converted:
+            if self._calibrates_all and converted:
                 parts["selection"] += parts["closed_form"] / converted * layers
                 parts["closed_form"] = 0.0  # what was solved to select is not solved again
         return parts

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.corrupted_text import corrupted_windows, number_of_windows
 from hf_tc.conversion_checkpoint import ConversionCheckpoint, conversion_arguments
-from hf_tc.conversion_memory import blocks_at_once, free_bytes, layer_bytes, text_bytes, widths_of
+from hf_tc.conversion_memory import blocks_at_once, free_bytes, largest, layer_bytes, text_bytes, widths_of
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.evaluation import perplexity
 from hf_tc.fit_layer import FittedLayer, LayerText, fit_layer
@@ -165,8 +165,7 @@ class Conversion:
     def _text_fits(self) -> bool:
         """Whether what is captured of a layer, and the work on it, fit beside the weights on the device."""
         mixers = (mixer_of(self.student, layer) for layer in self.linear_layers)
-        parameters = max((sum(p.numel() for p in mixer.parameters()) for mixer in mixers), default=0)
-        widths = widths_of(self.teacher, parameters, self.teacher.dtype.itemsize)
+        widths = widths_of(self.teacher, largest(mixers), self.teacher.dtype.itemsize)
         tokens = self.alignment_blocks.numel() + self.held_out_blocks.numel()
         needed = text_bytes(widths, tokens, self.blocks.numel()) + layer_bytes(widths, tokens, self.blocks.shape[1])
         free = free_bytes(execution_device(self.teacher))

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from hf_tc.alignment import HELD_OUT_CHECKS, AlignmentSettings, alignment_optimizer, cosine_schedule, snapshot
 from hf_tc.calibration.corrupted_text import corrupted_windows
-from hf_tc.conversion_memory import free_bytes, joint_blocks_at_once, widths_of
+from hf_tc.conversion_memory import free_bytes, joint_blocks_at_once, largest, widths_of
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.distill import BlockDataset, example
 from hf_tc.distillation.trainer import DistillationTrainer
@@ -115,8 +115,7 @@ def align_jointly(
 
 
 def _blocks_at_once(teacher: PreTrainedModel, mixers: nn.ModuleList, length: int) -> int:
-    mixer_parameters = max(sum(parameter.numel() for parameter in mixer.parameters()) for mixer in mixers)
-    widths = widths_of(teacher, mixer_parameters, teacher.dtype.itemsize)
+    widths = widths_of(teacher, largest(mixers), teacher.dtype.itemsize)
     layers = len(find_decoder_layers(teacher.base_model))
     return joint_blocks_at_once(widths, length, layers, len(mixers), free_bytes(teacher.device))
 
@@ -131,7 +130,7 @@ def _trainer(
     seed: int,
     folder: str,
 ) -> DistillationTrainer:
-    batch = max(1, round(settings.batch_tokens / blocks.shape[1]))
+    batch = settings.batch_blocks(blocks.shape[1])
     at_once = min(batch, _blocks_at_once(teacher, mixers, blocks.shape[1]))
     accumulated = math.ceil(batch / at_once)
     arguments = DistillationConfig(

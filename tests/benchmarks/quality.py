@@ -11,7 +11,6 @@ the whole conversion up to the stage.
 
 import argparse
 import tempfile
-import time
 from collections.abc import Iterator
 
 from torch import Tensor
@@ -24,7 +23,7 @@ from hf_tc.convert_layers import Conversion
 from hf_tc.distillation.distill import BlockDataset
 from hf_tc.evaluation import evaluate_blocks
 
-from .bench import Bench, Results, add_bench_arguments, add_retained_argument, parser_of
+from .bench import Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
 
 STEPS = ("alignment_steps", "joint_steps")
 SHORT_BUDGET = 4096  # calibration tokens up to which blocks are short
@@ -77,20 +76,20 @@ def students(
     with tempfile.TemporaryDirectory() as folder:
         conversion = Conversion(teacher, blocks, tuple(retained), settings, folder)
         yield "copied", conversion.student, 0.0
-        start = time.perf_counter()
+        start = clock()
         conversion.fit_layers()
-        seconds = time.perf_counter() - start
+        seconds = clock() - start
         for stage in ("closed_form", "aligned"):
             conversion.load_stage(stage)
             yield stage.replace("_", " "), conversion.student, seconds
         if settings.joint.steps:
-            start = time.perf_counter()
+            start = clock()
             conversion.align_jointly()
-            yield "jointly aligned", conversion.student, seconds + time.perf_counter() - start
+            yield "jointly aligned", conversion.student, seconds + clock() - start
 
 
 def distil(student: PreTrainedModel, teacher: PreTrainedModel, blocks: Tensor, options: argparse.Namespace) -> float:
-    start = time.perf_counter()
+    start = clock()
     with tempfile.TemporaryDirectory() as folder:
         arguments = DistillationConfig(
             output_dir=folder,
@@ -109,7 +108,7 @@ def distil(student: PreTrainedModel, teacher: PreTrainedModel, blocks: Tensor, o
         trainer.train()
         # Takes the mixed precision off the student's forward: it is measured in float32, as before.
         trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def show(

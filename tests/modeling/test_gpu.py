@@ -14,7 +14,7 @@ from hf_tc.modeling.gated_delta_rule import (
     gated_delta_rule,
 )
 from test_gated_delta_rule import LENGTHS, draw, random_starts, relative_error
-from tiny_models import pad_rows, student, token_ids
+from tiny_models import packed_row, pad_rows, student, token_ids
 from transformers import DynamicCache
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -56,11 +56,6 @@ def test_nothing_crosses_documents_in_flas_kernels() -> None:
         before, after = (_fla_gated_delta_rule(**p, document_start=starts)[0] for p in (problem, changed))
     assert not torch.equal(before[:, :70], after[:, :70])
     assert torch.equal(before[:, 70:], after[:, 70:])
-
-
-def packed_row(documents: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    positions = torch.cat([torch.arange(len(document), device="cuda") for document in documents])
-    return {"input_ids": torch.cat(documents)[None], "position_ids": positions[None]}
 
 
 @needs_fla

@@ -4,7 +4,7 @@
 import pytest
 import torch
 from hf_tc.modeling.recurrent_mask import RecurrentMask, packed_positions, padding_of
-from tiny_models import FAMILIES, pad_rows, student, token_ids
+from tiny_models import FAMILIES, packed_row, pad_rows, student, token_ids
 from transformers import DataCollatorWithFlattening, DynamicCache, StaticCache
 
 LINEAR = [(0, 2), (0, 1, 2, 3)]
@@ -68,8 +68,7 @@ def flattened(kind: str) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
     """Documents, and one row that holds them all, as positions that restart or as the collator's boundaries."""
     rows = [token_ids(length, seed=length) for length in LENGTHS]
     if kind == "position_ids":
-        positions = torch.cat([torch.arange(len(row)) for row in rows])
-        return rows, {"input_ids": torch.cat(rows)[None], "position_ids": positions[None]}
+        return rows, packed_row(rows)
     collator = DataCollatorWithFlattening(return_flash_attn_kwargs=True, return_position_ids=kind == "both")
     batch = collator([{"input_ids": row.tolist()} for row in rows])
     return rows, {name: value for name, value in batch.items() if name != "labels"}

@@ -63,3 +63,9 @@ def pad_rows(rows: list[torch.Tensor], left: list[int], length: int) -> tuple[to
     for i, (row, offset) in enumerate(zip(rows, left, strict=True)):
         ids[i, offset : offset + len(row)], mask[i, offset : offset + len(row)] = row, 1
     return ids, mask
+
+
+def packed_row(documents: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Documents in one row, told apart by positions that restart."""
+    positions = torch.cat([torch.arange(len(document), device=document.device) for document in documents])
+    return {"input_ids": torch.cat(documents)[None], "position_ids": positions[None]}
