@@ -10,7 +10,7 @@ recurrent layer, and 4 bytes a float32 value:
     query solve           4 M 2 I                                       keys and writes
     closed form           4 b (15 I + C + 2 G D + 5 * 64 H) + 8 H (C + 1)^2 + 4 * 2 P     one Gram matrix a head
     alignment             4 b (27 I + 3 C + 3 G D + 4 * 64 H) + 4 * 6 P  autograd, Adam, the best weights so far
-    teacher's layer       itemsize b (2 C + 3 widest linear module)
+    teacher's layer       itemsize b (2 C + 3 widest linear module), and `attention_map_bytes`
     logits                (6 * 4 + 2 itemsize) vocabulary, of b tokens or as many as `losses.tokens_at_once` says
 
 Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. Joint alignment,
@@ -111,10 +111,14 @@ def alignment_bytes(widths: Widths, tokens: int) -> int:
     return FLOAT32 * (activations + 6 * w.mixer_parameters)
 
 
-def joint_bytes(widths: Widths, layers: int, converted: int, tokens: int) -> int:
-    """Gradient steps of all recurrent layers at once, through the whole student, with so many tokens in a pass."""
+def joint_bytes(widths: Widths, layers: int, converted: int, tokens: int, maps: int = 0) -> int:
+    """Gradient steps of all recurrent layers at once, through the whole student, with so many tokens in a pass.
+
+    Args:
+        maps: `attention_map_bytes` of the pass, on a GPU; each retained layer keeps them for its gradient.
+    """
     rest = FLOAT32 * tokens * 2 * (widths.hidden + widths.widest)
-    return converted * alignment_bytes(widths, tokens) + layers * rest
+    return converted * alignment_bytes(widths, tokens) + layers * rest + (layers - converted) * maps
 
 
 def joint_blocks_at_once(widths: Widths, length: int, layers: int, converted: int, free: int | None) -> int:
@@ -122,13 +126,28 @@ def joint_blocks_at_once(widths: Widths, length: int, layers: int, converted: in
 
     A step takes more passes then; one block is the least, whether or not it fits. None is memory without a limit.
     """
+
+    def needed(blocks: int) -> int:
+        maps = attention_map_bytes(widths, blocks * length, length)
+        return joint_bytes(widths, layers, converted, blocks * length, maps)
+
     blocks = blocks_at_once(length)
-    while free is not None and blocks > 1 and joint_bytes(widths, layers, converted, blocks * length) > free:
+    while free is not None and blocks > 1 and needed(blocks) > free:
         blocks //= 2
     return blocks
 
 
-def layer_bytes(widths: Widths, tokens: int, sequence_length: int) -> int:
+def attention_map_bytes(widths: Widths, tokens: int, sequence_length: int) -> int:
+    """Whole T x T maps of the teacher's own attention on a GPU, in blocks of `sequence_length`.
+
+    No fused kernel of PyTorch's takes float32 heads that share keys and values (seen with torch 2.11): scores, softmax
+    and a mask of one byte are kept then. Other attention makes none.
+    """
+    is_fused = widths.itemsize < FLOAT32 or widths.kv_heads == widths.heads
+    return 0 if is_fused else (2 * FLOAT32 + 1) * tokens * sequence_length * widths.heads
+
+
+def layer_bytes(widths: Widths, tokens: int, sequence_length: int, *, on_gpu: bool) -> int:
     """What the work on one layer takes beside it: the largest of the four that follow one another."""
     w, b = widths, batch_tokens(tokens, sequence_length)
     kv, tiles = w.kv_heads * w.head_dim, CHUNK_SIZE * w.heads
@@ -136,6 +155,8 @@ def layer_bytes(widths: Widths, tokens: int, sequence_length: int) -> int:
     closed_form += 8 * w.heads * (w.hidden + 1) ** 2
     alignment = alignment_bytes(w, b)
     teacher = w.itemsize * b * (2 * w.hidden + 3 * w.widest)
+    if on_gpu:
+        teacher += attention_map_bytes(w, b, sequence_length)
     logits = (6 * FLOAT32 + 2 * w.itemsize) * w.vocabulary * min(tokens_at_once(w.vocabulary), b)
     return max(closed_form, alignment, teacher, logits)
 
@@ -179,7 +200,7 @@ def peak_memory(
         weights_fit: False where they stay in host memory (offloading) but for one decoder layer.
     """
     streamed = streamed_tokens(settings)
-    working = layer_bytes(widths, streamed, settings.sequence_length)
+    working = layer_bytes(widths, streamed, settings.sequence_length, on_gpu=device_bytes is not None)
     text = text_bytes(widths, streamed, settings.calibration_tokens)
     if device_bytes is None:
         return PeakMemory(0, weights + max(working + text, joint))

@@ -15,7 +15,15 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from hf_tc.cache_size import CacheSizes, cache_sizes
-from hf_tc.conversion_memory import PeakMemory, Widths, joint_blocks_at_once, joint_bytes, peak_memory, widths_of
+from hf_tc.conversion_memory import (
+    PeakMemory,
+    Widths,
+    attention_map_bytes,
+    joint_blocks_at_once,
+    joint_bytes,
+    peak_memory,
+    widths_of,
+)
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.conversion_time import ALIGNMENT_RULES, Speed, seconds_by_part
 from hf_tc.families import REVIEWED_FAMILIES
@@ -100,7 +108,8 @@ class ConversionPlan:
             layers = (len(self.cache.layers), len(self.linear_layers))
             free = None if device_bytes is None else device_bytes - weights
             blocks = joint_blocks_at_once(self.widths, length, *layers, free)
-            joint = joint_bytes(self.widths, *layers, blocks * length)
+            maps = 0 if free is None else attention_map_bytes(self.widths, blocks * length, length)
+            joint = joint_bytes(self.widths, *layers, blocks * length, maps)
         return peak_memory(
             self.widths, self.settings, weights, joint, device_bytes=device_bytes, weights_fit=weights_fit
         )

@@ -5,20 +5,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conversion_inputs import QUICK, QWEN3_8B, equal_states, letter_teacher, state_of, text_file
 from live_bytes import LiveBytes
 from planted import random_blocks, tiny_teacher
 from student_folders import letter_tokenizer
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig
 
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.calibration.corrupted_text import number_of_windows
 from hf_tc.conversion_memory import (
     EXPECTED_WITHIN,
+    attention_map_bytes,
     joint_blocks_at_once,
     joint_bytes,
     streamed_tokens,
     text_bytes_in_host_memory,
+    widths_of,
 )
 from hf_tc.conversion_plan import plan_conversion
 from hf_tc.conversion_settings import ConversionSettings, joint_settings
@@ -44,6 +49,29 @@ def test_peak_memory_is_expected_within_the_stated_factor(
         Conversion(teacher, blocks, plan.retained_layers, settings, tmp_path, share_weights=True).run()
     measured, expected = plan.teacher_bytes + live.peak, plan.memory(None).host
     assert expected / EXPECTED_WITHIN < measured < expected * EXPECTED_WITHIN, (expected, measured)
+
+
+def test_attention_without_a_fused_kernel_keeps_whole_maps() -> None:
+    config = AutoConfig.for_model("qwen3", **QWEN3_8B)
+    plans = {dtype: plan_conversion(config, layer_policy="uniform", dtype=dtype) for dtype in ("bfloat16", "float32")}
+    assert attention_map_bytes(plans["bfloat16"].widths, 8192, 8192) == 0
+    assert attention_map_bytes(replace(plans["float32"].widths, kv_heads=32), 8192, 8192) == 0
+    assert attention_map_bytes(plans["float32"].widths, 8192, 8192) == 9 * 8192 * 8192 * 32
+    longer = replace(plans["float32"], settings=ConversionSettings(sequence_length=8192))
+    assert longer.memory(10**18).device > longer.memory(None).host + 4 * 10**9
+    jointly = replace(longer, settings=replace(longer.settings, joint=joint_settings(1)))
+    maps = len(jointly.retained_layers) * attention_map_bytes(jointly.widths, 8192, 8192)
+    assert jointly.memory(10**18).device == jointly.memory(None).host + maps
+
+
+def test_the_maps_are_those_of_the_plain_attention() -> None:
+    length, heads = 512, 8
+    q, k, v = (torch.randn(2, number, length, 16) for number in (heads, 2, 2))
+    with LiveBytes() as live, sdpa_kernel(SDPBackend.MATH):
+        scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    teacher = tiny_teacher(num_attention_heads=heads, num_key_value_heads=2, head_dim=16)
+    expected = attention_map_bytes(widths_of(teacher, 0, 4), 2 * length, length)
+    assert 0.8 * expected < live.peak < 1.25 * expected
 
 
 def test_memory_of_a_gpu_that_is_too_small_goes_to_the_host() -> None:

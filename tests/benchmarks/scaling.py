@@ -16,17 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.conversion_plan import plan_conversion
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.conversion_time import measure_speed
 from hf_tc.convert_layers import Conversion
+from hf_tc.layer_selection.uniform import uniform
 
 DEPTHS, LENGTHS = (12, 24, 48), (512, 1024, 2048, 4096, 8192)
 SHORTEST, FEWEST, HEAD_DIM, VOCABULARY, STEPS = 512, 12, 32, 512, 2
@@ -41,7 +43,7 @@ def main() -> None:
     parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)  # what a process of one point gets
     options = parser.parse_args()
     if options.point is not None:
-        print(json.dumps(measure(**options.point)))
+        print(json.dumps(measure_point(**options.point)))
         return
     fixed = {"device": options.device, "hidden": options.hidden, "tokens": options.tokens}
     depth = [point(layers=layers, length=SHORTEST, **fixed) for layers in DEPTHS]
@@ -68,34 +70,45 @@ def point(**sizes: Any) -> dict[str, Any]:
     return row
 
 
-def measure(layers: int, length: int, device: str, hidden: int, tokens: int) -> dict[str, float]:
-    """Converts one random teacher; figures in bytes and seconds."""
+def measure_point(layers: int, length: int, device: str, hidden: int, tokens: int) -> dict[str, float]:
+    """Figures of one point of the plot."""
     config = AutoConfig.for_model(
         "llama", hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers, head_dim=HEAD_DIM,
         num_attention_heads=hidden // HEAD_DIM, num_key_value_heads=max(1, hidden // HEAD_DIM // 2),
         vocab_size=VOCABULARY, max_position_embeddings=length,
     )  # fmt: skip
     settings = ConversionSettings(tokens, length, alignment=AlignmentSettings(steps=STEPS))
-    place = torch.device(device)
-    plan = plan_conversion(config, retained_layers=11 / 12, layer_policy="uniform", settings=settings)
-    clock = time.process_time if place.type == "cpu" else time.perf_counter
-    planned_seconds = sum(plan.seconds(measure_speed(plan.widths, plan.dtype, place, clock=clock)).values())
-    if place.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(place)
-    before = peak_bytes(place)
+    return measure(config, uniform(11 / 12, layers), settings, torch.device(device))
+
+
+def measure(
+    config: PreTrainedConfig, retained: Sequence[int], settings: ConversionSettings, device: torch.device
+) -> dict[str, float]:
+    """Converts a teacher with random weights, and plans it; figures in bytes and seconds."""
+    plan = plan_conversion(config, retained_layers=list(retained), settings=settings)
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    planned_parts = plan.seconds(measure_speed(plan.widths, plan.dtype, device, clock=clock))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    before = peak_bytes(device)
     torch.manual_seed(0)
-    teacher = AutoModelForCausalLM.from_config(config).to(place).eval()
-    blocks = torch.randint(VOCABULARY, (tokens // length, length))
+    with device:
+        teacher = AutoModelForCausalLM.from_config(config, dtype=plan.dtype).eval()
+    blocks = torch.randint(
+        config.vocab_size, (settings.calibration_tokens // settings.sequence_length, settings.sequence_length)
+    )
     start = clock()
     with tempfile.TemporaryDirectory() as folder:
-        Conversion(teacher, blocks, plan.retained_layers, settings, folder, share_weights=True).run()
-    memory = plan.memory(None if place.type == "cpu" else torch.cuda.get_device_properties(place).total_memory)
+        student = Conversion(teacher, blocks, plan.retained_layers, settings, folder, share_weights=True).run()
+    memory = plan.memory(None if device.type == "cpu" else torch.cuda.get_device_properties(device).total_memory)
     return {
         "seconds": clock() - start,
-        "peak": peak_bytes(place) - before,
+        "peak": peak_bytes(device) - before,
         "weights": plan.teacher_bytes + sum(plan.mixer_parameters) * plan.dtype.itemsize,
-        "planned_peak": memory.host if place.type == "cpu" else memory.device,
-        "planned_seconds": planned_seconds,
+        "planned_peak": memory.host if device.type == "cpu" else memory.device,
+        "planned_seconds": sum(planned_parts.values()),
+        "fit_seconds": sum(layer.seconds for layer in student.conversion_report.layers),
+        "planned_fit_seconds": planned_parts["closed_form"] + planned_parts["alignment"],
     }
 
 
