@@ -35,10 +35,10 @@ class AlignmentSettings:
         teacher_learning_rate: of the projections and norms that came from the teacher.
     """
 
-    steps: int = 300
-    batch_tokens: int = 8192
-    gate_learning_rate: float = 6e-3
-    teacher_learning_rate: float = 2e-3
+    steps: int = 1200
+    batch_tokens: int = 2048
+    gate_learning_rate: float = 9e-3
+    teacher_learning_rate: float = 3e-3
     warmup_share: float = 0.05
     gradient_clip: float = 1.0
 

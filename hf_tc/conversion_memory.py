@@ -2,14 +2,14 @@
 """Peak memory of a conversion, from widths and tokens; and whether what is captured of a layer fits on the device.
 
 With N tokens that stream through the teacher (the text and its corrupted copies), M of them solved on (the text, 65,536
-at most), b tokens of a batch, C the hidden size, H query and G K/V heads of size D, I = H D, P the parameters of a
-recurrent layer, and 4 bytes a float32 value:
+at most), b tokens of a batch, a of an alignment step, C the hidden size, H query and G K/V heads of size D, I = H D, P
+the parameters of a recurrent layer, and 4 bytes a float32 value:
 
     hidden states         N C itemsize
     a layer's capture     4 N (2 C + I)                                 its input, context and output
     query solve           4 M 2 I                                       keys and writes
     closed form           4 b (15 I + C + 2 G D + 5 * 64 H) + 8 H (C + 1)^2 + 4 * 2 P     one Gram matrix a head
-    alignment             4 b (27 I + 3 C + 3 G D + 4 * 64 H) + 4 * 6 P  autograd, Adam, the best weights so far
+    alignment             4 a (27 I + 3 C + 3 G D + 4 * 64 H) + 4 * 6 P  autograd, Adam, the best weights so far
     teacher's layer       itemsize b (2 C + 3 widest linear module), and `attention_map_bytes`
     logits                (6 * 4 + 2 itemsize) vocabulary, of b tokens or as many as `losses.tokens_at_once` says
 
@@ -147,16 +147,17 @@ def attention_map_bytes(widths: Widths, tokens: int, sequence_length: int) -> in
     return 0 if is_fused else (2 * FLOAT32 + 1) * tokens * sequence_length * widths.heads
 
 
-def layer_bytes(widths: Widths, tokens: int, sequence_length: int, *, on_gpu: bool) -> int:
+def layer_bytes(widths: Widths, tokens: int, settings: ConversionSettings, *, on_gpu: bool) -> int:
     """What the work on one layer takes beside it: the largest of the four that follow one another."""
-    w, b = widths, batch_tokens(tokens, sequence_length)
+    w, b = widths, batch_tokens(tokens, settings.sequence_length)
     kv, tiles = w.kv_heads * w.head_dim, CHUNK_SIZE * w.heads
-    closed_form = FLOAT32 * b * (15 * w.inner + w.hidden + 2 * kv + 5 * tiles) + FLOAT32 * 2 * w.mixer_parameters
+    solved = min(b, settings.calibration_tokens)
+    closed_form = FLOAT32 * solved * (15 * w.inner + w.hidden + 2 * kv + 5 * tiles) + FLOAT32 * 2 * w.mixer_parameters
     closed_form += 8 * w.heads * (w.hidden + 1) ** 2
-    alignment = alignment_bytes(w, b)
+    alignment = alignment_bytes(w, min(tokens, settings.alignment_batch_tokens))
     teacher = w.itemsize * b * (2 * w.hidden + 3 * w.widest)
     if on_gpu:
-        teacher += attention_map_bytes(w, b, sequence_length)
+        teacher += attention_map_bytes(w, b, settings.sequence_length)
     logits = (6 * FLOAT32 + 2 * w.itemsize) * w.vocabulary * min(tokens_at_once(w.vocabulary), b)
     return max(closed_form, alignment, teacher, logits)
 
@@ -200,7 +201,7 @@ def peak_memory(
         weights_fit: False where they stay in host memory (offloading) but for one decoder layer.
     """
     streamed = streamed_tokens(settings)
-    working = layer_bytes(widths, streamed, settings.sequence_length, on_gpu=device_bytes is not None)
+    working = layer_bytes(widths, streamed, settings, on_gpu=device_bytes is not None)
     text = text_bytes(widths, streamed, settings.calibration_tokens)
     if device_bytes is None:
         return PeakMemory(0, weights + max(working + text, joint))

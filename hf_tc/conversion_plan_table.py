@@ -102,7 +102,7 @@ def _on_a_gpu(plan: ConversionPlan) -> str:
 
 
 def _time(plan: ConversionPlan, device: torch.device) -> list[tuple[str, str]]:
-    parts = plan.seconds(measure_speed(plan.widths, plan.dtype, device))
+    parts = plan.seconds(measure_speed(plan.widths, plan.dtype, device, plan.settings.sequence_length))
     low, high = (duration(factor * sum(parts.values())) for factor in RANGE)
     shares = ", ".join(f"{name.replace('_', ' ')} {duration(value)}" for name, value in parts.items() if value >= 0.5)
     rows = [("time", f"{low} to {high} on {device}" + (f" ({shares})" if shares else ""))]

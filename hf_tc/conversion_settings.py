@@ -11,7 +11,7 @@ def joint_settings(steps: int) -> AlignmentSettings:
     """Phase 3 with its step sizes, smaller than those of a single layer: errors of one layer reach all above it."""
     if steps < 0:
         raise ValueError(f"joint_steps is {steps}; it must be 0 (no joint alignment) or more.")
-    return AlignmentSettings(steps, gate_learning_rate=2e-3, teacher_learning_rate=6e-4)
+    return AlignmentSettings(steps, batch_tokens=8192, gate_learning_rate=2e-3, teacher_learning_rate=6e-4)
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class ConversionSettings:
                 f"calibration_tokens is {self.calibration_tokens}; at least two blocks of sequence_length "
                 f"{self.sequence_length} are needed, one to fit and one held out. Raise it or shorten the blocks."
             )
+
+    @property
+    def alignment_batch_tokens(self) -> int:
+        """Tokens of a step of phase 2, in whole blocks."""
+        return self.alignment.batch_blocks(self.sequence_length) * self.sequence_length
 
     @property
     def stages(self) -> int:

@@ -1,8 +1,9 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Time of a conversion: what there is to compute, over how fast this device computed such things just now.
 
-Two speeds are measured, each in well under a second for a small model: a matrix product of the model's width, and the
-delta rule of one layer, forward, per token (R). Per recurrent layer, with the sizes of `conversion_memory`:
+Three speeds are measured, each in well under a second for a small model: a matrix product of the model's width, and per
+token the delta rule of one layer, forward (R), and the teacher's attention (A). Per recurrent layer, with the sizes of
+`conversion_memory`:
 
     search           100 R                a token of the first 8,192: candidates of half-life and write gate (30), gates
                                           of each token (70)
@@ -10,21 +11,23 @@ delta rule of one layer, forward, per token (R). Per recurrent layer, with the s
                                           the query solve
     Gram matrices    (5 H + G) 2/3 C^3    solved in float64, counted twice
     alignment        7 R + 6 P / speed    a token and step
-    teacher          0.5 R + (2 P' + 2 T I) / speed   a token and layer of P' parameters, blocks of T tokens; the
-                                          perplexity of every stage: 2 FLOPs a parameter and token
+    teacher          0.5 R + A + 2 P' / speed   a token and layer of P' parameters; the perplexity of every stage: A,
+                                          and 2 FLOPs a parameter, for each token
 
 It is an estimate of order: on the CPUs tried, times were within a factor of two, on a busy machine they are not.
 Loading the teacher and writing the student are not in it.
 """
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from hf_tc.calibration.initialize import SEARCH_TOKENS, SOLVED_TOKENS
-from hf_tc.conversion_memory import STREAM_BATCH_TOKENS, Widths, batch_tokens, streamed_tokens
+from hf_tc.conversion_memory import STREAM_BATCH_TOKENS, Widths, streamed_tokens
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.convert_layers import LADDER_TOKENS
 from hf_tc.modeling.gated_delta_rule import gated_delta_rule
@@ -41,35 +44,49 @@ RANGE = (0.5, 2.0)  # the estimate is given as a range from half to twice
 
 @dataclass(frozen=True)
 class Speed:
-    """Measured on the device: float32 operations a second, the same in the teacher's dtype, R in seconds."""
+    """Measured on the device: float32 operations a second, the same in the teacher's dtype, R and A in seconds."""
 
     float32: float
     teacher: float
     rule: float
+    attention: float
 
 
 def measure_speed(
     widths: Widths,
     dtype: torch.dtype,
     device: torch.device,
+    sequence_length: int,
+    *,
     tokens: int | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Speed:
-    """Times matrix products and the delta rule at the model's widths, on random numbers, in seconds of `clock`.
+    """Times matrix products, the delta rule and attention at the model's widths, on random numbers, in seconds of
+    `clock`.
 
     Args:
-        tokens: by default one block, and on a GPU, which a block does not keep busy, as many as the work comes in.
+        sequence_length: tokens of a block of the conversion.
+        tokens: how many at least, by default BLOCK_TOKENS of one block, whose cost grows in proportion on a CPU. On a
+            GPU, which that does not keep busy, whole blocks of as many tokens as the work comes in.
     """
-    tokens = tokens or (STREAM_BATCH_TOKENS if device.type == "cuda" else BLOCK_TOKENS)
-    length = min(tokens, BLOCK_TOKENS)
-    size = (tokens // length, length, widths.heads, widths.head_dim)  # whole blocks
-    tokens = size[0] * length
+    if tokens is None:
+        tokens = max(STREAM_BATCH_TOKENS, sequence_length) if device.type == "cuda" else BLOCK_TOKENS
+    length = min(tokens, sequence_length)
+    blocks = tokens // length
+    size = (blocks, length, widths.heads, widths.head_dim)
     q, k, v = (torch.nn.functional.normalize(torch.randn(size, device=device), dim=-1) for _ in "qkv")
     gate = torch.full(size[:3], 0.5, device=device)
     with torch.no_grad():
         rule = _seconds(lambda: gated_delta_rule(q=q, k=k, v=v, log_decay=-gate, beta=gate), device, clock)
-        wide, own = (_product_speed(tokens, widths.hidden, kind, device, clock) for kind in (torch.float32, dtype))
-    return Speed(float32=wide, teacher=own, rule=rule / tokens)
+        wide, own = (
+            _product_speed(blocks * length, widths.hidden, kind, device, clock) for kind in (torch.float32, dtype)
+        )
+        # One K/V head and its queries stand for all: float32 heads that share them may need whole T x T maps.
+        share = slice(widths.heads // widths.kv_heads)
+        q, k, v = (x.transpose(1, 2).to(dtype) for x in (q[:, :, share], k[:, :, :1], v[:, :, :1]))
+        attend = functools.partial(scaled_dot_product_attention, q, k, v, is_causal=True, enable_gqa=q.shape[1] > 1)
+        attention = _seconds(attend, device, clock) * widths.kv_heads * sequence_length / length
+    return Speed(wide, own, rule / (blocks * length), attention / (blocks * length))
 
 
 def _product_speed(
@@ -110,14 +127,13 @@ def seconds_by_part(
     per_token = CLOSED_FORM_RULES * speed.rule + products / speed.float32
     closed_form = search + min(SOLVED_TOKENS, tokens) * per_token + solves / speed.float32
     streamed = streamed_tokens(settings)
-    forward = 2 * w.layer_parameters + 2 * settings.sequence_length * w.inner
-    step_tokens = min(streamed, batch_tokens(settings.alignment.batch_tokens, settings.sequence_length))
+    step_tokens = min(streamed, settings.alignment_batch_tokens)
     step_token = ALIGNMENT_RULES * speed.rule + 6 * w.mixer_parameters / speed.float32
     ladder = min(LADDER_TOKENS, max(settings.sequence_length, settings.held_out_share * tokens))
-    measured = 4 * ladder * 2 * (layers * w.layer_parameters + head_parameters) / speed.teacher
+    measured = 2 * (layers * w.layer_parameters + head_parameters) / speed.teacher + layers * speed.attention
     return {
-        "teacher": streamed * layers * (0.5 * speed.rule + forward / speed.teacher),
+        "teacher": streamed * layers * (0.5 * speed.rule + speed.attention + 2 * w.layer_parameters / speed.teacher),
         "closed_form": converted * closed_form,
         "alignment": converted * settings.alignment.steps * step_tokens * step_token,
-        "perplexity": measured + 3 * ladder * converted * speed.rule,
+        "perplexity": 4 * ladder * measured + 3 * ladder * converted * speed.rule,
     }

@@ -41,7 +41,7 @@ def from_teacher(
     layer_policy: str | None = None,
     calibration_tokens: int = 65_536,
     sequence_length: int = 1024,
-    alignment_steps: int = 300,
+    alignment_steps: int = AlignmentSettings.steps,
     joint_steps: int = 0,
     recurrent_rope: bool = True,
     conv_kernel_size: int = 4,

@@ -168,7 +168,7 @@ class Conversion:
         widths = widths_of(self.teacher, largest(mixers), self.teacher.dtype.itemsize)
         tokens = self.alignment_blocks.numel() + self.held_out_blocks.numel()
         needed = text_bytes(widths, tokens, self.blocks.numel())
-        needed += layer_bytes(widths, tokens, self.blocks.shape[1], on_gpu=True)
+        needed += layer_bytes(widths, tokens, self.settings, on_gpu=True)
         free = free_bytes(execution_device(self.teacher))
         return free is None or needed <= free
 

@@ -22,7 +22,7 @@ from hf_tc.assets import sample_text_path, tiny_teacher_path
 
 PROMPT = "It was a dark night, and the old man"
 CACHE_TOKENS = 1000
-SETTINGS = {"calibration_tokens": 16_384, "sequence_length": 512, "alignment_steps": 40}
+SETTINGS = {"calibration_tokens": 16_384, "sequence_length": 512, "alignment_steps": 160}
 
 
 def demo(out: Path, console: Console) -> None:

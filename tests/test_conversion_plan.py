@@ -73,7 +73,7 @@ def test_weights_on_disk_are_the_counted_bytes(tmp_path: Path) -> None:
 
 
 def test_a_policy_that_measures_says_how_many_layers_and_what_it_costs() -> None:
-    speed = Speed(float32=1e9, teacher=1e9, rule=1e-5)
+    speed = Speed(float32=1e9, teacher=1e9, rule=1e-5, attention=1e-6)
     config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
     uniform = plan_conversion(config, retained_layers=0.25, layer_policy="uniform")
     assert uniform.selection_forwards == 0

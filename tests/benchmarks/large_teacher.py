@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Converts a teacher of the size of a real one, with random weights, and holds its peak and time against the plan.
 
-    python -m tests.benchmarks.large_teacher --config DIR [--converted 2 --alignment-steps 300 --joint-steps 0]
+    python -m tests.benchmarks.large_teacher --config DIR [--converted 2 --alignment-steps 1200 --joint-steps 0]
 
 DIR holds a config.json, whose dtype counts. The last layers are converted, so that the text streams through all of
 them. Memory is what torch allocated at most, weights included; on a CPU, which has no such figure, the resident set.
@@ -43,7 +43,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--converted", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=65_536)
     parser.add_argument("--sequence-length", type=int, default=1024)
-    parser.add_argument("--alignment-steps", type=int, default=300)
+    parser.add_argument("--alignment-steps", type=int, default=1200)
     parser.add_argument("--joint-steps", type=int, default=0)
     return parser.parse_args()
 

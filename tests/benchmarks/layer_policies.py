@@ -25,7 +25,7 @@ from hf_tc.layer_selection.hybrid import DistanceFromTeacher, Hybrid
 from hf_tc.layer_selection.probe import bypassed
 from hf_tc.layer_selection.uniform import retained_count, uniform
 
-from .bench import Bench, Results, add_bench_arguments, clock, parser_of
+from .bench import LARGE_BATCHES, Bench, Results, add_bench_arguments, clock, parser_of
 from .retain_greedily import retain_greedily
 
 BATCH_TOKENS = 8192
@@ -123,7 +123,7 @@ def main() -> None:
     text = bench.blocks(options.calibration_tokens + selection_blocks * options.seq_len, options.seq_len)
     fitted, further = text[:-selection_blocks], text[-selection_blocks:]
     selection = further if options.fresh_text else fitted[-selection_blocks:]
-    steps = AlignmentSettings(steps=options.alignment_steps)
+    steps = AlignmentSettings(options.alignment_steps, **LARGE_BATCHES)
     settings = ConversionSettings(fitted.numel(), options.seq_len, alignment=steps, seed=options.seed)
     with tempfile.TemporaryDirectory() as folder:
         conversion = Conversion(bench.teacher, fitted, (), settings, options.folder or folder)

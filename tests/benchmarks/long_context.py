@@ -22,7 +22,7 @@ from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.convert_layers import Conversion
 from hf_tc.layer_selection.policies import POLICIES, choose_layers
 
-from .bench import Results, clock, parser_of
+from .bench import LARGE_BATCHES, Results, clock, parser_of
 from .needle_task import NeedleTask, accuracy
 from .needle_teacher import LENGTH_FACTORS, Recipe, needle_texts, train
 
@@ -70,7 +70,7 @@ def measure_students(
     settings = ConversionSettings(
         blocks.numel(),
         blocks.shape[1],
-        alignment=AlignmentSettings(steps=options.alignment_steps),
+        alignment=AlignmentSettings(options.alignment_steps, **LARGE_BATCHES),
         student_options={"recurrent_rope": rope},
         seed=options.seed,
     )

@@ -31,7 +31,7 @@ from hf_tc.convert_layers import Conversion, mixer_of
 from hf_tc.evaluation import evaluate_blocks
 from hf_tc.teachers import build_student
 
-from .bench import Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
+from .bench import LARGE_BATCHES, Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
 from .reference_layer import ReferenceLayer, align, calibrate
 
 COLUMNS = ["measured", "calibration tokens", "steps", "reference", "hf_tc", "ratio"]
@@ -145,9 +145,9 @@ def reference_layer(teacher: PreTrainedModel, index: int, seed: int) -> Referenc
 
 
 def settings_of(budget: Budget, options: argparse.Namespace) -> ConversionSettings:
-    return ConversionSettings(
-        budget.tokens, budget.length, alignment=AlignmentSettings(steps=budget.steps), seed=options.seed
-    )
+    batches = {} if budget.batch_blocks is None else LARGE_BATCHES
+    alignment = AlignmentSettings(budget.steps, **batches)
+    return ConversionSettings(budget.tokens, budget.length, alignment=alignment, seed=options.seed)
 
 
 def compare_speed(bench: Bench, budget: Budget, options: argparse.Namespace, results: Results) -> None:

@@ -87,7 +87,7 @@ def measure(
     """Converts a teacher with random weights, and plans it; figures in bytes and seconds."""
     plan = plan_conversion(config, retained_layers=list(retained), settings=settings)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
-    planned_parts = plan.seconds(measure_speed(plan.widths, plan.dtype, device, clock=clock))
+    planned_parts = plan.seconds(measure_speed(plan.widths, plan.dtype, device, settings.sequence_length, clock=clock))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     before = peak_bytes(device)
