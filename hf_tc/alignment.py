@@ -30,7 +30,7 @@ class AlignmentSettings:
 
     Attributes:
         steps: optimiser steps; 0 keeps the closed form.
-        batch_tokens: tokens of a minibatch, rounded to whole blocks.
+        batch_tokens: tokens of a minibatch, rounded to whole blocks; one block at least.
         gate_learning_rate: of what the teacher does not have (gates, decay, convolution, norm).
         teacher_learning_rate: of the projections and norms that came from the teacher.
     """
@@ -49,6 +49,10 @@ class AlignmentSettings:
     def batch_blocks(self, length: int) -> int:
         """Blocks of that many tokens in a minibatch."""
         return max(1, round(self.batch_tokens / length))
+
+    def step_tokens(self, length: int) -> int:
+        """Tokens of a minibatch of such blocks."""
+        return self.batch_blocks(length) * length
 
 
 def relative_error(output: Tensor, target: Tensor) -> Tensor:

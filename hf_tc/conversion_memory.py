@@ -2,22 +2,23 @@
 """Peak memory of a conversion, from widths and tokens; and whether what is captured of a layer fits on the device.
 
 With N tokens that stream through the teacher (the text and its corrupted copies), M of them solved on (the text, 65,536
-at most), b tokens of a batch, a of an alignment step, C the hidden size, H query and G K/V heads of size D, I = H D, P
-the parameters of a recurrent layer, and 4 bytes a float32 value:
+at most), b tokens of a batch (b' of one that is solved on), a of an alignment step, C the hidden size, H query and G
+K/V heads of size D, I = H D, P the parameters of a recurrent layer, and 4 bytes a float32 value:
 
     hidden states         N C itemsize
     a layer's capture     4 N (2 C + I)                                 its input, context and output
     query solve           4 M 2 I                                       keys and writes
-    closed form           4 b (15 I + C + 2 G D + 5 * 64 H) + 8 H (C + 1)^2 + 4 * 2 P     one Gram matrix a head
+    closed form           4 b' (15 I + C + 2 G D + 5 * 64 H) + 8 H (C + 1)^2 + 4 * 2 P     one Gram matrix a head
     alignment             4 a (27 I + 3 C + 3 G D + 4 * 64 H) + 4 * 6 P  autograd, Adam, the best weights so far
     teacher's layer       itemsize b (2 C + 3 widest linear module), and `attention_map_bytes`
     logits                (6 * 4 + 2 itemsize) vocabulary, of b tokens or as many as `losses.tokens_at_once` says
 
 Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. Joint alignment,
 where it is asked for, trains all layers at once, when the text is gone: autograd of every recurrent layer and of the
-rest of every layer, 4 b (2 C + 2 widest), and 4 * 6 P for each recurrent layer; it takes fewer blocks in a pass where
-memory is short. The factors before I, C, G D and 64 H (tiles of 64 tokens of the delta rule) were counted, tensor by
-tensor, with a tracker of live storages at seven shapes; tests hold the estimate against that tracker.
+rest of every layer, 4 b (2 C + 2 widest), 4 * 6 P for each recurrent layer, and half an `attention_map_bytes` for each
+retained one; it takes fewer blocks in a pass where memory is short. The factors before I, C, G D and 64 H (tiles of
+64 tokens of the delta rule) were counted, tensor by tensor, with a tracker of live storages at seven shapes; tests hold
+the estimate against that tracker.
 """
 
 from collections.abc import Iterable
@@ -115,33 +116,36 @@ def joint_bytes(widths: Widths, layers: int, converted: int, tokens: int, maps: 
     """Gradient steps of all recurrent layers at once, through the whole student, with so many tokens in a pass.
 
     Args:
-        maps: `attention_map_bytes` of the pass, on a GPU; each retained layer keeps them for its gradient.
+        maps: `attention_map_bytes` of the pass, on a GPU. Each retained layer keeps half of them for its gradient, and
+            the one whose turn it is makes them whole.
     """
     rest = FLOAT32 * tokens * 2 * (widths.hidden + widths.widest)
-    return converted * alignment_bytes(widths, tokens) + layers * rest + (layers - converted) * maps
+    return converted * alignment_bytes(widths, tokens) + layers * rest + (layers - converted + 2) * maps // 2
 
 
-def joint_blocks_at_once(widths: Widths, length: int, layers: int, converted: int, free: int | None) -> int:
-    """Blocks of a pass of joint alignment: `blocks_at_once`, or fewer where they do not fit into so many free bytes.
+def joint_pass(widths: Widths, length: int, layers: int, converted: int, free: int | None) -> tuple[int, int]:
+    """Blocks of a pass of joint alignment, and its `joint_bytes`: `blocks_at_once`, or fewer where these are not free.
 
-    A step takes more passes then; one block is the least, whether or not it fits. None is memory without a limit.
+    A step takes more passes then; one block is the least, whether or not it fits. None is the memory of a CPU, without
+    a limit.
     """
 
     def needed(blocks: int) -> int:
-        maps = attention_map_bytes(widths, blocks * length, length)
+        maps = 0 if free is None else attention_map_bytes(widths, blocks * length, length)
         return joint_bytes(widths, layers, converted, blocks * length, maps)
 
     blocks = blocks_at_once(length)
     while free is not None and blocks > 1 and needed(blocks) > free:
         blocks //= 2
-    return blocks
+    return blocks, needed(blocks)
 
 
 def attention_map_bytes(widths: Widths, tokens: int, sequence_length: int) -> int:
     """Whole T x T maps of the teacher's own attention on a GPU, in blocks of `sequence_length`.
 
     No fused kernel of PyTorch's takes float32 heads that share keys and values (seen with torch 2.11): scores, softmax
-    and a mask of one byte are kept then. Other attention makes none.
+    and a mask of one byte are kept then. Other attention makes none, nor, though counted here, do layers with a sliding
+    window or heads wider than 256, whose keys Transformers repeats.
     """
     is_fused = widths.itemsize < FLOAT32 or widths.kv_heads == widths.heads
     return 0 if is_fused else (2 * FLOAT32 + 1) * tokens * sequence_length * widths.heads
@@ -154,7 +158,7 @@ def layer_bytes(widths: Widths, tokens: int, settings: ConversionSettings, *, on
     solved = min(b, settings.calibration_tokens)
     closed_form = FLOAT32 * solved * (15 * w.inner + w.hidden + 2 * kv + 5 * tiles) + FLOAT32 * 2 * w.mixer_parameters
     closed_form += 8 * w.heads * (w.hidden + 1) ** 2
-    alignment = alignment_bytes(w, min(tokens, settings.alignment_batch_tokens))
+    alignment = alignment_bytes(w, min(tokens, settings.alignment.step_tokens(settings.sequence_length)))
     teacher = w.itemsize * b * (2 * w.hidden + 3 * w.widest)
     if on_gpu:
         teacher += attention_map_bytes(w, b, settings.sequence_length)

@@ -18,9 +18,7 @@ from hf_tc.cache_size import CacheSizes, cache_sizes
 from hf_tc.conversion_memory import (
     PeakMemory,
     Widths,
-    attention_map_bytes,
-    joint_blocks_at_once,
-    joint_bytes,
+    joint_pass,
     peak_memory,
     widths_of,
 )
@@ -103,13 +101,11 @@ class ConversionPlan:
         Arguments as in `conversion_memory.peak_memory`.
         """
         weights = self.teacher_bytes + self._mixers_at_once * self.dtype.itemsize
-        joint, length = 0, self.settings.sequence_length
+        joint = 0
         if self.settings.joint.steps:
             layers = (len(self.cache.layers), len(self.linear_layers))
             free = None if device_bytes is None else device_bytes - weights
-            blocks = joint_blocks_at_once(self.widths, length, *layers, free)
-            maps = 0 if free is None else attention_map_bytes(self.widths, blocks * length, length)
-            joint = joint_bytes(self.widths, *layers, blocks * length, maps)
+            joint = joint_pass(self.widths, self.settings.sequence_length, *layers, free)[1]
         return peak_memory(
             self.widths, self.settings, weights, joint, device_bytes=device_bytes, weights_fit=weights_fit
         )
@@ -129,13 +125,14 @@ class ConversionPlan:
         """Expected seconds by part, see `seconds_by_part`; and those of the selection where the policy measures."""
         layers, converted = len(self.cache.layers), len(self.linear_layers)
         parts = seconds_by_part(self.widths, self.settings, layers, converted, self.head_parameters, speed)
-        joint_tokens = self.settings.joint.steps * self.settings.joint.batch_tokens
+        joint_tokens = self.settings.joint.steps * self.settings.joint.step_tokens(self.settings.sequence_length)
         if joint_tokens:  # the teacher's forward, the student's forward and backward
             parts["joint"] = joint_tokens * 8 * self.teacher_parameters / speed.teacher
-            parts["joint"] += joint_tokens * ALIGNMENT_RULES * converted * speed.rule
+            attention = (layers + 3.5 * len(self.retained_layers)) * speed.attention
+            parts["joint"] += joint_tokens * (ALIGNMENT_RULES * converted * speed.rule + attention)
         if self.selection_forwards:
-            forward = 2 * SELECTION_TOKENS * self.teacher_parameters / speed.teacher
-            parts["selection"] = self.selection_forwards * forward
+            token = 2 * self.teacher_parameters / speed.teacher + layers * speed.attention
+            parts["selection"] = self.selection_forwards * SELECTION_TOKENS * token
             if self._calibrates_all and converted:
                 parts["selection"] += parts["closed_form"] / converted * layers
                 parts["closed_form"] = 0.0  # what was solved to select is not solved again

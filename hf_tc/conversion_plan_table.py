@@ -86,7 +86,8 @@ def _memory(plan: ConversionPlan, device: torch.device, may_offload: bool) -> li
         peak = plan.memory(total, weights_fit=False)
     found = f"about {size(peak.device)} of {size(total)} on {device}, {size(peak.host)} of host memory"
     if peak.device > total:
-        found += "; too much: shorten the blocks, or give --device-map auto where the weights are what does not fit"
+        found += "; too much: shorten the blocks, load the teacher with --dtype bfloat16, or give --device-map auto "
+        found += "where the weights are what does not fit"
     elif peak.text_in_host_memory:
         found += "; activations of the text do not fit on the device and come from there"
     return [("calibration", text), ("peak memory", found)]

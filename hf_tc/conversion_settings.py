@@ -48,11 +48,6 @@ class ConversionSettings:
             )
 
     @property
-    def alignment_batch_tokens(self) -> int:
-        """Tokens of a step of phase 2, in whole blocks."""
-        return self.alignment.batch_blocks(self.sequence_length) * self.sequence_length
-
-    @property
     def stages(self) -> int:
         """How many stages of a layer are kept: closed form, aligned, and jointly aligned where asked for."""
         return 3 if self.joint.steps else 2

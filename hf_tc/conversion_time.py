@@ -66,11 +66,10 @@ def measure_speed(
 
     Args:
         sequence_length: tokens of a block of the conversion.
-        tokens: how many at least, by default BLOCK_TOKENS of one block, whose cost grows in proportion on a CPU. On a
-            GPU, which that does not keep busy, whole blocks of as many tokens as the work comes in.
+        tokens: how many at most, by default BLOCK_TOKENS, and on a GPU, which these do not keep busy, as many as the
+            work comes in. Of a longer block that part is measured, and its attention taken in proportion.
     """
-    if tokens is None:
-        tokens = max(STREAM_BATCH_TOKENS, sequence_length) if device.type == "cuda" else BLOCK_TOKENS
+    tokens = tokens or (STREAM_BATCH_TOKENS if device.type == "cuda" else BLOCK_TOKENS)
     length = min(tokens, sequence_length)
     blocks = tokens // length
     size = (blocks, length, widths.heads, widths.head_dim)
@@ -127,13 +126,14 @@ def seconds_by_part(
     per_token = CLOSED_FORM_RULES * speed.rule + products / speed.float32
     closed_form = search + min(SOLVED_TOKENS, tokens) * per_token + solves / speed.float32
     streamed = streamed_tokens(settings)
-    step_tokens = min(streamed, settings.alignment_batch_tokens)
+    step_tokens = min(streamed, settings.alignment.step_tokens(settings.sequence_length))
     step_token = ALIGNMENT_RULES * speed.rule + 6 * w.mixer_parameters / speed.float32
     ladder = min(LADDER_TOKENS, max(settings.sequence_length, settings.held_out_share * tokens))
-    measured = 2 * (layers * w.layer_parameters + head_parameters) / speed.teacher + layers * speed.attention
+    attention = (4 * layers - 3 * converted) * speed.attention  # of the teacher, and of the student at three stages
+    measured = 4 * 2 * (layers * w.layer_parameters + head_parameters) / speed.teacher + attention
     return {
         "teacher": streamed * layers * (0.5 * speed.rule + speed.attention + 2 * w.layer_parameters / speed.teacher),
         "closed_form": converted * closed_form,
         "alignment": converted * settings.alignment.steps * step_tokens * step_token,
-        "perplexity": 4 * ladder * measured + 3 * ladder * converted * speed.rule,
+        "perplexity": ladder * measured + 3 * ladder * converted * speed.rule,
     }

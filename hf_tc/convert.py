@@ -64,7 +64,8 @@ def from_teacher(
         retained_layers: share of layers that keep softmax attention, or their indices, or what `select_layers` chose.
         layer_policy: how a share becomes layers: one of `hf_tc.layer_selection.policies.POLICIES`.
         calibration_tokens, sequence_length: tokens of text to use, and tokens of a block of it.
-        alignment_steps: gradient steps per layer; 0 keeps the closed form.
+        alignment_steps: gradient steps per layer, of 2,048 tokens or one block if that is longer; 0 keeps the closed
+            form.
         joint_steps: gradient steps of all recurrent layers together afterwards, see `hf_tc.joint_alignment`.
         recurrent_rope, conv_kernel_size, output_norm: see `HybridGDNConfig`.
         device, dtype: where and in what precision a teacher given by name is loaded; a model is moved to `device`.

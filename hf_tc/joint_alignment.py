@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
 from hf_tc.alignment import HELD_OUT_CHECKS, AlignmentSettings, alignment_optimizer, cosine_schedule, snapshot
 from hf_tc.calibration.corrupted_text import corrupted_windows
-from hf_tc.conversion_memory import free_bytes, joint_blocks_at_once, largest, widths_of
+from hf_tc.conversion_memory import free_bytes, joint_pass, largest, widths_of
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.distill import BlockDataset, example
 from hf_tc.distillation.trainer import DistillationTrainer
@@ -117,7 +117,7 @@ def align_jointly(
 def _blocks_at_once(teacher: PreTrainedModel, mixers: nn.ModuleList, length: int) -> int:
     widths = widths_of(teacher, largest(mixers), teacher.dtype.itemsize)
     layers = len(find_decoder_layers(teacher.base_model))
-    return joint_blocks_at_once(widths, length, layers, len(mixers), free_bytes(teacher.device))
+    return joint_pass(widths, length, layers, len(mixers), free_bytes(teacher.device))[0]
 
 
 def _trainer(

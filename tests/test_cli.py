@@ -1,12 +1,15 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """The command line as a whole: help, what does not parse, and how errors are shown."""
 
+import inspect
+
 import pytest
 import torch
 from command_lines import refused, unparsed
 
 from hf_tc.cli import build_parser, main
 from hf_tc.commands.shared import DATA_HELP
+from hf_tc.convert import from_teacher
 
 COMMANDS = ["demo", "select", "convert", "distill", "evaluate", "push", "serve"]
 
@@ -20,6 +23,14 @@ def test_help_shows_an_example_that_parses(command: str, capsys: pytest.CaptureF
     example = words.split("example: hf-tc ")[1].split()
     assert example[0] == command
     build_parser().parse_args(example)
+
+
+def test_the_command_and_the_classmethod_have_the_same_defaults() -> None:
+    options = vars(build_parser().parse_args(["convert", "t", "--out", "o"]))
+    called = {name: parameter.default for name, parameter in inspect.signature(from_teacher).parameters.items()}
+    same = ("alignment_steps", "joint_steps", "calibration_tokens", "seed", "dtype")
+    assert [options[name] for name in same] == [called[name] for name in same]
+    assert (options["calibration_seq_len"], options["retain"]) == (called["sequence_length"], called["retained_layers"])
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:

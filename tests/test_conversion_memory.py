@@ -19,8 +19,8 @@ from hf_tc.calibration.corrupted_text import number_of_windows
 from hf_tc.conversion_memory import (
     EXPECTED_WITHIN,
     attention_map_bytes,
-    joint_blocks_at_once,
     joint_bytes,
+    joint_pass,
     streamed_tokens,
     text_bytes_in_host_memory,
     widths_of,
@@ -60,18 +60,24 @@ def test_attention_without_a_fused_kernel_keeps_whole_maps() -> None:
     longer = replace(plans["float32"], settings=ConversionSettings(sequence_length=8192))
     assert longer.memory(10**18).device > longer.memory(None).host + 4 * 10**9
     jointly = replace(longer, settings=replace(longer.settings, joint=joint_settings(1)))
-    maps = len(jointly.retained_layers) * attention_map_bytes(jointly.widths, 8192, 8192)
-    assert jointly.memory(10**18).device == jointly.memory(None).host + maps
+    maps = attention_map_bytes(jointly.widths, 8192, 8192)
+    assert jointly.memory(10**18).device == jointly.memory(None).host + (len(jointly.retained_layers) + 2) * maps // 2
 
 
-def test_the_maps_are_those_of_the_plain_attention() -> None:
+@pytest.mark.parametrize("retained", [0, 1, 4])
+def test_the_maps_are_those_of_the_plain_attention(retained: int) -> None:
+    """Of one layer without gradient, and of some that keep what their gradient needs."""
     length, heads = 512, 8
-    q, k, v = (torch.randn(2, number, length, 16) for number in (heads, 2, 2))
+    q, k, v = (torch.randn(2, number, length, 16, requires_grad=retained > 0) for number in (heads, 2, 2))
     with LiveBytes() as live, sdpa_kernel(SDPBackend.MATH):
-        scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    teacher = tiny_teacher(num_attention_heads=heads, num_key_value_heads=2, head_dim=16)
-    expected = attention_map_bytes(widths_of(teacher, 0, 4), 2 * length, length)
-    assert 0.8 * expected < live.peak < 1.25 * expected
+        layers = range(max(1, retained))
+        outputs = [scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True) for _ in layers]
+        if retained:
+            torch.stack(outputs).sum().backward()
+    widths = widths_of(tiny_teacher(num_attention_heads=heads, num_key_value_heads=2, head_dim=16), 0, 4)
+    maps = attention_map_bytes(widths, 2 * length, length)
+    without, expected = (joint_bytes(widths, retained, 0, 2 * length, each) for each in (0, maps))
+    assert 0.8 * (expected - without) < live.peak < 1.25 * (expected - without)
 
 
 def test_memory_of_a_gpu_that_is_too_small_goes_to_the_host() -> None:
@@ -106,8 +112,12 @@ def test_joint_alignment_takes_fewer_blocks_in_a_pass_where_memory_is_short() ->
     whole, half, one = (joint_bytes(plan.widths, *layers, blocks * 1024) for blocks in (8, 4, 1))
     assert whole > half > one > plan.student_bytes
     for free, blocks in ((None, 8), (whole, 8), (whole - 1, 4), (half - 1, 2), (1, 1)):
-        assert joint_blocks_at_once(plan.widths, 1024, *layers, free) == blocks
-    assert joint_blocks_at_once(plan.widths, 8192, *layers, whole) == 1
+        assert joint_pass(plan.widths, 1024, *layers, free)[0] == blocks
+    assert joint_pass(plan.widths, 1024, *layers, half) == (4, half)
+    assert joint_pass(plan.widths, 8192, *layers, whole)[0] == 1
+    with_maps = replace(plan.widths, itemsize=4)
+    assert joint_pass(with_maps, 1024, *layers, None) == (8, whole)
+    assert joint_pass(with_maps, 1024, *layers, whole)[0] == 4
     assert plan.memory(10**18).device - plan.memory(85 * 10**9).device == whole - one
 
 

@@ -12,27 +12,48 @@ from transformers import AutoConfig
 
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.conversion_plan import plan_conversion
-from hf_tc.conversion_settings import ConversionSettings
+from hf_tc.conversion_settings import ConversionSettings, joint_settings
 from hf_tc.conversion_time import Speed, measure_speed
+from hf_tc.layer_selection.policies import SELECTION_TOKENS
+
+SPEED = Speed(float32=1e9, teacher=2e9, rule=1e-5, attention=1e-6)
+
+
+def seconds(
+    steps: int = 10, tokens: int = 32_768, length: int = 1024, joint: int = 0, speed: Speed = SPEED, **options: Any
+) -> dict[str, float]:
+    settings = ConversionSettings(tokens, length, alignment=AlignmentSettings(steps=steps), joint=joint_settings(joint))
+    config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
+    return plan_conversion(config, settings=settings, **{"retained_layers": [0, 4], **options}).seconds(speed)
 
 
 def test_time_grows_with_what_there_is_to_do() -> None:
-    speed = Speed(float32=1e9, teacher=2e9, rule=1e-5, attention=1e-6)
-
-    def seconds(steps: int = 10, tokens: int = 32_768, **options: Any) -> dict[str, float]:
-        settings = ConversionSettings(calibration_tokens=tokens, alignment=AlignmentSettings(steps=steps))
-        config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
-        return plan_conversion(config, settings=settings, **{"retained_layers": [0, 4], **options}).seconds(speed)
-
     base = seconds()
     assert all(value > 0 for value in base.values())
     assert seconds(steps=20)["alignment"] == pytest.approx(2 * base["alignment"])
     assert seconds(steps=20)["closed_form"] == base["closed_form"]
-    batch, blocks = AlignmentSettings.batch_tokens, {"sequence_length": 4 * AlignmentSettings.batch_tokens}
-    assert ConversionSettings(2**16, **blocks).alignment_batch_tokens == 4 * batch  # whole blocks
-    assert ConversionSettings(2**16, batch // 2).alignment_batch_tokens == batch
     assert seconds(retained_layers=[])["closed_form"] == pytest.approx(base["closed_form"] * 8 / 6)
     assert seconds(0, tokens=65_536)["teacher"] == pytest.approx(2 * seconds(0)["teacher"])
+
+
+def test_a_step_takes_whole_blocks() -> None:
+    batch = AlignmentSettings.batch_tokens
+    assert seconds(length=batch // 2)["alignment"] == seconds(length=batch)["alignment"]
+    assert seconds(length=4 * batch)["alignment"] == pytest.approx(4 * seconds(length=batch)["alignment"])
+    assert seconds(joint=1, length=16_384)["joint"] == pytest.approx(2 * seconds(joint=1, length=8192)["joint"])
+
+
+def test_the_teachers_attention_is_part_of_what_runs_it() -> None:
+    slower = replace(SPEED, attention=SPEED.attention + 1.0)
+    options: dict[str, Any] = {"steps": 0, "joint": 1, "retained_layers": 0.25}
+    base, slow = (seconds(speed=speed, **options) for speed in (SPEED, slower))
+    more = {name: slow[name] - base[name] for name in base}
+    layers, converted, joint_tokens = 8, 6, 8192
+    assert more["teacher"] == pytest.approx(32_768 * layers)
+    assert more["perplexity"] == pytest.approx(2048 * (layers + 3 * (layers - converted)))  # on held-out text
+    assert more["selection"] == pytest.approx(layers * SELECTION_TOKENS * layers)
+    assert more["joint"] == pytest.approx(joint_tokens * (layers + 3.5 * (layers - converted)))
+    assert more["closed_form"] == more["alignment"] == 0
 
 
 def test_speed_is_measured_on_the_device() -> None:

@@ -38,7 +38,10 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
         help="their indices instead of a share, or the file that hf-tc select wrote",
     )
     parser.add_argument(
-        "--alignment-steps", type=int, default=1200, help=f"gradient steps per layer; 0: closed form {DEFAULT}"
+        "--alignment-steps",
+        type=int,
+        default=1200,
+        help=f"gradient steps per layer, of 2,048 tokens or one longer block; 0: closed form {DEFAULT}",
     )
     parser.add_argument("--joint-steps", type=int, default=0, help=f"further steps of all layers together {DEFAULT}")
     add_calibration_options(parser)

@@ -126,7 +126,9 @@ def parse() -> argparse.Namespace:
     add_bench_arguments(parser)
     add_retained_argument(parser)
     parser.add_argument("--budgets", type=int, nargs="+", default=[1024, 65_536])
-    parser.add_argument("--alignment-steps", type=int, nargs="+", default=[1200], help="of all budgets, or of each")
+    parser.add_argument(
+        "--alignment-steps", type=int, nargs="+", default=[AlignmentSettings.steps], help="of all budgets, or of each"
+    )
     parser.add_argument("--joint-steps", type=int, nargs="+", default=[150], help="of all budgets, or of each")
     parser.add_argument("--distillation-tokens", type=int, default=1_000_000)
     parser.add_argument("--batch-size", type=int, default=16)

@@ -1,13 +1,13 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""hf_tc against the semantics of Taylor-Calibrate's public reference, at equal tokens and steps: quality and speed.
+"""hf_tc against the semantics of Taylor-Calibrate's public reference, on the same text with as many steps.
 
     python -m tests.benchmarks.reference_baseline --teacher DIR --calibration books-train.txt --validation books-val.txt
 
 Quality: perplexity of both students and the ratio of what each adds to the teacher's. The reference aligns on all of
-1,024 tokens at each of 300 steps; with more text both take 400 steps of 8,192 tokens. Ours counts the blocks that it
-holds out among its tokens. Speed: seconds to fit one layer whose inputs are captured, closed form and alignment, by
-hf_tc and by the reference's procedure (value scale from a per-token recurrence, every step on all tokens).
-`reference_layer` says what is measured against. About 3.5 minutes on an H100.
+1,024 tokens at each of 300 steps, hf_tc on a batch of its own size; with more text both take 400 steps of 8,192 tokens.
+Ours counts the blocks that it holds out among its tokens. Speed: seconds to fit one layer whose inputs are captured,
+closed form and alignment, by hf_tc and by the reference's procedure (value scale from a per-token recurrence, every
+step on all tokens). `reference_layer` says what is measured against. About 3.5 minutes on an H100.
 """
 
 import argparse
