@@ -15,13 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from hf_tc.cache_size import CacheSizes, cache_sizes
-from hf_tc.conversion_memory import (
-    PeakMemory,
-    Widths,
-    joint_pass,
-    peak_memory,
-    widths_of,
-)
+from hf_tc.conversion_memory import PeakMemory, Widths, joint_pass, peak_memory, widths_of
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.conversion_time import ALIGNMENT_RULES, Speed, seconds_by_part
 from hf_tc.families import REVIEWED_FAMILIES

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from hf_tc.calibration.initialize import SEARCH_TOKENS, SOLVED_TOKENS
 from hf_tc.conversion_memory import STREAM_BATCH_TOKENS, Widths, streamed_tokens
@@ -71,21 +71,19 @@ def measure_speed(
     """
     tokens = tokens or (STREAM_BATCH_TOKENS if device.type == "cuda" else BLOCK_TOKENS)
     length = min(tokens, sequence_length)
-    blocks = tokens // length
-    size = (blocks, length, widths.heads, widths.head_dim)
-    q, k, v = (torch.nn.functional.normalize(torch.randn(size, device=device), dim=-1) for _ in "qkv")
+    size = (tokens // length, length, widths.heads, widths.head_dim)
+    tokens = size[0] * length  # of whole blocks
+    q, k, v = (normalize(torch.randn(size, device=device), dim=-1) for _ in "qkv")
     gate = torch.full(size[:3], 0.5, device=device)
     with torch.no_grad():
         rule = _seconds(lambda: gated_delta_rule(q=q, k=k, v=v, log_decay=-gate, beta=gate), device, clock)
-        wide, own = (
-            _product_speed(blocks * length, widths.hidden, kind, device, clock) for kind in (torch.float32, dtype)
-        )
+        wide, own = (_product_speed(tokens, widths.hidden, kind, device, clock) for kind in (torch.float32, dtype))
         # One K/V head and its queries stand for all: float32 heads that share them may need whole T x T maps.
         share = slice(widths.heads // widths.kv_heads)
         q, k, v = (x.transpose(1, 2).to(dtype) for x in (q[:, :, share], k[:, :, :1], v[:, :, :1]))
         attend = functools.partial(scaled_dot_product_attention, q, k, v, is_causal=True, enable_gqa=q.shape[1] > 1)
         attention = _seconds(attend, device, clock) * widths.kv_heads * sequence_length / length
-    return Speed(wide, own, rule / (blocks * length), attention / (blocks * length))
+    return Speed(float32=wide, teacher=own, rule=rule / tokens, attention=attention / tokens)
 
 
 def _product_speed(
@@ -129,11 +127,12 @@ def seconds_by_part(
     step_tokens = min(streamed, settings.alignment.step_tokens(settings.sequence_length))
     step_token = ALIGNMENT_RULES * speed.rule + 6 * w.mixer_parameters / speed.float32
     ladder = min(LADDER_TOKENS, max(settings.sequence_length, settings.held_out_share * tokens))
-    attention = (4 * layers - 3 * converted) * speed.attention  # of the teacher, and of the student at three stages
-    measured = 4 * 2 * (layers * w.layer_parameters + head_parameters) / speed.teacher + attention
+    # The teacher, and the student at three stages.
+    measured = 4 * 2 * (layers * w.layer_parameters + head_parameters) / speed.teacher
+    measured += (4 * layers - 3 * converted) * speed.attention + 3 * converted * speed.rule
     return {
         "teacher": streamed * layers * (0.5 * speed.rule + speed.attention + 2 * w.layer_parameters / speed.teacher),
         "closed_form": converted * closed_form,
         "alignment": converted * settings.alignment.steps * step_tokens * step_token,
-        "perplexity": ladder * measured + 3 * ladder * converted * speed.rule,
+        "perplexity": ladder * measured,
     }

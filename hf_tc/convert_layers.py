@@ -164,13 +164,14 @@ class Conversion:
 
     def _text_fits(self) -> bool:
         """Whether what is captured of a layer, and the work on it, fit beside the weights on the device."""
+        free = free_bytes(execution_device(self.teacher))
+        if free is None:
+            return True
         mixers = (mixer_of(self.student, layer) for layer in self.linear_layers)
         widths = widths_of(self.teacher, largest(mixers), self.teacher.dtype.itemsize)
         tokens = self.alignment_blocks.numel() + self.held_out_blocks.numel()
         needed = text_bytes(widths, tokens, self.blocks.numel())
-        needed += layer_bytes(widths, tokens, self.settings, on_gpu=True)
-        free = free_bytes(execution_device(self.teacher))
-        return free is None or needed <= free
+        return needed + layer_bytes(widths, tokens, self.settings, on_gpu=True) <= free
 
     def _fit_layer(self, layer: int, progress: tqdm, captured: CapturedAttention, held_out: CapturedAttention) -> None:
         solved = None

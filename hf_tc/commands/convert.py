@@ -5,7 +5,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from hf_tc.alignment import AlignmentSettings
 from hf_tc.commands.shared import DATA_HELP, DEFAULT, add_command, add_device, arguments_of, console, one_or_many
+from hf_tc.conversion_settings import ConversionSettings, joint_settings
 from hf_tc.layer_selection.policies import DEFAULT_POLICY, POLICIES
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.output_folder import WorkFolder
@@ -37,11 +39,12 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
         metavar="0,4,8",
         help="their indices instead of a share, or the file that hf-tc select wrote",
     )
+    step = f"{AlignmentSettings.batch_tokens:,}"
     parser.add_argument(
         "--alignment-steps",
         type=int,
-        default=1200,
-        help=f"gradient steps per layer, of 2,048 tokens or one longer block; 0: closed form {DEFAULT}",
+        default=AlignmentSettings.steps,
+        help=f"gradient steps per layer, of {step} tokens or one longer block; 0: closed form {DEFAULT}",
     )
     parser.add_argument("--joint-steps", type=int, default=0, help=f"further steps of all layers together {DEFAULT}")
     add_calibration_options(parser)
@@ -57,9 +60,17 @@ def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", nargs="+", help=f"calibration text: {DATA_HELP} (default: the packaged sample)")
     parser.add_argument(
-        "--calibration-tokens", type=int, default=65_536, help=f"tokens of text to calibrate on {DEFAULT}"
+        "--calibration-tokens",
+        type=int,
+        default=ConversionSettings.calibration_tokens,
+        help=f"tokens of text to calibrate on {DEFAULT}",
     )
-    parser.add_argument("--calibration-seq-len", type=int, default=1024, help=f"tokens per calibration block {DEFAULT}")
+    parser.add_argument(
+        "--calibration-seq-len",
+        type=int,
+        default=ConversionSettings.sequence_length,
+        help=f"tokens per calibration block {DEFAULT}",
+    )
     placement = parser.add_mutually_exclusive_group()
     add_device(placement)
     placement.add_argument(
@@ -130,10 +141,8 @@ def run(options: argparse.Namespace) -> None:
 def _print_plan(options: argparse.Namespace) -> None:
     import torch
 
-    from hf_tc.alignment import AlignmentSettings
     from hf_tc.conversion_plan import plan_conversion
     from hf_tc.conversion_plan_table import plan_table
-    from hf_tc.conversion_settings import ConversionSettings, joint_settings
 
     plan = plan_conversion(
         options.teacher,
