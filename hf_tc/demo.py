@@ -20,6 +20,8 @@ from transformers import (
 import hf_tc
 from hf_tc.assets import sample_text_path, tiny_teacher_path
 
+from .modeling.library_cache import cache_of
+
 PROMPT = "It was a dark night, and the old man"
 CACHE_TOKENS = 1000
 SETTINGS = {"calibration_tokens": 16_384, "sequence_length": 512, "alignment_steps": 160}
@@ -76,7 +78,7 @@ def _cache_table(models: dict[str, PreTrainedModel]) -> Table:
 @torch.no_grad()
 def cache_bytes(model: PreTrainedModel, tokens: int) -> int:
     """Bytes of the cache of one sequence of that many tokens, counted on a real one."""
-    cache = model(torch.zeros(1, tokens, dtype=torch.long, device=model.device), use_cache=True).past_key_values
+    cache = cache_of(model(torch.zeros(1, tokens, dtype=torch.long, device=model.device), use_cache=True))
     held = []
     for layer in cache.layers:
         states = [*getattr(layer, "conv_states", {}).values(), *getattr(layer, "recurrent_states", {}).values()]

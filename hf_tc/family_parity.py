@@ -18,6 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .build_student import build_student
 from .modeling import GatedDeltaNet, HybridGDNConfig, HybridGDNForCausalLM
 from .modeling.gated_deltanet import l2_normalise
+from .modeling.library_cache import cache_argument, cache_of
 from .modeling.teacher_attention import find_attention, find_decoder_layers
 
 LENGTH = 12
@@ -215,10 +216,10 @@ def _attention_inputs(teacher: PreTrainedModel, ids: torch.Tensor) -> dict[int, 
 def decode_difference(student: HybridGDNForCausalLM, ids: torch.Tensor, cache: Any = None) -> float:
     """Largest difference of the logits of prefill and token-by-token decoding from those of one forward."""
     full = student(ids, use_cache=False).logits
-    output = student(ids[:, :PREFILL], past_key_values=cache, use_cache=True)
+    output = student(ids[:, :PREFILL], use_cache=True, **cache_argument(cache))
     logits = [output.logits]
     for t in range(PREFILL, ids.shape[1]):
-        output = student(ids[:, t : t + 1], past_key_values=output.past_key_values, use_cache=True)
+        output = student(ids[:, t : t + 1], use_cache=True, **cache_argument(cache_of(output)))
         logits.append(output.logits)
     return _largest(torch.cat(logits, dim=1), full)
 

@@ -236,7 +236,7 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
             continue
         if _holds_tokens(layer):
             raise ValueError(
-                f"past_key_values holds attention keys in layer {index}, which is recurrent in this student: it is the "
+                f"The cache holds attention keys in layer {index}, which is recurrent in this student: it is the "
                 "cache of the teacher or of another student. Start from an empty cache."
             )
         cache.layers[index] = GDNCacheLayer(max(capacities) if isinstance(layer, StaticLayer) else None)

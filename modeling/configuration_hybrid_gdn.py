@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
+from .library_cache import CACHE_NAME
 from .serve_support import RemoteLoader, make_servable
 
 LINEAR_ATTENTION = "linear_attention"
@@ -49,7 +50,7 @@ class HybridGDNConfig(PreTrainedConfig):
 
     model_type = "hybrid_gdn"
     sub_configs = {"text_config": AutoConfig}
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = [CACHE_NAME]
 
     text_config: dict[str, Any] | PreTrainedConfig | None = None
     layer_types: list[str] | None = None

@@ -23,6 +23,7 @@ from .decay import log_decay
 from .gate_projection import GateProjection, check_one_dtype
 from .gated_delta_rule import gated_delta_rule
 from .head_shard import HeadShard, find_head_shard
+from .library_cache import cache_in_layer
 from .recurrent_mask import RecurrentMask
 from .short_convolution import ShortConvolution, pad_window
 from .teacher_attention import fused_projection, head_shape, output_projection, query_key_norms, rotary_function
@@ -100,7 +101,6 @@ class GatedDeltaNet(nn.Module):
         self,
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
-        past_key_values: Cache | None = None,
         recurrent_mask: RecurrentMask | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, None]:
@@ -115,10 +115,8 @@ class GatedDeltaNet(nn.Module):
                 "GatedDeltaNet got no recurrent_mask: either it was called outside its model, or this family's decoder "
                 "layers do not hand keyword arguments to their attention, and then it cannot be converted."
             )
-        for other_name in ("layer_past", "past_key_value"):
-            past_key_values = kwargs.get(other_name) if past_key_values is None else past_key_values
         check_one_dtype(hidden_states, self.a_proj.weight, self.layer_idx)
-        read_out = self.read_out(hidden_states, position_embeddings, recurrent_mask, past_key_values)
+        read_out = self.read_out(hidden_states, position_embeddings, recurrent_mask, cache_in_layer(kwargs))
         return self.o_proj(self.gated_output(hidden_states, read_out)), None
 
     def read_out(
@@ -126,10 +124,10 @@ class GatedDeltaNet(nn.Module):
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
         recurrent_mask: RecurrentMask,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
     ) -> torch.Tensor:
         """o of the equations, `[B, T, H, V]`: what the memory answers, before norm, gate and output projection."""
-        memory = None if past_key_values is None else past_key_values.layers[self.layer_idx]
+        memory = None if cache is None else cache.layers[self.layer_idx]
         inputs, window = self.recurrence_inputs(hidden_states, position_embeddings, recurrent_mask, memory)
         read_out, state = gated_delta_rule(
             **inputs._asdict(),

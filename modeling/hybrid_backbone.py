@@ -20,6 +20,7 @@ from .cache import adopt_cache
 from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
 from .gated_deltanet import GatedDeltaNet, HeadwiseRMSNorm
 from .head_shard import check_heads_divide
+from .library_cache import cache_argument, takes_cache
 from .recurrent_mask import RecurrentMask, check_mask, has_past, packed_positions, padding_of
 from .saving import SavesItsCode
 from .short_convolution import ShortConvolution
@@ -169,12 +170,13 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
             setattr(layers[index], name, GatedDeltaNet(config, index, attention))
         self.post_init()
 
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         use_cache: bool | None = None,
         **kwargs: Any,
@@ -187,13 +189,13 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
         config, tokens = self.config, input_ids if inputs_embeds is None else inputs_embeds
         if tokens is None:
             raise ValueError("You must specify exactly one of input_ids or inputs_embeds.")
-        if past_key_values is not None:
-            adopt_cache(past_key_values, config.linear_layers, config.num_hidden_layers)
+        if cache is not None:
+            adopt_cache(cache, config.linear_layers, config.num_hidden_layers)
         if config.linear_layers:
-            recurrent_mask = self._recurrent_mask(tokens, attention_mask, position_ids, past_key_values, kwargs)
+            recurrent_mask = self._recurrent_mask(tokens, attention_mask, position_ids, cache, kwargs)
             kwargs["recurrent_mask"] = recurrent_mask
             if recurrent_mask.document_position is not None and not torch.compiler.is_compiling():
-                if use_cache or past_key_values is not None:
+                if use_cache or cache is not None:
                     raise ValueError(
                         "Packed documents (restarting position_ids or cu_seq_lens_q) came with a cache, by which "
                         "attention would read across documents. Pass use_cache=False, or pad the documents instead."
@@ -203,9 +205,9 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
             use_cache = bool(config.use_cache)
         if self.training and self.gradient_checkpointing:
             use_cache = False
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=config.text_config)
-            adopt_cache(past_key_values, config.linear_layers, config.num_hidden_layers)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=config.text_config)
+            adopt_cache(cache, config.linear_layers, config.num_hidden_layers)
         if isinstance(attention_mask, dict):
             attention_mask = {kind: mask for kind, mask in attention_mask.items() if kind != LINEAR_ATTENTION}
             if not hasattr(config.text_config, "layer_types"):  # such families take one mask, not one for each type
@@ -214,9 +216,9 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
+            **cache_argument(cache),
             **kwargs,
         )
 

@@ -20,6 +20,7 @@ from .classification_heads import (
 )
 from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
 from .hybrid_backbone import HybridGDNModel, HybridGDNPreTrainedModel
+from .library_cache import cache_argument, cache_of, takes_cache
 from .recurrent_mask import padding_of
 
 
@@ -36,12 +37,13 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
         self._adopt(family)
         self.post_init()
 
+    @takes_cache
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
@@ -56,10 +58,10 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             labels=labels,
             logits_to_keep=logits_to_keep,
+            **cache_argument(cache),
             **kwargs,
         )
 
@@ -108,7 +110,7 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
                 "no accelerator, and the cache is in the CPU's memory in any case. Leave it out."
             )
         result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        cache = model_kwargs.get("past_key_values")
+        cache = cache_of(model_kwargs)
         if cache is not None:
             adopt_cache(cache, self.config.linear_layers, self.config.num_hidden_layers)
             if generation_config.is_assistant:

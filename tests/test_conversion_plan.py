@@ -8,6 +8,7 @@ import pytest
 import torch
 from conversion_inputs import QWEN3_8B, letter_teacher
 from family_checks import family_config
+from hf_tc.modeling.library_cache import cache_of
 from tiny_sizes import SIZES, SIZES_WITHOUT_HEAD_DIM
 from transformers import AutoConfig, BertConfig, Gemma3Config, PreTrainedConfig, T5Config
 
@@ -60,8 +61,8 @@ def test_cache_bytes_are_those_of_a_filled_cache(family: str, dtype: torch.dtype
     student = build_student(teacher, layer_types(plan, config))
     for tokens in (3, 5, 6, 23):  # the window is 6 in families that have one
         ids = torch.randint(3, 90, (1, tokens))
-        assert plan.cache.teacher(tokens) == cached_bytes(teacher(ids, use_cache=True).past_key_values)
-        assert plan.cache.student(tokens) == cached_bytes(student(ids, use_cache=True).past_key_values)
+        assert plan.cache.teacher(tokens) == cached_bytes(cache_of(teacher(ids, use_cache=True)))
+        assert plan.cache.student(tokens) == cached_bytes(cache_of(student(ids, use_cache=True)))
 
 
 def test_weights_on_disk_are_the_counted_bytes(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from hf_tc.modeling.library_cache import cache_argument, cache_of
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from hf_tc.teachers import build_student
@@ -41,8 +42,8 @@ def main() -> None:
 
 
 def decode_step(model: Any, ids: torch.Tensor) -> Callable[[], Any]:
-    cache = model(ids, use_cache=True).past_key_values
-    return lambda: model(ids[:, :1], past_key_values=cache)
+    cache = cache_of(model(ids, use_cache=True))
+    return lambda: model(ids[:, :1], **cache_argument(cache))
 
 
 def ratio(make: Callable[[Any], Callable[[], Any]], student: Any, teacher: Any) -> float:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hf_tc.modeling import GDNCacheLayer
 from hf_tc.modeling.cache import adopt_cache
+from hf_tc.modeling.library_cache import cache_argument, cache_of
 from tiny_models import FAMILIES, student, teacher_config, token_ids
 from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 
@@ -20,7 +21,7 @@ def new_cache(kind: str, model):
 
 def feed(model, ids: torch.Tensor, cache, lengths: list[int]) -> torch.Tensor:
     """Logits of `ids`, given in parts of these lengths."""
-    parts = [model(part, past_key_values=cache).logits for part in ids.split(lengths, dim=1)]
+    parts = [model(part, **cache_argument(cache)).logits for part in ids.split(lengths, dim=1)]
     return torch.cat(parts, dim=1)
 
 
@@ -51,17 +52,17 @@ def test_a_first_part_shorter_than_the_convolution(kernel: int) -> None:
 
 def test_a_cache_is_made_by_default() -> None:
     model, ids = student(linear=ALL), token_ids(1, 9)
-    cache = model(ids[:, :8]).past_key_values
+    cache = cache_of(model(ids[:, :8]))
     torch.testing.assert_close(
-        model(ids[:, 8:], past_key_values=cache).logits[:, 0], model(ids).logits[:, 8], rtol=0, atol=ATOL
+        model(ids[:, 8:], **cache_argument(cache)).logits[:, 0], model(ids).logits[:, 8], rtol=0, atol=ATOL
     )
-    assert model(ids, use_cache=False).past_key_values is None
+    assert cache_of(model(ids, use_cache=False)) is None
 
 
 def test_the_memory_does_not_grow() -> None:
     model, cache, sizes = student(linear=ALL), DynamicCache(), []
     for length in (3, 20):
-        model(token_ids(1, length), past_key_values=cache)
+        model(token_ids(1, length), **cache_argument(cache))
         sizes.append([layer.recurrent_state.numel() + layer.convolution_window.numel() for layer in cache.layers])
     assert sizes[0] == sizes[1] == [4 * 8 * 8 + 3 * 64] * 4
 
@@ -103,7 +104,7 @@ def test_rollback_twice() -> None:
 
 def test_rollback_without_a_recording_is_refused() -> None:
     model, cache = student(linear=ALL), DynamicCache()
-    model(token_ids(1, 6), past_key_values=cache)
+    model(token_ids(1, 6), **cache_argument(cache))
     with pytest.raises(RuntimeError, match=r"recorded 0 tokens.*activate_past_recording"):
         cache.crop(-1)
     with pytest.raises(ValueError, match=r"negative"):
@@ -132,7 +133,7 @@ def test_rows_of_the_cache_move_together(change: str) -> None:
     model, ids, new = student("qwen2", ALL), token_ids(3, 7), token_ids(1, 1)
     cache = DynamicCache()
     start_recording(cache)
-    model(ids, past_key_values=cache)
+    model(ids, **cache_argument(cache))
     order = torch.tensor([2, 0, 0])
     if change == "reorder":
         cache.reorder_cache(order)
@@ -142,21 +143,21 @@ def test_rows_of_the_cache_move_together(change: str) -> None:
         cache.batch_repeat_interleave(2)
         order = torch.tensor([0, 0, 1, 1, 2, 2])
     rows = torch.cat([ids[order], new.expand(len(order), -1)], dim=1)
-    logits = model(rows[:, 7:], past_key_values=cache).logits
+    logits = model(rows[:, 7:], **cache_argument(cache)).logits
     expected = model(rows, use_cache=False).logits[:, 7:]
     torch.testing.assert_close(logits, expected, rtol=0, atol=ATOL)
     cache.crop(-1)
-    torch.testing.assert_close(model(rows[:, 7:], past_key_values=cache).logits, expected, rtol=0, atol=ATOL)
+    torch.testing.assert_close(model(rows[:, 7:], **cache_argument(cache)).logits, expected, rtol=0, atol=ATOL)
 
 
 def test_reset_forgets() -> None:
     model, ids = student("qwen2", ALL), token_ids(1, 7)
     cache = new_cache("static", model)
-    model(token_ids(1, 5, seed=8), past_key_values=cache)
+    model(token_ids(1, 5, seed=8), **cache_argument(cache))
     cache.reset()
     assert cache.get_seq_length() == 0
     torch.testing.assert_close(
-        model(ids, past_key_values=cache).logits, model(ids, use_cache=False).logits, rtol=0, atol=ATOL
+        model(ids, **cache_argument(cache)).logits, model(ids, use_cache=False).logits, rtol=0, atol=ATOL
     )
 
 
@@ -164,19 +165,19 @@ def test_reset_forgets() -> None:
 def test_the_cache_of_the_teacher_is_refused(kind: str) -> None:
     teacher = AutoModelForCausalLM.from_config(teacher_config())
     cache = new_cache(kind, teacher)
-    teacher(token_ids(1, 5), past_key_values=cache)
+    teacher(token_ids(1, 5), **cache_argument(cache))
     with pytest.raises(ValueError, match=r"layer 2.*cache of the teacher or of another student"):
-        student(linear=(2,))(token_ids(1, 1), past_key_values=cache)
+        student(linear=(2,))(token_ids(1, 1), **cache_argument(cache))
 
 
 def test_the_cache_of_another_student_is_refused() -> None:
     cache = DynamicCache()
-    student(linear=(2,))(token_ids(1, 5), past_key_values=cache)
+    student(linear=(2,))(token_ids(1, 5), **cache_argument(cache))
     with pytest.raises(ValueError, match=r"layer 1.*cache of the teacher or of another student"):
-        student(linear=(1, 2))(token_ids(1, 1), past_key_values=cache)
+        student(linear=(1, 2))(token_ids(1, 1), **cache_argument(cache))
     cache.layers[1] = GDNCacheLayer()
     with pytest.raises(RuntimeError, match=r"layer caches a state.*another model"):
-        student(linear=(1,))(token_ids(1, 1), past_key_values=cache)
+        student(linear=(1,))(token_ids(1, 1), **cache_argument(cache))
 
 
 def test_more_tokens_than_two_to_the_fifteen() -> None:
@@ -184,7 +185,7 @@ def test_more_tokens_than_two_to_the_fifteen() -> None:
     ids, cache = token_ids(1, 33000), DynamicCache()
     with torch.no_grad():
         for part in ids.split([16000, 16999, 1], dim=1):
-            logits = model(part, past_key_values=cache, logits_to_keep=1).logits
+            logits = model(part, **cache_argument(cache), logits_to_keep=1).logits
         expected = model(ids, use_cache=False, logits_to_keep=1).logits
     assert cache.get_seq_length() == 33000
     torch.testing.assert_close(logits, expected, rtol=0, atol=ATOL)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hf_tc.modeling import GDNCacheLayer, HybridGDNForCausalLM
 from hf_tc.modeling.cache import OFFLOADING_IS_SAFE
+from hf_tc.modeling.library_cache import cache_argument, cache_of
 from tiny_models import pad_rows, student, token_ids
 from torch._dynamo import testing as dynamo_testing
 from transformers import AutoModelForCausalLM, CompileConfig, DynamicCache, GenerationConfig, StaticCache
@@ -87,7 +88,7 @@ def test_the_decode_step_compiles_to_one_graph_once(family: str, linear: tuple[i
     compiled = torch.compile(model.forward, fullgraph=True, backend=counter)
     cache = StaticCache(config=model.config, max_cache_len=32)
     with torch.no_grad():
-        logits = model(ids, past_key_values=cache).logits
+        logits = model(ids, **cache_argument(cache)).logits
         found = []
         for step in range(NEW):
             tokens = logits[:, -1].argmax(-1, keepdim=True)
@@ -97,10 +98,10 @@ def test_the_decode_step_compiles_to_one_graph_once(family: str, linear: tuple[i
                 config=model.config,
                 inputs_embeds=torch.empty(2, 1, 32),
                 attention_mask=torch.ones(2, 7 + step, dtype=torch.long),
-                past_key_values=cache,
+                **cache_argument(cache),
                 position_ids=positions,
             )
-            logits = compiled(tokens, attention_mask=masks, position_ids=positions, past_key_values=cache).logits
+            logits = compiled(tokens, attention_mask=masks, position_ids=positions, **cache_argument(cache)).logits
     assert torch.cat(found, dim=1).tolist() == expected
     assert counter.frame_count == 1
 
@@ -118,13 +119,13 @@ def test_continuation_from_a_cache() -> None:
     model, ids = student("qwen2", (0, 2)), token_ids(1, 6)
     first = model.generate(ids, max_new_tokens=4, do_sample=False, return_dict_in_generate=True)
     expected = decode(model, first.sequences, use_cache=False)
-    assert decode(model, first.sequences, past_key_values=first.past_key_values) == expected
+    assert decode(model, first.sequences, **cache_argument(cache_of(first))) == expected
 
 
 def test_continuation_with_more_prompt() -> None:
     model, ids, cache = student("qwen2", ALL), token_ids(2, 8), DynamicCache()
-    model(ids[:, :3], past_key_values=cache)
-    assert decode(model, ids, past_key_values=cache) == decode(model, ids, use_cache=False)
+    model(ids[:, :3], **cache_argument(cache))
+    assert decode(model, ids, **cache_argument(cache)) == decode(model, ids, use_cache=False)
 
 
 def test_embeddings_as_prompt() -> None:
@@ -174,7 +175,7 @@ def test_a_quantised_cache_quantises_attention_layers_or_is_refused_clearly() ->
         with pytest.raises(ImportError, match="quanto"):
             model.generate(ids, cache_config=settings, **arguments)
         return
-    cache = model.generate(ids, cache_config=settings, **arguments).past_key_values
+    cache = cache_of(model.generate(ids, cache_config=settings, **arguments))
     assert [isinstance(layer, GDNCacheLayer) for layer in cache.layers] == [True, False, True, False]
     assert "Quant" in type(cache.layers[1]).__name__
 

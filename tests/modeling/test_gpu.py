@@ -13,6 +13,7 @@ from hf_tc.modeling.gated_delta_rule import (
     chunk_gated_delta_rule,
     gated_delta_rule,
 )
+from hf_tc.modeling.library_cache import cache_argument
 from test_gated_delta_rule import LENGTHS, draw, random_starts, relative_error
 from tiny_models import packed_row, pad_rows, student, token_ids
 from transformers import DynamicCache
@@ -90,8 +91,8 @@ def test_decoding_equals_a_full_forward(dtype: torch.dtype) -> None:
     with torch.no_grad():
         expected = model(ids, use_cache=False).logits.float()
         cache = DynamicCache()
-        parts = [model(ids[:, part], past_key_values=cache).logits for part in (slice(140), slice(140, 141))]
-        parts += [model(ids[:, t : t + 1], past_key_values=cache).logits for t in range(141, 150)]
+        parts = [model(ids[:, part], **cache_argument(cache)).logits for part in (slice(140), slice(140, 141))]
+        parts += [model(ids[:, t : t + 1], **cache_argument(cache)).logits for t in range(141, 150)]
     assert relative_error(torch.cat(parts, 1).float(), expected) < 2 * ROUNDING[dtype]
 
 

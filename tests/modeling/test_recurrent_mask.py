@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from hf_tc.modeling.library_cache import cache_argument, cache_of
 from hf_tc.modeling.recurrent_mask import RecurrentMask, packed_positions, padding_of
 from tiny_models import FAMILIES, packed_row, pad_rows, student, token_ids
 from transformers import DataCollatorWithFlattening, DynamicCache, StaticCache
@@ -27,7 +28,7 @@ def test_padded_rows_equal_single_rows(family: str, left: tuple[int, int], cache
     position_ids = (mask.cumsum(1) - 1).clamp(min=0)
     past = None if cache is None else empty_cache(cache, model)
     logits = model(
-        ids, attention_mask=mask, position_ids=position_ids, past_key_values=past, use_cache=cache is not None
+        ids, attention_mask=mask, position_ids=position_ids, **cache_argument(past), use_cache=cache is not None
     ).logits
     for i, row in enumerate(rows):
         expected = model(row[None], use_cache=False).logits[0]
@@ -55,7 +56,7 @@ def test_padding_leaves_state_and_gradients_alone(family: str) -> None:
         labels = ids.masked_fill(mask == 0, -100)
         labels[:, left] = -100  # the last padding would predict it
         model.zero_grad()
-        arguments = dict(attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+        arguments = dict(attention_mask=mask, position_ids=positions, **cache_argument(cache), use_cache=True)
         model(ids, labels=labels, **arguments).loss.backward()
         states.append(cache.layers[1].recurrent_state.detach())
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
@@ -101,8 +102,8 @@ def test_boundaries_alone_separate_documents_in_recurrent_layers() -> None:
 def test_packed_documents_with_a_cache_are_refused(kind: str) -> None:
     model = student("qwen2")
     _, packed = flattened(kind)
-    assert model(**packed).past_key_values is None
-    for arguments in ({"use_cache": True}, {"past_key_values": DynamicCache()}):
+    assert cache_of(model(**packed)) is None
+    for arguments in ({"use_cache": True}, cache_argument(DynamicCache())):
         with pytest.raises(ValueError, match="Packed documents"):
             model(**packed, **arguments)
 
@@ -154,10 +155,10 @@ def test_positions_inside_documents() -> None:
 def test_a_mask_of_the_wrong_length_is_refused(cached: int) -> None:
     model, cache = student(linear=(0, 1, 2, 3)), DynamicCache()
     if cached:
-        model(token_ids(2, cached), past_key_values=cache)
+        model(token_ids(2, cached), **cache_argument(cache))
     for length in (3, cached + 8):
         with pytest.raises(ValueError, match=f"covers {length} tokens; it must cover {cached + 5}"):
-            model(token_ids(2, 5), attention_mask=torch.ones(2, length), past_key_values=cache)
+            model(token_ids(2, 5), attention_mask=torch.ones(2, length), **cache_argument(cache))
 
 
 def test_a_mask_from_token_to_token_is_refused() -> None:
@@ -176,7 +177,7 @@ def test_padding_in_chunks_reaches_no_state(family: str, chunk: int) -> None:
         new = slice(end - chunk, end)
         parts.append(
             model(
-                ids[:, new], attention_mask=mask[:, :end], position_ids=positions[:, new], past_key_values=cache
+                ids[:, new], attention_mask=mask[:, :end], position_ids=positions[:, new], **cache_argument(cache)
             ).logits
         )
     torch.testing.assert_close(torch.cat(parts, dim=1)[0, 4:10], model(row[None]).logits[0], rtol=0, atol=ATOL)
