@@ -135,7 +135,8 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
             raise RuntimeError(
                 f"crop({tokens_to_remove}) on a recurrent layer that recorded {recorded} tokens: a recurrent state "
                 "cannot be undone without them. Call cache.activate_past_recording() once the cache was in a forward, "
-                "before the tokens that are to be undone."
+                "before the tokens that are to be undone. Families that start their cache anew in the middle (Phi-3, "
+                "where its longrope switches) cannot be decoded with an assistant across that point."
             )
         if removed:
             self._replay(recorded - removed)
@@ -229,7 +230,7 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
         cache.layers.append(cache.layer_class_to_replicate())
     # Not the layer's own: a sliding one holds its window only, and ours answers for the attention over everything.
     capacities = [layer.max_cache_len for layer in cache.layers if isinstance(layer, StaticLayer)]
-    recording = any(getattr(layer, "record_past", False) for layer in cache.layers)
+    recording = is_recording(cache)
     for index in linear_layers:
         layer = cache.layers[index]
         if isinstance(layer, GDNCacheLayer):
@@ -237,11 +238,26 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
         if _holds_tokens(layer):
             raise ValueError(
                 f"The cache holds attention keys in layer {index}, which is recurrent in this student: it is the "
-                "cache of the teacher or of another student. Start from an empty cache."
+                "cache of the teacher or of another student, or PEFT's prefix tuning, which puts keys into every layer "
+                "and so cannot adapt a hybrid. Start from an empty cache; instead of prefix tuning, use LoRA or prompt "
+                "tuning."
             )
         cache.layers[index] = GDNCacheLayer(max(capacities) if isinstance(layer, StaticLayer) else None)
         if recording:
             cache.layers[index].activate_past_recording()
+
+
+def is_recording(cache: Cache) -> bool:
+    """Whether a cache keeps what a rollback needs, see `Cache.activate_past_recording`."""
+    return any(getattr(layer, "record_past", False) for layer in cache.layers)
+
+
+def end_recording(cache: Cache) -> None:
+    """Drops what was kept for a rollback, and keeps no more of it: the opposite of `activate_past_recording`."""
+    for layer in cache.layers:
+        if getattr(layer, "record_past", False):
+            layer.crop(0)
+            layer.record_past = False
 
 
 def _holds_tokens(layer: Any) -> bool:

@@ -42,7 +42,7 @@ class HybridGDNForTokenClassification(GenericForTokenClassification, HybridGDNWi
 
     def __init__(self, config: HybridGDNConfig) -> None:
         self._build_backbone(config)
-        dropout = getattr(config.text_config, "classifier_dropout", None)
+        dropout = getattr(config, "classifier_dropout", None)
         self.dropout = nn.Dropout(TOKEN_DROPOUT if dropout is None else dropout)
         self.score = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()

@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Configuration of a hybrid student: the teacher's configuration, word for word, and which layers became recurrent."""
 
+import dataclasses
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -12,16 +13,8 @@ from .serve_support import RemoteLoader, make_servable
 LINEAR_ATTENTION = "linear_attention"
 
 
-def _forwarded(name: str) -> property:
-    """A property of the student's configuration that lives in `text_config`; tools read it at the top level."""
-
-    def read(self: "HybridGDNConfig") -> Any:
-        return getattr(self.text_config, name)
-
-    def write(self: "HybridGDNConfig", value: Any) -> None:
-        setattr(self.text_config, name, value)
-
-    return property(read, write)
+# Fields that the library gives to every configuration; the family's code reads them from its own.
+READ_BY_THE_FAMILY = ("output_hidden_states", "output_attentions", "return_dict", "chunk_size_feed_forward")
 
 
 @strict
@@ -31,7 +24,8 @@ class HybridGDNConfig(PreTrainedConfig):
 
     Args:
         text_config (`dict` or `PreTrainedConfig`):
-            The teacher's configuration, unchanged: the student is built from that family's own classes.
+            The teacher's configuration, unchanged: the student is built from that family's own classes. Its settings
+            can be read and set at the top level too, and in `from_pretrained(...)`, as with the teacher.
         layer_types (`list[str]`, *optional*):
             One entry a layer. `"linear_attention"` marks a Gated DeltaNet layer; any other entry must be what the
             teacher has there. Defaults to the teacher's layers, none converted.
@@ -60,30 +54,52 @@ class HybridGDNConfig(PreTrainedConfig):
     nope_layers: list[int] | None = None
     calibration: dict[str, Any] | None = None
 
-    vocab_size = _forwarded("vocab_size")
-    hidden_size = _forwarded("hidden_size")
-    num_hidden_layers = _forwarded("num_hidden_layers")
-    num_attention_heads = _forwarded("num_attention_heads")
-    max_position_embeddings = _forwarded("max_position_embeddings")
-    use_cache = _forwarded("use_cache")
-    pad_token_id = _forwarded("pad_token_id")
-    bos_token_id = _forwarded("bos_token_id")
-    eos_token_id = _forwarded("eos_token_id")
-    tie_word_embeddings = _forwarded("tie_word_embeddings")
-
     def __post_init__(self, **kwargs: Any) -> None:
         if self.text_config is None:
             self.text_config = AutoConfig.for_model("llama")
         elif isinstance(self.text_config, dict):
             fields = dict(self.text_config)
             self.text_config = AutoConfig.for_model(fields.pop("model_type", "llama"), **fields)
-        # Fields of the text configuration may be given at the top level, as tests and `from_pretrained(...)` do.
-        for name in list(kwargs):
-            if isinstance(getattr(type(self), name, None), property) and name in _FORWARDED_NAMES:
-                setattr(self.text_config, name, kwargs.pop(name))
+        given = {name: vars(self).pop(name) for name in READ_BY_THE_FAMILY if name in vars(self)}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        kwargs |= {name: value for name, value in given.items() if value != defaults[name]}
+        for name in [name for name in kwargs if self._is_the_teachers(name)]:
+            setattr(self.text_config, name, kwargs.pop(name))
         if self.layer_types is None:
             self.layer_types = self.teacher_layer_types
         super().__post_init__(**kwargs)
+
+    def _is_the_teachers(self, name: str) -> bool:
+        """Whether a setting is one of the teacher's configuration, which the family's code reads there alone."""
+        text_config = vars(self).get("text_config")
+        if not isinstance(text_config, PreTrainedConfig) or name.startswith("_"):
+            return False
+        return name in READ_BY_THE_FAMILY or (not hasattr(type(self), name) and hasattr(text_config, name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._is_the_teachers(name):
+            before = self.teacher_layer_types
+            setattr(self.text_config, name, value)
+            self._follow_the_teachers_layers(before)
+        else:
+            super().__setattr__(name, value)
+
+    def _follow_the_teachers_layers(self, before: list[str]) -> None:
+        """Retained layers are what the teacher's settings, such as `sliding_window`, make of them."""
+        own, after = vars(self).get("layer_types") or [], self.teacher_layer_types
+        if before != after and len(own) == len(before) == len(after):
+            kinds = zip(own, before, after, strict=True)
+            self.layer_types = [new if kind == old else kind for kind, old, new in kinds]
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in READ_BY_THE_FAMILY and isinstance(vars(self).get("text_config"), PreTrainedConfig):
+            return getattr(self.text_config, name)
+        return super().__getattribute__(name)
+
+    def __getattr__(self, name: str) -> Any:
+        if self._is_the_teachers(name):
+            return getattr(self.text_config, name)
+        raise AttributeError(f"{type(self).__name__} has no setting {name!r}, nor has the teacher's configuration.")
 
     @property
     def teacher_layer_types(self) -> list[str]:
@@ -97,12 +113,17 @@ class HybridGDNConfig(PreTrainedConfig):
     @property
     def linear_layers(self) -> tuple[int, ...]:
         """Indices of the recurrent layers, ascending."""
-        return tuple(i for i, kind in enumerate(self.layer_types or []) if kind == LINEAR_ATTENTION)
+        return tuple(i for i, kind in enumerate(self._present_layer_types) if kind == LINEAR_ATTENTION)
 
     @property
     def retained_layers(self) -> tuple[int, ...]:
         """Indices of the layers that keep softmax attention, ascending."""
-        return tuple(i for i, kind in enumerate(self.layer_types or []) if kind != LINEAR_ATTENTION)
+        return tuple(i for i, kind in enumerate(self._present_layer_types) if kind != LINEAR_ATTENTION)
+
+    @property
+    def _present_layer_types(self) -> list[str]:
+        """Early exit, a way of assisted decoding, lowers `num_hidden_layers` while it runs."""
+        return (self.layer_types or [])[: self.num_hidden_layers]
 
     def validate_architecture(self) -> None:
         """Raises `ValueError` where `layer_types` does not fit the teacher."""
@@ -121,10 +142,6 @@ class HybridGDNConfig(PreTrainedConfig):
         if self.conv_kernel_size < 0:
             raise ValueError(f"conv_kernel_size is {self.conv_kernel_size}; it must be 0 (no convolution) or more.")
 
-
-_FORWARDED_NAMES = frozenset(
-    name for name, value in vars(HybridGDNConfig).items() if isinstance(value, property) and value.fset is not None
-)
 
 if __name__.startswith("transformers_modules"):  # the student's own code, trusted by whoever loads it
     make_servable("HybridGDNForCausalLM", RemoteLoader)

@@ -2,15 +2,24 @@
 """The projection behind the decay and behind the write gate; being never quantised, it knows the layer's dtype."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
-class GateProjection(nn.Linear):
-    """A row per head, which says how much is forgotten or written.
+class GateProjection(nn.Module):
+    """A row per head, which says how much is forgotten or written: x `[..., C]` to `[..., heads]`.
 
-    A class of its own, since quantisers replace what is exactly `nn.Linear`: these few rows save nothing, their errors
-    add up over all tokens, and 4-bit kernels for CPUs want multiples of 32 rows.
+    No `nn.Linear`, since that is what quantisers replace: these few rows save nothing, their errors add up over all
+    tokens, and 4-bit kernels for CPUs want multiples of 32 rows.
     """
+
+    def __init__(self, in_features: int, heads: int, bias: bool = True) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(heads, in_features))
+        self.bias = nn.Parameter(torch.empty(heads)) if bias else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.weight, self.bias)
 
 
 def check_one_dtype(hidden_states: torch.Tensor, weight: torch.Tensor, layer: int) -> None:

@@ -18,6 +18,8 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .cache import adopt_cache
 from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
+from .family_object import AroundFamilyObject
+from .gate_projection import GateProjection
 from .gated_deltanet import GatedDeltaNet, HeadwiseRMSNorm
 from .head_shard import check_heads_divide
 from .library_cache import cache_argument, takes_cache
@@ -26,28 +28,8 @@ from .saving import SavesItsCode
 from .short_convolution import ShortConvolution
 from .teacher_attention import find_attention, find_decoder_layers
 
-# Class attributes by which Transformers asks a model what it can do: the student answers as its family does.
-FAMILY_FLAGS = (
-    "_supports_sdpa",
-    "_supports_flash_attn",
-    "_supports_flex_attn",
-    "_supports_attention_backend",
-    "_can_set_experts_implementation",
-    "_can_compile_fullgraph",
-    "_can_record_outputs",
-    "_no_split_modules",
-    "_skip_keys_device_placement",
-    "_keep_in_fp32_modules",
-    "_keep_in_fp32_modules_strict",
-    "_keys_to_ignore_on_load_unexpected",
-    "_tied_weights_keys",
-    "base_model_prefix",
-)
-PARALLEL_PLANS = ("_tp_plan", "_ep_plan", "_fsdp_plan")
-SHARED_STATE = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
 
-
-class HybridGDNPreTrainedModel(SavesItsCode, PreTrainedModel):
+class HybridGDNPreTrainedModel(SavesItsCode, AroundFamilyObject):
     """What the backbone and the causal LM share: the family object behind them, weight initialisation, saving."""
 
     config: HybridGDNConfig
@@ -59,28 +41,6 @@ class HybridGDNPreTrainedModel(SavesItsCode, PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-
-    def _take_family_flags(self, family_class: type[PreTrainedModel]) -> None:
-        for name in FAMILY_FLAGS:
-            if hasattr(family_class, name):
-                self.__dict__[name] = getattr(family_class, name)
-
-    def _adopt(self, family: PreTrainedModel) -> None:
-        """Makes the family object's modules and parameters this model's own, under the same names.
-
-        The dictionaries are shared, not copied: whatever is replaced in one (an LM head, a wrapped layer) is replaced
-        in both. The family object itself stays out of `_modules`, or each parameter would be found twice.
-        """
-        for name in SHARED_STATE:
-            self.__dict__[name] = family.__dict__[name]
-        self.__dict__["family"] = family
-
-    def init_parallel_plans(self) -> None:
-        """The plans for sharding are the family's, which are attributes of its classes and of its configuration."""
-        super().init_parallel_plans()
-        if self._modules is self.family._modules:
-            for name in PARALLEL_PLANS:
-                setattr(self, name, {**(getattr(self.family, name, None) or {}), **(getattr(self, name) or {})})
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -97,22 +57,6 @@ class HybridGDNPreTrainedModel(SavesItsCode, PreTrainedModel):
                 check_heads_divide(mixer.num_heads, mixer.num_kv_heads, model.tp_size or 1)
         return (model, report) if output_loading_info else model
 
-    def train(self, mode: bool = True) -> "HybridGDNPreTrainedModel":
-        super().train(mode)
-        self.family.training = mode
-        return self
-
-    def set_experts_implementation(self, experts_implementation: str | dict[str, str]) -> None:
-        """As in the library, and in the teacher's configuration too, which is the one that experts read."""
-        super().set_experts_implementation(experts_implementation)
-        self.config._experts_implementation = experts_implementation
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.family.get_input_embeddings()
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.family.set_input_embeddings(value)
-
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, GatedDeltaNet):
@@ -121,6 +65,10 @@ class HybridGDNPreTrainedModel(SavesItsCode, PreTrainedModel):
             init.zeros_(module.weight)
             if not getattr(module.weight, "_is_hf_initialized", False):
                 init.ones_(module.weight[0])
+        elif isinstance(module, GateProjection):
+            init.normal_(module.weight, std=getattr(self.config, "initializer_range", None) or 0.02)
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, HeadwiseRMSNorm):
             init.ones_(module.weight)
         else:

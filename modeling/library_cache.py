@@ -51,7 +51,8 @@ def takes_cache(forward: Callable[..., Any]) -> Callable[..., Any]:
                 raise ValueError("The cache was given twice, as `past_key_values` and as `cache`. Give it once.")
             kwargs["cache"] = kwargs.pop("past_key_values")
             if CACHE_NAME == "cache" and not is_tracing():
-                message = f"`past_key_values` is now `cache` in Transformers; pass {type(self).__name__}'s cache by it."
+                method = f"{type(self).__name__}.{forward.__name__}"
+                message = f"`past_key_values` is deprecated in `{method}`, as in Transformers. Use `cache` instead."
                 warnings.warn(message, FutureWarning, stacklevel=2)
         return forward(self, *args, **kwargs)
 

@@ -7,12 +7,12 @@ Logit scaling, soft-capping, router losses and the loss function are the family'
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, GenerationMixin
+from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig
 from transformers.cache_utils import Cache
 from transformers.masking_utils import create_masks_for_generate
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from .cache import adopt_cache
+from .cache import adopt_cache, end_recording, is_recording
 from .classification_heads import (
     HybridGDNForQuestionAnswering,
     HybridGDNForSequenceClassification,
@@ -22,6 +22,8 @@ from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
 from .hybrid_backbone import HybridGDNModel, HybridGDNPreTrainedModel
 from .library_cache import cache_argument, cache_of, takes_cache
 from .recurrent_mask import padding_of
+
+NO_CONTINUOUS_BATCHING = "Continuous batching does not support recurrent layers; use generate."
 
 
 class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
@@ -35,6 +37,8 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
         prefix = family.base_model_prefix
         setattr(family, prefix, HybridGDNModel(config, getattr(family, prefix)))
         self._adopt(family)
+        # Where the family prepares its own inputs; its own masks would know no recurrent layers.
+        family.__dict__["create_masks_for_generate"] = self.create_masks_for_generate
         self.post_init()
 
     @takes_cache
@@ -89,10 +93,41 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
             raise ImportError("Converting a teacher needs the hf_tc package: pip install hf_tc") from error
         return from_teacher(teacher, tokenizer, **options)
 
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As in the library; early exit, which runs fewer layers for a while, is undone also where it fails."""
+        layers = self.config.num_hidden_layers
+        try:
+            return super().generate(*args, **kwargs)
+        finally:
+            self.config.num_hidden_layers = layers
+
+    def _assisted_decoding(self, *args: Any, **kwargs: Any) -> Any:
+        """As in the library, whose caches go on recording every token after the call that needed it."""
+        cache = cache_of(kwargs)
+        recorded_before = cache is not None and is_recording(cache)
+        try:
+            return super()._assisted_decoding(*args, **kwargs)
+        finally:
+            if cache is not None and not recorded_before:
+                end_recording(cache)
+
     @property
     def init_continuous_batching(self) -> Any:
-        """Not there: paged caches know no recurrent layers. `transformers serve` asks by `hasattr` and does without."""
-        raise AttributeError("Continuous batching does not support recurrent layers; use generate.")
+        """Not there, see `__getattr__`. `transformers serve` asks by `hasattr` and does without."""
+        raise AttributeError(NO_CONTINUOUS_BATCHING)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "init_continuous_batching":  # asked of nn.Module next, which has another message
+            raise AttributeError(NO_CONTINUOUS_BATCHING)
+        return super().__getattr__(name)
+
+    def generate_batch(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises NotImplementedError: paged caches know no recurrent layers."""
+        raise NotImplementedError(NO_CONTINUOUS_BATCHING)
+
+    def continuous_batching_context_manager(self, *args: Any, **kwargs: Any) -> Any:
+        """Raises NotImplementedError: paged caches know no recurrent layers."""
+        raise NotImplementedError(NO_CONTINUOUS_BATCHING)
 
     def _prepare_cache_for_generation(
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
@@ -118,12 +153,15 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
         return result
 
     @staticmethod
-    def create_masks_for_generate(config: HybridGDNConfig, **kwargs: Any) -> dict[str, torch.Tensor | None]:
+    def create_masks_for_generate(config: PreTrainedConfig, **kwargs: Any) -> dict[str, torch.Tensor | None]:
         """The masks of the teacher's layers and, beside them, the padding mask of the recurrent ones.
 
         `generate` calls it before compiled forwards, where masks cannot be made; the result must be a flat dictionary.
         """
-        masks = create_masks_for_generate(config=config.text_config, **kwargs)
+        text_config = config.get_text_config()
+        family_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(text_config)]
+        make_masks = getattr(family_class, "create_masks_for_generate", create_masks_for_generate)
+        masks = make_masks(config=text_config, **kwargs)
         if not isinstance(masks, dict):
             masks = {"full_attention": masks}
         padding = padding_of(kwargs["attention_mask"], kwargs["inputs_embeds"].shape[1])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from hf_tc.modeling.saving import AUTO_MAP, MODELING_FILE, code_files
+from optional_packages import NEEDS_A_NEWER_PEFT
 from peft import LoraConfig
 from student_folders import (
     assert_same_student,
@@ -102,6 +103,7 @@ def test_student_sharded_by_fsdp2_saves_the_same_folder(saved: Path, tmp_path: P
     assert_same_student(again, saved)
 
 
+@NEEDS_A_NEWER_PEFT
 def test_an_adapter_is_saved_without_its_model(tmp_path: Path) -> None:
     student = tiny_student()
     student.add_adapter(LoraConfig(target_modules=["q_proj"]))

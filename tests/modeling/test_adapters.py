@@ -4,10 +4,11 @@
 import pytest
 import torch
 from hf_tc.modeling import HybridGDNForCausalLM
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from optional_packages import NEEDS_A_NEWER_PEFT
+from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, TaskType, get_peft_model
 from tiny_models import student, token_ids
 
-ALL_LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "a_proj", "b_proj", "g_proj"}
+ALL_LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "g_proj"}
 
 
 def adapted(target_modules: str | list[str] | None = None, family: str = "qwen2", **options):
@@ -68,6 +69,7 @@ def test_an_adapter_trains_under_checkpointing() -> None:
     assert any(gradient.abs().sum() > 0 for gradient in gradients[0].values())
 
 
+@NEEDS_A_NEWER_PEFT
 def test_the_library_adds_an_adapter_to_a_student_itself(tmp_path) -> None:
     model, ids = student("qwen2"), token_ids(1, 9)
     plain = model(ids).logits
@@ -75,3 +77,27 @@ def test_the_library_adds_an_adapter_to_a_student_itself(tmp_path) -> None:
     assert not torch.equal(model(ids).logits, plain)
     model.disable_adapters()
     assert torch.equal(model(ids).logits, plain)
+
+
+def test_the_gates_train_and_are_saved_beside_an_adapter(tmp_path) -> None:
+    model, ids = adapted(["q_proj"], modules_to_save=["a_proj", "b_proj"]), token_ids(2, 9)
+    train(model)
+    trained = model(ids).logits
+    model.save_pretrained(tmp_path)
+    assert torch.equal(PeftModel.from_pretrained(student("qwen2"), tmp_path).eval()(ids).logits, trained)
+
+
+def test_prompt_tuning_trains_a_hybrid() -> None:
+    config = PromptTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=4)
+    model, ids = get_peft_model(student("qwen2"), config), token_ids(2, 9)
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert all(p.grad.any() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.filterwarnings("ignore:.*past_key_values:FutureWarning")  # PEFT's own call
+def test_prefix_tuning_is_refused_by_name() -> None:
+    config = PrefixTuningConfig(task_type=TaskType.CAUSAL_LM, num_virtual_tokens=4)
+    ids = token_ids(2, 9)
+    with pytest.raises(ValueError, match=r"prefix tuning.*use LoRA or prompt tuning"):
+        get_peft_model(student("qwen2"), config)(input_ids=ids, labels=ids)
+    assert get_peft_model(student("qwen2", linear=()), config)(input_ids=ids, labels=ids).loss.isfinite()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
-from tiny_models import FAMILIES, student_config, teacher_config
+from tiny_models import FAMILIES, student, student_config, teacher_config, token_ids
 from transformers import AutoConfig
 
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
@@ -101,3 +101,78 @@ def test_bad_convolution_sizes_are_refused() -> None:
 def test_no_convolution(size: int) -> None:
     model = HybridGDNForCausalLM(student_config(conv_kernel_size=size))
     assert not any("short_conv" in name for name in model.state_dict())
+
+
+SETTINGS = {  # of the library or the family, not of the student, and another value than the teacher's
+    "output_hidden_states": True,
+    "output_attentions": True,
+    "output_router_logits": True,
+    "return_dict": False,
+    "attention_dropout": 0.25,
+    "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 500.0},
+    "rms_norm_eps": 1e-3,
+    "use_cache": False,
+    "router_aux_loss_coef": 0.5,
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("way", ["created", "loaded", "set"])
+def test_the_teachers_settings_at_the_top_level_are_the_teachers(name: str, way: str, tmp_path) -> None:
+    value, teacher = SETTINGS[name], teacher_config("qwen3_moe", attn_implementation="eager")
+    assert getattr(teacher, name) != value
+    if way == "created":
+        config = HybridGDNConfig(text_config=teacher, **{name: value})
+    elif way == "loaded":
+        HybridGDNConfig(text_config=teacher).save_pretrained(tmp_path)
+        config = AutoConfig.from_pretrained(tmp_path, attn_implementation="eager", **{name: value})
+    else:
+        config = HybridGDNConfig(text_config=teacher)
+        setattr(config, name, value)
+    assert getattr(config.text_config, name) == value == getattr(config, name)
+    config.save_pretrained(tmp_path)
+    again = AutoConfig.from_pretrained(tmp_path)
+    # Transformers saves no `output_attentions`, of any model.
+    assert name == "output_attentions" or getattr(again.text_config, name) == value
+    assert name not in vars(config)
+
+
+@pytest.mark.parametrize(
+    ("flag", "field"),
+    [
+        ("output_hidden_states", "hidden_states"),
+        ("output_attentions", "attentions"),
+        ("output_router_logits", "router_logits"),
+    ],
+)
+def test_outputs_asked_for_are_given(flag: str, field: str, tmp_path) -> None:
+    ids = token_ids(1, 5)
+    student("qwen3_moe").save_pretrained(tmp_path)
+    load = lambda **more: HybridGDNForCausalLM.from_pretrained(tmp_path, attn_implementation="eager", **more)  # noqa: E731
+    plain, edited = load(), load()
+    setattr(edited.config, flag, True)
+    assert getattr(plain(ids), field, None) is None
+    for output in (plain(ids, **{flag: True}), edited(ids), load(**{flag: True})(ids)):
+        assert getattr(output, field) is not None
+    setattr(edited.config, flag, False)
+    assert getattr(edited(ids), field, None) is None
+
+
+def test_dropout_of_the_teachers_attention_is_that_of_retained_layers(tmp_path) -> None:
+    student("qwen3", linear=(1,)).save_pretrained(tmp_path)
+    model = HybridGDNForCausalLM.from_pretrained(tmp_path, attention_dropout=0.5)
+    assert model.model.layers[0].self_attn.attention_dropout == 0.5
+
+
+def test_a_window_given_later_makes_retained_layers_sliding() -> None:
+    config = student_config("mistral", linear=(1,), sliding_window=None)
+    assert config.layer_types == [FULL, LINEAR, FULL, FULL]
+    config.sliding_window = 3
+    assert config.layer_types == [SLIDING, LINEAR, SLIDING, SLIDING]
+
+
+def test_a_setting_that_nobody_has_is_an_error_to_read() -> None:
+    config = student_config()
+    assert not hasattr(config, "number_of_moons")
+    with pytest.raises(AttributeError, match=r"number_of_moons.*nor has the teacher"):
+        _ = config.number_of_moons

@@ -7,11 +7,12 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 from hf_tc.modeling import GDNCacheLayer, HybridGDNForCausalLM
-from hf_tc.modeling.cache import OFFLOADING_IS_SAFE
+from hf_tc.modeling.cache import OFFLOADING_IS_SAFE, adopt_cache
 from hf_tc.modeling.library_cache import cache_argument, cache_of
 from tiny_models import pad_rows, student, token_ids
 from torch._dynamo import testing as dynamo_testing
 from transformers import AutoModelForCausalLM, CompileConfig, DynamicCache, GenerationConfig, StaticCache
+from transformers.cache_utils import DynamicLayer
 
 ALL = (0, 1, 2, 3)
 STUDENTS = [("llama", (0, 2)), ("qwen2", (0, 2)), ("qwen2", ALL), ("mistral", (1,)), ("qwen3_moe", (0, 3))]
@@ -220,3 +221,85 @@ def test_a_prompt_beyond_the_teachers_context_warns(caplog) -> None:
     with caplog.at_level("WARNING"):
         model.generate(token_ids(1, 12), max_new_tokens=8, do_sample=False)
     assert "maximum" in caplog.text.lower()
+
+
+def crops_unused_layers() -> bool:
+    try:
+        DynamicLayer().crop(-1)
+    except TypeError:
+        return False
+    return True
+
+
+EARLY_EXITS = [((), 1), ((0,), 1), ((0, 2), 3), ((0, 2), 1), ((3,), 2), (ALL, 2)]
+
+
+# Before 5.20 or so, a cache layer that no token had reached could not be cropped, the teacher's neither.
+NEEDS_EARLY_EXIT = pytest.mark.skipif(not crops_unused_layers(), reason="this Transformers fails at early exit itself")
+
+
+@NEEDS_EARLY_EXIT
+@pytest.mark.parametrize(("linear", "layers"), EARLY_EXITS)
+@pytest.mark.parametrize("family", ["qwen3", "mistral"])
+def test_early_exit_gives_greedys_tokens(family: str, linear: tuple[int, ...], layers: int) -> None:
+    model, ids = student(family, linear), token_ids(1, 7)
+    expected, logits = decode(model, ids, use_cache=False), model(ids).logits
+    assert decode(model, ids, assistant_early_exit=layers) == expected
+    assert model.config.num_hidden_layers == 4
+    assert torch.equal(model(ids).logits, logits)
+
+
+@NEEDS_EARLY_EXIT
+@pytest.mark.parametrize("failing", ["draft", "verification"])
+def test_generation_that_fails_leaves_the_model_as_it_was(failing: str) -> None:
+    model, ids = student("qwen3", (0, 2)), token_ids(1, 7)
+    logits, steps = model(ids).logits, []
+
+    def fail(module, args, kwargs) -> None:
+        steps.append(model.config.num_hidden_layers)
+        if len(steps) > 2 and (steps[-1] < 4) == (failing == "draft"):
+            raise MemoryError
+
+    hook = model.model.layers[0].register_forward_pre_hook(fail, with_kwargs=True)
+    with pytest.raises(MemoryError):
+        decode(model, ids, assistant_early_exit=1)
+    hook.remove()
+    assert model.config.num_hidden_layers == 4
+    assert torch.equal(model(ids).logits, logits)
+
+
+@pytest.mark.parametrize(
+    "assisted",
+    [{"prompt_lookup_num_tokens": 3}, pytest.param({"assistant_early_exit": 2}, marks=NEEDS_EARLY_EXIT)],
+    ids=str,
+)
+@pytest.mark.parametrize("family", ["qwen2", "mistral"])
+def test_recording_ends_with_the_call_that_needed_it(family: str, assisted: dict) -> None:
+    model, ids, cache = student(family, (0, 2)), echoing_prompt(), DynamicCache()
+    tokens = model.generate(ids, max_new_tokens=5, do_sample=False, **cache_argument(cache), **assisted)
+    kept = [layer for layer in cache.layers if getattr(layer, "record_past", False)]
+    assert not kept
+    more = model.generate(tokens, max_new_tokens=30, do_sample=False, **cache_argument(cache))
+    assert all(layer.recording is None for layer in cache.layers if isinstance(layer, GDNCacheLayer))
+    assert torch.equal(more, model.generate(tokens, max_new_tokens=30, do_sample=False, use_cache=False))
+
+
+def test_recording_that_the_user_began_goes_on() -> None:
+    model, ids = student("qwen2", (0, 2)), echoing_prompt()
+    cache = DynamicCache(config=model.config.text_config)
+    adopt_cache(cache, model.config.linear_layers, model.config.num_hidden_layers)
+    cache.activate_past_recording()
+    decode(model, ids, prompt_lookup_num_tokens=3, **cache_argument(cache))
+    assert all(layer.record_past for layer in cache.layers if isinstance(layer, GDNCacheLayer))
+
+
+def test_continuous_batching_is_refused_in_our_words() -> None:
+    model, words = student(), "does not support recurrent layers; use generate"
+    for call in (
+        lambda: model.generate_batch([[3, 4, 5]]),
+        lambda: model.init_continuous_batching(),
+        lambda: model.continuous_batching_context_manager().__enter__(),
+    ):
+        with pytest.raises((NotImplementedError, AttributeError), match=words):
+            call()
+    assert not hasattr(model, "init_continuous_batching")  # how `transformers serve` asks
