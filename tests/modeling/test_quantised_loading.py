@@ -1,14 +1,17 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Students loaded in 8 and 4 bits by bitsandbytes compute what their rounded weights say, with gates unrounded."""
+"""Students loaded in 8 and 4 bits compute what their rounded weights say, with gates unrounded."""
 
 import importlib.util
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hf_tc.modeling import GatedDeltaNet, HybridGDNForCausalLM
+from optional_packages import needs_extra
 from tiny_models import student, token_ids
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, QuantoConfig, TorchAoConfig
 
 import hf_tc  # noqa: F401  registers the student's classes
 
@@ -62,7 +65,43 @@ def test_without_bitsandbytes_it_is_refused_clearly(bits: int, tmp_path) -> None
         AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config)
 
 
-def test_the_gates_are_no_plain_linear_layers() -> None:
-    """Which is what quantisers replace."""
+def quanto(bits: int) -> Any:
+    return QuantoConfig(weights=f"int{bits}")
+
+
+def torchao(bits: int) -> Any:
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig
+
+    return TorchAoConfig(Int8WeightOnlyConfig() if bits == 8 else Int8DynamicActivationInt8WeightConfig())
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(
+    "quantiser",
+    [
+        pytest.param(quanto, marks=needs_extra("test", "optimum")),
+        pytest.param(torchao, marks=needs_extra("test", "torchao")),
+    ],
+)
+def test_no_quantiser_takes_the_gates(quantiser: Callable[[int], Any], bits: int, tmp_path) -> None:
+    model, ids = student("qwen3", (0, 2), **SIZES), token_ids(2, 12)
+    model.save_pretrained(tmp_path)
+    quantised = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=quantiser(bits)).eval()
+    before, after = model.model.layers[0].self_attn, quantised.model.layers[0].self_attn
+    for gate in ("a_proj", "b_proj"):
+        kept = getattr(after, gate)
+        assert type(kept).__name__ == "GateProjection"
+        assert torch.equal(kept.weight, getattr(before, gate).weight)
+    taken = after.q_proj
+    assert type(taken) is not nn.Linear or type(taken.weight) is not nn.Parameter
+    found, expected = quantised(ids).logits, model(ids).logits
+    error = (found - expected).norm() / expected.norm()
+    assert 0 < error < {8: 0.2, 4: 1.0}[bits]
+    tokens = quantised.generate(ids, max_new_tokens=5, do_sample=False)
+    assert torch.equal(tokens, quantised.generate(ids, max_new_tokens=5, do_sample=False, use_cache=False))
+
+
+def test_the_gates_are_no_linear_layers() -> None:
+    """By which all quantisers of the library, those for GPUs too, choose what they replace."""
     mixers = [module for module in student().modules() if isinstance(module, GatedDeltaNet)]
-    assert all(type(gate) is not nn.Linear for mixer in mixers for gate in (mixer.a_proj, mixer.b_proj))
+    assert not any(isinstance(gate, nn.Linear) for mixer in mixers for gate in (mixer.a_proj, mixer.b_proj))
