@@ -31,6 +31,7 @@ from hf_tc.distillation.losses import (
     perplexity_from_nll,
 )
 from hf_tc.model_loading import load_causal_lm
+from hf_tc.weight_decay import UndecayedMemoryMixin
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # sums; then come
 BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "labels", "shift_labels")
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     """Trains a student to give the teacher's next-token distribution.
 
     The loss is the mean of `losses.token_objective` over the labelled tokens of the whole optimiser step: all
@@ -49,9 +50,10 @@ class DistillationTrainer(Trainer):
     ``eval_kl`` (nats per token, temperature 1), ``eval_student_perplexity`` and ``eval_teacher_perplexity``, exact over
     the labelled tokens of the dataset.
 
-    The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. A checkpoint
-    resumes to the same trajectory. Tested with DDP, gradient checkpointing, PEFT and mixed precision; several GPUs need
-    ``torchrun`` or ``accelerate launch``. Under FSDP or DeepSpeed every process holds the whole teacher.
+    The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. Weight decay
+    spares what decides how much a layer forgets. A checkpoint resumes to the same trajectory. Tested with DDP, gradient
+    checkpointing, PEFT and mixed precision; several GPUs need ``torchrun`` or ``accelerate launch``. Under FSDP or
+    DeepSpeed every process holds the whole teacher.
 
     Args:
         model: the student, any decoder-only causal LM, PEFT-wrapped or not.
