@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hf_tc.adapters import refuse_wrapped
 from hf_tc.calibration.data import check_vocabulary, read_documents, token_blocks
 from hf_tc.distillation.input_checks import check_vocabularies_agree
 from hf_tc.distillation.lm_head import BackboneThenHead
@@ -61,8 +62,9 @@ def evaluate(
         CalibrationDataError: unreadable or too little text, or a tokenizer with more words than a model.
         ValueError: the two vocabularies differ, or a model is not decoder-only.
     """
-    for checked in (model, teacher):
+    for checked, role in ((model, "model"), (teacher, "teacher")):
         if checked is not None:
+            refuse_wrapped(checked, role)
             check_vocabulary(tokenizer, checked)
     blocks = token_blocks(read_documents(source, max_tokens), tokenizer, seq_len, max_tokens)
     return evaluate_blocks(model, blocks, teacher, batch_size=batch_size, device=device, show_progress=show_progress)

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import sort_checkpoints
 
+from hf_tc.adapters import adapter_base
 from hf_tc.calibration.data import CalibrationDataError, read_documents, token_blocks
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.trainer import DistillationTrainer
@@ -60,7 +61,8 @@ def distill(
 
     Raises:
         CalibrationDataError: the text has fewer tokens than asked for.
-        ValueError: `out` is occupied or cannot be written, or its checkpoints are those of a call with other arguments.
+        ValueError: the student is an adapter, `out` is occupied or cannot be written, or its checkpoints are those of a
+            call with other arguments.
     """
     work = WorkFolder(out)
     options = {
@@ -101,6 +103,11 @@ def _training_arguments(folder: Path, batch_size: int, learning_rate: float, see
 
 def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFolder) -> None:
     student, tokens, seq_len = options["student"], options["tokens"], options["seq_len"]
+    if (base := adapter_base(student)) is not None:
+        raise ValueError(
+            f"{student} is a PEFT adapter of {base}, not a student. Save what PeftModel.merge_and_unload() returns and "
+            "give that folder; or train the adapter with DistillationTrainer."
+        )
     tokenizer = AutoTokenizer.from_pretrained(student)
     blocks = token_blocks(read_documents(options["data"], tokens), tokenizer, seq_len, tokens)
     if len(blocks) < tokens // seq_len:

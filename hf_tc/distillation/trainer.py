@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
+from hf_tc.adapters import refuse_wrapped
 from hf_tc.calibration.data import check_vocabulary
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
 from hf_tc.distillation.config import DistillationConfig
@@ -57,12 +58,14 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
 
     Args:
         model: the student, any decoder-only causal LM, PEFT-wrapped or not.
-        teacher: a loaded causal LM, a folder, or a Hub id (loaded in its own dtype, without remote code).
+        teacher: a loaded causal LM, PEFT-wrapped or not, a folder, or a Hub id (loaded in its own dtype, without remote
+            code), of an adapter as well.
         args, data_collator, train_dataset, eval_dataset, processing_class, callbacks, optimizers: as in `Trainer`.
 
     Raises:
-        ValueError: vocabularies differ, the teacher shares trainable weights with the student, the tokenizer has
-            tokens that the teacher lacks, or a file of the teacher's weights is damaged.
+        ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies differ, the teacher
+            shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, or a file of the
+            teacher's weights is damaged.
     """
 
     args: DistillationConfig
@@ -84,6 +87,8 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
             raise TypeError(f"args is a {type(args).__name__}; use hf_tc.distillation.DistillationConfig, a subclass.")
         if isinstance(teacher, str | Path):
             teacher = load_causal_lm(teacher, dtype="auto")
+        refuse_wrapped(model, "student")
+        refuse_wrapped(teacher, "teacher")
         check_vocabularies_agree(model, teacher)
         if hasattr(processing_class, "get_vocab"):
             check_vocabulary(processing_class, teacher)
