@@ -26,6 +26,7 @@ from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.positionless_layers import evaluating
 from hf_tc.teachers import check_teacher, load_teacher, parity_self_check, resolve_text_config
+from hf_tc.tokenizer_checks import check_tokenizers_agree
 
 logger = logging.get_logger(__name__)
 
@@ -197,6 +198,8 @@ def teacher_and_text(
         loading: options of `load_teacher`.
     """
     documents, data = calibration_documents(calibration_data, settings.calibration_tokens)
+    if tokenizer is not None:
+        check_tokenizers_agree({"The tokenizer given": tokenizer}, teacher)
     teacher, tokenizer = load_teacher(teacher, tokenizer, **loading)
     check_teacher(teacher, allow_unreviewed=allow_unreviewed)
     check_vocabulary(tokenizer, teacher)

@@ -18,6 +18,7 @@ from hf_tc.distillation.input_checks import check_vocabularies_agree
 from hf_tc.distillation.lm_head import BackboneThenHead
 from hf_tc.distillation.losses import chunked_metrics, next_token_targets, perplexity_from_nll
 from hf_tc.placement import execution_device
+from hf_tc.tokenizer_checks import check_tokenizers_agree
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,13 @@ def evaluate(
 
     Raises:
         CalibrationDataError: unreadable or too little text, or a tokenizer with more words than a model.
-        ValueError: the two vocabularies differ, or a model is not decoder-only.
+        ValueError: the two vocabularies differ, in size or in what the ids mean, or a model is not decoder-only.
     """
     for checked, role in ((model, "model"), (teacher, "teacher")):
         if checked is not None:
             refuse_wrapped(checked, role)
             check_vocabulary(tokenizer, checked)
+            check_tokenizers_agree({"The tokenizer given": tokenizer}, checked, role)
     blocks = token_blocks(read_documents(source, max_tokens), tokenizer, seq_len, max_tokens)
     return evaluate_blocks(model, blocks, teacher, batch_size=batch_size, device=device, show_progress=show_progress)
 

@@ -84,6 +84,13 @@ def test_commands_refuse_an_adapter_in_one_line(
     assert "--merge-adapter" in line
 
 
+def test_distill_refuses_an_adapter_as_student(
+    base: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--teacher", base, "--data", "missing.txt", "--out", tmp_path / "out", "--tokens", 64]
+    assert "is a PEFT adapter of" in refused(capsys, "distill", adapter, *options)
+
+
 def test_merging_is_the_adapted_model_and_leaves_it_alone(base: Path, adapter: Path) -> None:
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter)
     before = state_of(model)

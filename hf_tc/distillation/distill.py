@@ -20,6 +20,7 @@ from hf_tc.model_loading import load_causal_lm
 from hf_tc.output_folder import WorkFolder
 from hf_tc.recorded_arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.report import ConversionReport
+from hf_tc.tokenizer_checks import check_tokenizers_agree
 
 WARMUP_SHARE = 0.05
 CHECKPOINTS = 10  # of a run; it resumes from the last one
@@ -61,8 +62,8 @@ def distill(
 
     Raises:
         CalibrationDataError: the text has fewer tokens than asked for.
-        ValueError: the student is an adapter, `out` is occupied or cannot be written, or its checkpoints are those of a
-            call with other arguments.
+        ValueError: the student is an adapter, the teacher has another tokenizer, `out` is occupied or cannot be
+            written, or its checkpoints are those of a call with other arguments.
     """
     work = WorkFolder(out)
     options = {
@@ -109,6 +110,7 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
             "give that folder; or train the adapter with DistillationTrainer."
         )
     tokenizer = AutoTokenizer.from_pretrained(student)
+    check_tokenizers_agree({"The student's tokenizer": tokenizer}, options["teacher"])
     blocks = token_blocks(read_documents(options["data"], tokens), tokenizer, seq_len, tokens)
     if len(blocks) < tokens // seq_len:
         raise CalibrationDataError(

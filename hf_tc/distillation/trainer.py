@@ -14,15 +14,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_tc.adapters import refuse_wrapped
-from hf_tc.calibration.data import check_vocabulary
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
 from hf_tc.distillation.config import DistillationConfig
-from hf_tc.distillation.input_checks import (
-    check_vocabularies_agree,
-    refuse_shared_parameters,
-    upcast_trainable_parameters,
-)
+from hf_tc.distillation.input_checks import check_student_and_teacher, upcast_trainable_parameters
 from hf_tc.distillation.lm_head import BackboneThenHead, call_through_wrapper
 from hf_tc.distillation.losses import (
     IGNORE_INDEX,
@@ -32,6 +26,7 @@ from hf_tc.distillation.losses import (
     perplexity_from_nll,
 )
 from hf_tc.model_loading import load_causal_lm
+from hf_tc.tokenizer_checks import check_tokenizers_agree, tokenizer_of
 from hf_tc.weight_decay import UndecayedMemoryMixin
 
 logger = logging.getLogger(__name__)
@@ -63,9 +58,9 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         args, data_collator, train_dataset, eval_dataset, processing_class, callbacks, optimizers: as in `Trainer`.
 
     Raises:
-        ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies differ, the teacher
-            shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, or a file of the
-            teacher's weights is damaged.
+        ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies or tokenizers differ,
+            the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, or a
+            file of the teacher's weights is damaged.
     """
 
     args: DistillationConfig
@@ -85,14 +80,11 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     ) -> None:
         if not isinstance(args, DistillationConfig):
             raise TypeError(f"args is a {type(args).__name__}; use hf_tc.distillation.DistillationConfig, a subclass.")
+        tokenizers = {"The processing_class": processing_class, "The student's tokenizer": tokenizer_of(model)}
+        check_tokenizers_agree(tokenizers, teacher)
         if isinstance(teacher, str | Path):
             teacher = load_causal_lm(teacher, dtype="auto")
-        refuse_wrapped(model, "student")
-        refuse_wrapped(teacher, "teacher")
-        check_vocabularies_agree(model, teacher)
-        if hasattr(processing_class, "get_vocab"):
-            check_vocabulary(processing_class, teacher)
-        refuse_shared_parameters(model, teacher)
+        check_student_and_teacher(model, teacher, processing_class)
         upcast_trainable_parameters(model)
         _use_one_gpu_per_process(args)
         student_use_cache = getattr(model.config, "use_cache", None)
