@@ -60,8 +60,8 @@ def from_teacher(
 
     Args:
         teacher, tokenizer: as there.
-        calibration_data: files, a Hub dataset or a `datasets` object, see `hf_tc.calibration.data.read_documents`; the
-            sample text that ships with hf_tc by default.
+        calibration_data: files, a Hub dataset, a `datasets` object, text or a list of texts or rows, see
+            `hf_tc.calibration.data.read_documents`; the sample text that ships with hf_tc by default.
         evaluation_data: text on which the perplexity of every stage is measured, none of it among the calibration
             text; by default the calibration blocks that no fit sees.
         retained_layers: share of layers that keep softmax attention, or their indices, or what `select_layers` chose.

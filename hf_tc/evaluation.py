@@ -53,7 +53,7 @@ def evaluate(
     Args:
         model, teacher: any decoder-only causal LMs with the same vocabulary.
         tokenizer: the tokenizer of both.
-        source: files, a Hub dataset or a `datasets` object; see `hf_tc.calibration.data.read_documents`.
+        source: files, a Hub dataset, a `datasets` object or texts; see `hf_tc.calibration.data.read_documents`.
         seq_len: tokens per block; blocks are independent.
         max_tokens: tokens of text to use at most; all by default.
         batch_size: blocks per forward pass. Logits are held of `losses.tokens_at_once` at most.

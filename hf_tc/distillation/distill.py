@@ -13,6 +13,7 @@ from transformers.trainer_utils import sort_checkpoints
 
 from hf_tc.adapters import adapter_base
 from hf_tc.calibration.data import CalibrationDataError, read_documents, token_blocks
+from hf_tc.calibration.text_files import source_name
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.fingerprint import fingerprint
@@ -114,8 +115,8 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
     blocks = token_blocks(read_documents(options["data"], tokens), tokenizer, seq_len, tokens)
     if len(blocks) < tokens // seq_len:
         raise CalibrationDataError(
-            f"{options['data']} has {blocks.numel():,} tokens in blocks of {seq_len}, {tokens:,} were asked for. Give "
-            "more text or ask for fewer tokens."
+            f"{source_name(options['data'])} has {blocks.numel():,} tokens in blocks of {seq_len}, {tokens:,} were "
+            "asked for. Give more text or ask for fewer tokens."
         )
     model = load_causal_lm(student, dtype="auto")
     dtype = model.dtype
