@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
+from hf_tc.adapters import adapter_base, refuse_teacher_to_unwrap
 from hf_tc.cache_size import CacheSizes, cache_sizes
 from hf_tc.conversion_memory import PeakMemory, Widths, joint_pass, peak_memory, widths_of
 from hf_tc.conversion_settings import ConversionSettings
@@ -141,9 +142,10 @@ def plan_conversion(
     settings: ConversionSettings | None = None,
     dtype: str | torch.dtype = "auto",
     allow_unreviewed: bool = False,
+    merge_adapter: bool = False,
 ) -> ConversionPlan:
     """The plan of a conversion, from a Hub id (of which config.json alone is fetched), a folder, a JSON file or a
-    configuration.
+    configuration; with `merge_adapter` from those of an adapter's base model.
 
     Raises:
         OSError: there is no such configuration.
@@ -151,7 +153,7 @@ def plan_conversion(
     """
     settings = settings or ConversionSettings()
     check_policy(retained_layers, layer_policy)
-    config = teacher if isinstance(teacher, PreTrainedConfig) else AutoConfig.from_pretrained(teacher)
+    config = _configuration(teacher, merge_adapter)
     _check_quantisation(config)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -182,6 +184,18 @@ def plan_conversion(
         settings=settings,
         widths=widths_of(model, max(mixers, default=0), value.itemsize),
     )
+
+
+def _configuration(teacher: str | Path | PreTrainedConfig, merge_adapter: bool) -> PreTrainedConfig:
+    if isinstance(teacher, PreTrainedConfig):
+        return teacher
+    refuse_teacher_to_unwrap(teacher, merge_adapter)
+    if isinstance(teacher, nn.Module):
+        raise ValueError(
+            f"A plan is made from a configuration; the teacher is a {type(teacher).__name__}. Give its config."
+        )
+    base = adapter_base(teacher) if merge_adapter else None
+    return AutoConfig.from_pretrained(base or teacher)
 
 
 def _dtype(dtype: str | torch.dtype, config: PreTrainedConfig) -> torch.dtype:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from hf_tc.adapters import refuse_teacher_to_unwrap
 from hf_tc.alignment import AlignmentSettings
 from hf_tc.assets import sample_text_path
 from hf_tc.calibration.conversations import Document
@@ -25,6 +26,7 @@ from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.positionless_layers import evaluating
 from hf_tc.teachers import check_teacher, load_teacher, parity_self_check, resolve_text_config
+from hf_tc.tokenizer_checks import check_tokenizers_agree
 
 logger = logging.get_logger(__name__)
 
@@ -51,14 +53,15 @@ def from_teacher(
     device_map: str | dict[str, Any] | None = None,
     dtype: str | torch.dtype = "auto",
     allow_unreviewed: bool = False,
+    merge_adapter: bool = False,
     checkpoint_dir: str | Path | None = None,
 ) -> HybridGDNForCausalLM:
     """Converts a teacher; see `HybridGDNForCausalLM.from_teacher`.
 
     Args:
         teacher, tokenizer: as there.
-        calibration_data: files, a Hub dataset or a `datasets` object, see `hf_tc.calibration.data.read_documents`; the
-            sample text that ships with hf_tc by default.
+        calibration_data: files, a Hub dataset, a `datasets` object, text or a list of texts or rows, see
+            `hf_tc.calibration.data.read_documents`; the sample text that ships with hf_tc by default.
         evaluation_data: text on which the perplexity of every stage is measured, none of it among the calibration
             text; by default the calibration blocks that no fit sees.
         retained_layers: share of layers that keep softmax attention, or their indices, or what `select_layers` chose.
@@ -73,6 +76,8 @@ def from_teacher(
             for a teacher that does not fit on one GPU. The student is laid beside it, with what does not fit on GPUs in
             host memory.
         allow_unreviewed: convert a family whose attention was not reviewed.
+        merge_adapter: the teacher is a PEFT model, or the folder or Hub id of an adapter; convert its base model with
+            the adapter merged into the weights. A PEFT model stays as it is, which costs a copy.
         checkpoint_dir: folder of finished layers; the same call goes on there after an interruption.
 
     Raises:
@@ -92,12 +97,14 @@ def from_teacher(
         seed=seed,
     )
     check_policy(retained_layers, layer_policy)
+    refuse_teacher_to_unwrap(teacher, merge_adapter)
     # Read before the teacher is loaded: that a file is missing should not take minutes to find out.
     evaluation_tokens = max(LADDER_TOKENS, sequence_length)
     evaluation_documents = None if evaluation_data is None else read_documents(evaluation_data, evaluation_tokens)
-    owned, placement = not isinstance(teacher, PreTrainedModel), (device, device_map, dtype)
+    owned = not isinstance(teacher, PreTrainedModel)
+    loading = {"device": device, "device_map": device_map, "dtype": dtype, "merge_adapter": merge_adapter}
     teacher, tokenizer, blocks, data = teacher_and_text(
-        teacher, tokenizer, calibration_data, settings, placement, allow_unreviewed
+        teacher, tokenizer, calibration_data, settings, loading, allow_unreviewed
     )
     evaluation_blocks = None
     if evaluation_documents is not None:
@@ -138,6 +145,8 @@ def shown_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
             shown[name] = str(shown[name]).removeprefix("torch.")
     if isinstance(shown["retained_layers"], LayerSelection):
         shown["retained_layers"] = shown["retained_layers"].retained_layers
+    if not shown["merge_adapter"]:
+        del shown["merge_adapter"]
     return shown
 
 
@@ -155,6 +164,7 @@ def select_layers(
     device_map: str | dict[str, Any] | None = None,
     dtype: str | torch.dtype = "auto",
     allow_unreviewed: bool = False,
+    merge_adapter: bool = False,
     checkpoint_dir: str | Path | None = None,
 ) -> LayerSelection:
     """Which layers `from_teacher` with these arguments would retain, and why; nothing is converted.
@@ -162,10 +172,11 @@ def select_layers(
     The result can be given to `from_teacher` as `retained_layers`. Arguments and errors are those of `from_teacher`.
     """
     check_policy(retained_layers, layer_policy)
+    refuse_teacher_to_unwrap(teacher, merge_adapter)
     settings = ConversionSettings(calibration_tokens=calibration_tokens, sequence_length=sequence_length, seed=seed)
-    placement = (device, device_map, dtype)
+    loading = {"device": device, "device_map": device_map, "dtype": dtype, "merge_adapter": merge_adapter}
     teacher, tokenizer, blocks, _ = teacher_and_text(
-        teacher, tokenizer, calibration_data, settings, placement, allow_unreviewed
+        teacher, tokenizer, calibration_data, settings, loading, allow_unreviewed
     )
     with ExitStack() as stack:
         stack.enter_context(evaluating(teacher))
@@ -178,16 +189,18 @@ def teacher_and_text(
     tokenizer: PreTrainedTokenizerBase | None,
     calibration_data: Any,
     settings: ConversionSettings,
-    placement: tuple[Any, Any, Any],
+    loading: dict[str, Any],
     allow_unreviewed: bool,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Tensor, str]:
     """The checked teacher, its tokenizer, the calibration blocks `[N, T]` and the name of their text.
 
     Args:
-        placement: `device`, `device_map` and `dtype` of `load_teacher`.
+        loading: options of `load_teacher`.
     """
     documents, data = calibration_documents(calibration_data, settings.calibration_tokens)
-    teacher, tokenizer = load_teacher(teacher, tokenizer, *placement)
+    if tokenizer is not None:
+        check_tokenizers_agree({"The tokenizer given": tokenizer}, teacher)
+    teacher, tokenizer = load_teacher(teacher, tokenizer, **loading)
     check_teacher(teacher, allow_unreviewed=allow_unreviewed)
     check_vocabulary(tokenizer, teacher)
     blocks = calibration_blocks(documents, data, tokenizer, settings)

@@ -12,11 +12,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hf_tc.adapters import refuse_wrapped
 from hf_tc.calibration.data import check_vocabulary, read_documents, token_blocks
 from hf_tc.distillation.input_checks import check_vocabularies_agree
 from hf_tc.distillation.lm_head import BackboneThenHead
 from hf_tc.distillation.losses import chunked_metrics, next_token_targets, perplexity_from_nll
 from hf_tc.placement import execution_device
+from hf_tc.tokenizer_checks import check_tokenizers_agree
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def evaluate(
     Args:
         model, teacher: any decoder-only causal LMs with the same vocabulary.
         tokenizer: the tokenizer of both.
-        source: files, a Hub dataset or a `datasets` object; see `hf_tc.calibration.data.read_documents`.
+        source: files, a Hub dataset, a `datasets` object or texts; see `hf_tc.calibration.data.read_documents`.
         seq_len: tokens per block; blocks are independent.
         max_tokens: tokens of text to use at most; all by default.
         batch_size: blocks per forward pass. Logits are held of `losses.tokens_at_once` at most.
@@ -59,11 +61,13 @@ def evaluate(
 
     Raises:
         CalibrationDataError: unreadable or too little text, or a tokenizer with more words than a model.
-        ValueError: the two vocabularies differ, or a model is not decoder-only.
+        ValueError: the two vocabularies differ, in size or in what the ids mean, or a model is not decoder-only.
     """
-    for checked in (model, teacher):
+    for checked, role in ((model, "model"), (teacher, "teacher")):
         if checked is not None:
+            refuse_wrapped(checked, role)
             check_vocabulary(tokenizer, checked)
+            check_tokenizers_agree({"The tokenizer given": tokenizer}, checked, role)
     blocks = token_blocks(read_documents(source, max_tokens), tokenizer, seq_len, max_tokens)
     return evaluate_blocks(model, blocks, teacher, batch_size=batch_size, device=device, show_progress=show_progress)
 

@@ -2,6 +2,7 @@
 """Which teachers can be converted, and what is refused before anything is computed."""
 
 import atexit
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from .adapters import load_merged, merged_copy, refuse_teacher_to_unwrap, tokenizer_home
 from .build_student import build_student
 from .families import REFUSED_FAMILIES, REVIEWED_FAMILIES
 from .family_parity import TeacherParityError, parity_self_check
@@ -61,35 +63,49 @@ def load_teacher(
     device: str | torch.device | None = None,
     device_map: str | dict[str, Any] | None = None,
     dtype: str | torch.dtype = "auto",
+    merge_adapter: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The teacher on its device or devices, and its tokenizer; both may be given, or loaded by the teacher's name.
 
+    Args:
+        teacher, merge_adapter: what `refuse_teacher_to_unwrap` accepts.
+
     Raises:
-        ValueError: both a device and a device map, or either of them for a teacher that is placed already; or a
-            damaged file of weights.
+        ValueError: both a device and a device map, or either of them for a teacher that is placed already; a device map
+            for an adapter, or one that cannot be merged; or a damaged file of weights.
     """
     if device is not None and device_map is not None:
         raise ValueError(f"Give device or device_map, not both: they are {device!r} and {device_map!r}.")
-    if isinstance(teacher, PreTrainedModel):
+    if merge_adapter and device_map is not None:
+        raise ValueError(
+            f"device_map is {device_map!r}, and an adapter is merged on one device. Leave device_map out, or merge and "
+            "save the model first."
+        )
+    if isinstance(teacher, str | os.PathLike):
+        if device is None and device_map is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = load_merged(teacher, dtype) if merge_adapter else _load(teacher, device_map, dtype)
+        home = tokenizer_home(teacher) if merge_adapter else model.name_or_path
+    else:
         if device_map is not None or (device is not None and (is_dispatched(teacher) or is_8bit(teacher))):
             raise ValueError(
                 "The teacher is already placed; device and device_map are for teachers given by name. Leave them out, "
                 "or load the teacher where it should be."
             )
-    else:
-        if device is None and device_map is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        offload_folder = None
-        if device_map is not None:
-            # For what the loader must rewrite before it can read it piece by piece. The student may share it.
-            offload_folder = tempfile.mkdtemp(prefix="hf_tc-offload-")
-            atexit.register(shutil.rmtree, offload_folder, ignore_errors=True)
-        teacher = load_causal_lm(teacher, dtype=dtype, device_map=device_map, offload_folder=offload_folder)
+        model = merged_copy(teacher) if merge_adapter else teacher
+        home = model.name_or_path
     if device is not None:
-        teacher.to(torch.device(device))  # type: ignore[arg-type]
-    if tokenizer is None:
-        tokenizer = AutoTokenizer.from_pretrained(teacher.name_or_path)
-    return teacher, tokenizer
+        model.to(torch.device(device))  # type: ignore[arg-type]
+    return model, AutoTokenizer.from_pretrained(home) if tokenizer is None else tokenizer
+
+
+def _load(name: str | Path, device_map: str | dict[str, Any] | None, dtype: str | torch.dtype) -> PreTrainedModel:
+    offload_folder = None
+    if device_map is not None:
+        # For what the loader must rewrite before it can read it piece by piece. The student may share it.
+        offload_folder = tempfile.mkdtemp(prefix="hf_tc-offload-")
+        atexit.register(shutil.rmtree, offload_folder, ignore_errors=True)
+    return load_causal_lm(name, dtype=dtype, device_map=device_map, offload_folder=offload_folder)
 
 
 def resolve_text_config(teacher: PreTrainedModel) -> PreTrainedConfig:
@@ -138,13 +154,9 @@ def check_architecture(teacher: PreTrainedModel, *, allow_unreviewed: bool = Fal
 
     Raises:
         UnreviewedTeacherError: a family that nobody reviewed, unless `allow_unreviewed`.
-        ValueError: no causal LM, a hybrid already, or a refused family.
+        ValueError: what `refuse_teacher_to_unwrap` refuses, no causal LM, a hybrid already, or a refused family.
     """
-    if not isinstance(teacher, PreTrainedModel):
-        raise ValueError(
-            f"The teacher is a {type(teacher).__name__}; it must be a Transformers model. Unwrap it first "
-            "(PEFT: merge_and_unload(), accelerate: unwrap_model)."
-        )
+    refuse_teacher_to_unwrap(teacher)
     if teacher.config.model_type == HybridGDNConfig.model_type:
         raise ValueError("The teacher is already a hybrid_gdn student; convert the model that it was made from.")
     model_type = resolve_text_config(teacher).model_type

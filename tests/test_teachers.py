@@ -62,7 +62,7 @@ def test_wrong_kinds_of_model_are_refused(llama):
         check_teacher(LlamaModel(llama.config))
     with pytest.raises(ValueError, match="AutoModelForCausalLM"):
         check_teacher(LlamaForSequenceClassification(llama.config))
-    with pytest.raises(ValueError, match="Unwrap"):
+    with pytest.raises(ValueError, match="of type Sequential"):
         check_teacher(torch.nn.Sequential(llama))
 
 

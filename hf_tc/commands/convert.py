@@ -86,6 +86,9 @@ def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help=f"of all that is random {DEFAULT}")
     parser.add_argument("--allow-unreviewed", action="store_true", help="convert a family that was not reviewed")
+    parser.add_argument(
+        "--merge-adapter", action="store_true", help="the teacher is a PEFT adapter; merge it into its base model"
+    )
 
 
 def calibration_arguments(options: argparse.Namespace) -> dict[str, Any]:
@@ -100,6 +103,7 @@ def calibration_arguments(options: argparse.Namespace) -> dict[str, Any]:
         "dtype": options.dtype,
         "seed": options.seed,
         "allow_unreviewed": options.allow_unreviewed,
+        "merge_adapter": options.merge_adapter,
     }
 
 
@@ -157,6 +161,7 @@ def _print_plan(options: argparse.Namespace) -> None:
         ),
         dtype=options.dtype,
         allow_unreviewed=options.allow_unreviewed,
+        merge_adapter=options.merge_adapter,
     )
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     console.print(plan_table(plan, device, may_offload=options.device_map is not None))

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 console = Console(stderr=True)
-DATA_HELP = "text, JSON lines, parquet, or name[:split[:column]] of the Hub"
+DATA_HELP = "text, JSON, a .csv or .tsv table, parquet, or name[:split[:column]] of the Hub"
 DEFAULT = "(default: %(default)s)"  # argparse fills it in
 
 

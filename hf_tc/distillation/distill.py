@@ -11,7 +11,9 @@ from transformers import AutoTokenizer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import sort_checkpoints
 
+from hf_tc.adapters import adapter_base
 from hf_tc.calibration.data import CalibrationDataError, read_documents, token_blocks
+from hf_tc.calibration.text_files import source_name
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.fingerprint import fingerprint
@@ -19,6 +21,7 @@ from hf_tc.model_loading import load_causal_lm
 from hf_tc.output_folder import WorkFolder
 from hf_tc.recorded_arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.report import ConversionReport
+from hf_tc.tokenizer_checks import check_tokenizers_agree
 
 WARMUP_SHARE = 0.05
 CHECKPOINTS = 10  # of a run; it resumes from the last one
@@ -60,7 +63,8 @@ def distill(
 
     Raises:
         CalibrationDataError: the text has fewer tokens than asked for.
-        ValueError: `out` is occupied or cannot be written, or its checkpoints are those of a call with other arguments.
+        ValueError: the student is an adapter, the teacher has another tokenizer, `out` is occupied or cannot be
+            written, or its checkpoints are those of a call with other arguments.
     """
     work = WorkFolder(out)
     options = {
@@ -101,12 +105,18 @@ def _training_arguments(folder: Path, batch_size: int, learning_rate: float, see
 
 def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFolder) -> None:
     student, tokens, seq_len = options["student"], options["tokens"], options["seq_len"]
+    if (base := adapter_base(student)) is not None:
+        raise ValueError(
+            f"{student} is a PEFT adapter of {base}, not a student. Save what PeftModel.merge_and_unload() returns and "
+            "give that folder; or train the adapter with DistillationTrainer."
+        )
     tokenizer = AutoTokenizer.from_pretrained(student)
+    check_tokenizers_agree({"The student's tokenizer": tokenizer}, options["teacher"])
     blocks = token_blocks(read_documents(options["data"], tokens), tokenizer, seq_len, tokens)
     if len(blocks) < tokens // seq_len:
         raise CalibrationDataError(
-            f"{options['data']} has {blocks.numel():,} tokens in blocks of {seq_len}, {tokens:,} were asked for. Give "
-            "more text or ask for fewer tokens."
+            f"{source_name(options['data'])} has {blocks.numel():,} tokens in blocks of {seq_len}, {tokens:,} were "
+            "asked for. Give more text or ask for fewer tokens."
         )
     model = load_causal_lm(student, dtype="auto")
     dtype = model.dtype

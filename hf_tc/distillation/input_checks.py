@@ -4,11 +4,26 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 from torch import nn
 
+from hf_tc.adapters import refuse_wrapped
+from hf_tc.calibration.data import check_vocabulary
+
 logger = logging.getLogger(__name__)
+
+
+def check_student_and_teacher(student: nn.Module, teacher: nn.Module, processing_class: Any) -> None:
+    """Raises ValueError for models that are wrapped, share trained weights, or have other tokens than each other or the
+    tokenizer."""
+    refuse_wrapped(student, "student")
+    refuse_wrapped(teacher, "teacher")
+    check_vocabularies_agree(student, teacher)
+    if hasattr(processing_class, "get_vocab"):
+        check_vocabulary(processing_class, teacher)
+    refuse_shared_parameters(student, teacher)
 
 
 def check_vocabularies_agree(student: nn.Module, teacher: nn.Module) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_tc.distillation.losses import tokens_at_once
+from hf_tc.distillation.losses import IGNORE_INDEX, tokens_at_once
 from hf_tc.placement import execution_device
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,30 @@ class BackboneThenHead:
             return self.model.forward(**inputs, use_cache=False).logits
         return self._run_backbone(inputs).last_hidden_state
 
+    def hidden_states_and_router_loss(self, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """`hidden_states`, and the load-balancing loss of the family's routers times its coefficient, a number.
+
+        It is 0 (on the CPU) unless the family has such a loss and `output_router_logits` of its configuration is on.
+        The family's own ``forward`` computes it: where no token is labelled, nothing else is left of its loss.
+        """
+        inputs = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_BACKBONE}
+        if not self.is_split:
+            balances = getattr(self.model.config.get_text_config(), "output_router_logits", False)
+            labels = _no_labels(inputs["input_ids"]) if balances else {}
+            outputs = self.model.forward(**inputs, use_cache=False, **labels)
+            return outputs.logits, outputs.loss if balances else torch.zeros(())
+        outputs = self._run_backbone(inputs)
+        hidden = outputs.last_hidden_state
+        if getattr(outputs, "router_logits", None) is None:
+            return hidden, torch.zeros(())
+        first = hidden[:1, :1].detach()
+        shortened = type(outputs)(last_hidden_state=first)
+        shortened["router_logits"] = outputs.router_logits
+        with _replaced_backbone(self.model, lambda *args, **kwargs: shortened):
+            mask, labels = inputs.get("attention_mask"), _no_labels(first)
+            outputs = self.model.forward(inputs_embeds=first, attention_mask=mask, use_cache=False, **labels)
+        return hidden, outputs.loss
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [N, V] of hidden states [N, C], with all that the family does after its linear layer."""
         if not self.is_split:
@@ -108,6 +132,12 @@ class BackboneThenHead:
         # The same operations on the same numbers: a hundredth of the largest logit leaves room for bf16 kernels only.
         tolerance = 1e-2 * expected.abs().max().item()
         return torch.allclose(logits, expected, rtol=0.0, atol=tolerance, equal_nan=True)
+
+
+def _no_labels(tokens: Tensor) -> dict[str, Any]:
+    """Arguments of a forward whose cross-entropy is a sum over no token of `[B, T, ...]`: 0, where a mean is NaN."""
+    labels = torch.full(tokens.shape[:2], IGNORE_INDEX, device=tokens.device)
+    return {"labels": labels, "num_items_in_batch": 1}
 
 
 class _GivenBackbone(nn.Module):

@@ -14,14 +14,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_tc.calibration.data import check_vocabulary
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
 from hf_tc.distillation.config import DistillationConfig
-from hf_tc.distillation.input_checks import (
-    check_vocabularies_agree,
-    refuse_shared_parameters,
-    upcast_trainable_parameters,
-)
+from hf_tc.distillation.input_checks import check_student_and_teacher, upcast_trainable_parameters
 from hf_tc.distillation.lm_head import BackboneThenHead, call_through_wrapper
 from hf_tc.distillation.losses import (
     IGNORE_INDEX,
@@ -31,34 +26,41 @@ from hf_tc.distillation.losses import (
     perplexity_from_nll,
 )
 from hf_tc.model_loading import load_causal_lm
+from hf_tc.tokenizer_checks import check_tokenizers_agree, tokenizer_of
+from hf_tc.weight_decay import UndecayedMemoryMixin
 
 logger = logging.getLogger(__name__)
 
 MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
-EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # summed over tokens; then come the tokens
+EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # sums; then come tokens, router loss, examples
 BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "labels", "shift_labels")
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     """Trains a student to give the teacher's next-token distribution.
 
     The loss is the mean of `losses.token_objective` over the labelled tokens of the whole optimiser step: all
     accumulated batches and all processes. Position t counts if labels[t + 1] is not -100; without labels every token
-    that is not padding is one. Evaluation adds ``eval_kl`` (nats per token, temperature 1), ``eval_student_perplexity``
-    and ``eval_teacher_perplexity``, exact over the labelled tokens of the dataset.
+    that is not padding is one. Where `output_router_logits` of the student's configuration is on, its family's
+    load-balancing loss of every batch comes on top, with the family's coefficient, as under `Trainer`. Evaluation adds
+    ``eval_kl`` (nats per token, temperature 1), ``eval_student_perplexity`` and ``eval_teacher_perplexity``, exact over
+    the labelled tokens of the dataset.
 
-    The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. A checkpoint
-    resumes to the same trajectory. Tested with DDP, gradient checkpointing, PEFT and mixed precision; several GPUs need
-    ``torchrun`` or ``accelerate launch``. Under FSDP or DeepSpeed every process holds the whole teacher.
+    The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. Weight decay
+    spares what decides how much a layer forgets. A checkpoint resumes to the same trajectory. Tested with DDP, gradient
+    checkpointing, PEFT and mixed precision; several GPUs need ``torchrun`` or ``accelerate launch``. Under FSDP or
+    DeepSpeed every process holds the whole teacher.
 
     Args:
         model: the student, any decoder-only causal LM, PEFT-wrapped or not.
-        teacher: a loaded causal LM, a folder, or a Hub id (loaded in its own dtype, without remote code).
+        teacher: a loaded causal LM, PEFT-wrapped or not, a folder, or a Hub id (loaded in its own dtype, without remote
+            code), of an adapter as well.
         args, data_collator, train_dataset, eval_dataset, processing_class, callbacks, optimizers: as in `Trainer`.
 
     Raises:
-        ValueError: vocabularies differ, the teacher shares trainable weights with the student, the tokenizer has
-            tokens that the teacher lacks, or a file of the teacher's weights is damaged.
+        ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies or tokenizers differ,
+            the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, or a
+            file of the teacher's weights is damaged.
     """
 
     args: DistillationConfig
@@ -78,12 +80,11 @@ class DistillationTrainer(Trainer):
     ) -> None:
         if not isinstance(args, DistillationConfig):
             raise TypeError(f"args is a {type(args).__name__}; use hf_tc.distillation.DistillationConfig, a subclass.")
+        tokenizers = {"The processing_class": processing_class, "The student's tokenizer": tokenizer_of(model)}
+        check_tokenizers_agree(tokenizers, teacher)
         if isinstance(teacher, str | Path):
             teacher = load_causal_lm(teacher, dtype="auto")
-        check_vocabularies_agree(model, teacher)
-        if hasattr(processing_class, "get_vocab"):
-            check_vocabulary(processing_class, teacher)
-        refuse_shared_parameters(model, teacher)
+        check_student_and_teacher(model, teacher, processing_class)
         upcast_trainable_parameters(model)
         _use_one_gpu_per_process(args)
         student_use_cache = getattr(model.config, "use_cache", None)
@@ -106,7 +107,7 @@ class DistillationTrainer(Trainer):
         self.teacher = self._place_teacher(teacher)
         self._student_parts = BackboneThenHead(model)
         self._teacher_parts = BackboneThenHead(self.teacher)
-        self._evaluation_sums = torch.zeros(len(EVALUATED) + 1, dtype=torch.float64)
+        self._evaluation_sums = torch.zeros(len(EVALUATED) + 3, dtype=torch.float64)
 
     def _place_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
         if getattr(teacher, "hf_device_map", None) is None:
@@ -141,26 +142,34 @@ class DistillationTrainer(Trainer):
             num_items_in_batch: labelled tokens of the whole step, over all processes if
                 ``args.average_tokens_across_devices``.
         """
-        per_token = self._through_both(chunked_objective, model, inputs)
+        per_token, router_loss = self._through_both(chunked_objective, model, inputs)
         if num_items_in_batch is None:
-            loss = per_token.sum() / max(per_token.numel(), 1)
+            loss = per_token.sum() / max(per_token.numel(), 1) + router_loss
         else:
-            loss = per_token.sum() / torch.as_tensor(num_items_in_batch, device=per_token.device).clamp(min=1)
+            tokens = torch.as_tensor(num_items_in_batch, device=per_token.device).clamp(min=1)
+            loss = per_token.sum() / tokens + router_loss  # which the library does not divide by batches either
             if self.args.average_tokens_across_devices:
                 loss = loss * self.accelerator.num_processes  # DDP averages the gradients of the processes
         return (loss, {}) if return_outputs else loss
 
-    def _through_both(self, chunked: Callable[..., Any], model: nn.Module, inputs: Mapping[str, Any]) -> Any:
-        """Run student and teacher on a batch and give their hidden states to one of `losses.chunked_*`."""
+    def _through_both(
+        self, chunked: Callable[..., Any], model: nn.Module, inputs: Mapping[str, Any]
+    ) -> tuple[Any, Tensor]:
+        """Run student and teacher on a batch and give their hidden states to one of `losses.chunked_*`.
+
+        Returns:
+            What that gives, and the load-balancing loss of the student's routers, a number.
+        """
         student, teacher = self._student_parts, self._teacher_parts
 
         def forward(inputs: Mapping[str, Any]) -> Any:
             with self.accelerator.autocast():
                 with torch.no_grad():
                     teacher_hidden = teacher.hidden_states(inputs)
-                return chunked(
+                student_hidden, router_loss = student.hidden_states_and_router_loss(inputs)
+                losses = chunked(
                     student.logits,
-                    student.hidden_states(inputs),
+                    student_hidden,
                     teacher.logits,
                     teacher_hidden,
                     _targets(inputs),
@@ -168,6 +177,7 @@ class DistillationTrainer(Trainer):
                     cross_entropy_share=self.args.cross_entropy_share,
                     chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
                 )
+                return losses, router_loss
 
         return call_through_wrapper(model, self.accelerator.unwrap_model(model), forward, inputs)
 
@@ -181,15 +191,17 @@ class DistillationTrainer(Trainer):
         """Mean objective of one evaluation batch, while the sums over its examples are kept; no logits are returned."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
-            metrics = self._through_both(chunked_metrics, model, inputs)
+            metrics, router_loss = self._through_both(chunked_metrics, model, inputs)
         targets = _targets(inputs)
         example_of_token = (targets != IGNORE_INDEX).nonzero()[:, 0].to(metrics.kl.device)
         per_token = torch.stack([getattr(metrics, name) for name in EVALUATED] + [torch.ones_like(metrics.kl)], dim=-1)
-        per_example = per_token.new_zeros(len(targets), len(EVALUATED) + 1).index_add_(0, example_of_token, per_token)
+        per_example = per_token.new_zeros(len(targets), per_token.shape[1]).index_add_(0, example_of_token, per_token)
+        router_columns = per_token.new_tensor([router_loss, 1.0]).expand(len(targets), 2)  # its mean is over examples
+        per_example = torch.cat([per_example, router_columns], dim=1)
         # Drops the examples that a distributed sampler repeats to fill the last batch.
         gathered = self.accelerator.gather_for_metrics(per_example)
         self._evaluation_sums += gathered.cpu().double().sum(0)
-        return metrics.objective.sum() / max(metrics.objective.numel(), 1), None, None
+        return metrics.objective.sum() / max(metrics.objective.numel(), 1) + router_loss, None, None
 
     def evaluation_loop(
         self,
@@ -202,7 +214,7 @@ class DistillationTrainer(Trainer):
         """`Trainer.evaluation_loop` with the exact token means in place of its mean over batches."""
         self._evaluation_sums.zero_()
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        *sums, tokens = self._evaluation_sums.tolist()
+        *sums, tokens, router_loss, examples = self._evaluation_sums.tolist()
         if tokens == 0:
             raise ValueError(
                 "No token of the evaluation dataset is labelled, so there is nothing to measure. "
@@ -210,7 +222,7 @@ class DistillationTrainer(Trainer):
             )
         objective, kl, student_nll, teacher_nll = (value / tokens for value in sums)
         metrics = {
-            "loss": objective,
+            "loss": objective + router_loss / examples,
             "kl": kl,
             "student_perplexity": perplexity_from_nll(student_nll),
             "teacher_perplexity": perplexity_from_nll(teacher_nll),

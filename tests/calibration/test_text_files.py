@@ -116,11 +116,88 @@ def test_unusable_files(tmp_path: Path, name: str, content: bytes, message: str)
         read_documents(tmp_path / name)
 
 
+@pytest.mark.parametrize("text", ["The cat sat on the mat. " * 20, "The cat sat.\nThe dog ran.", "x" * 256])
+def test_a_string_of_several_lines_or_more_than_a_name_can_have_is_text(text: str) -> None:
+    assert read_documents(text) == read_documents([text]) == [text]
+    assert source_name(text) == "a given text"
+
+
+def test_a_given_text_is_split_like_a_file_of_it(tmp_path: Path) -> None:
+    text = "one\n<|endoftext|>\ntwo"
+    assert read_documents(text) == read_documents(write(tmp_path / "a.txt", text)) == ["one", "two"]
+    assert read_documents([text]) == [text]
+
+
+def test_a_list_of_texts_may_hold_short_ones() -> None:
+    for texts in (["The cat sat."], ["Yes", "and/or he/she sat", "No: never"], ["notes.txt", "The cat sat.\nIt ran."]):
+        assert read_documents(texts) == texts
+        assert read_documents(tuple(texts)) == texts
+        assert source_name(texts) == "a list of texts"
+
+
+def test_a_list_of_rows() -> None:
+    messages = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+    assert read_documents([{"text": "The cat sat.", "id": 1}, {"messages": messages}]) == ["The cat sat.", messages]
+    assert read_documents([messages]) == [messages]
+    assert source_name([{"text": "one"}]) == "a list of texts"
+    with pytest.raises(CalibrationDataError, match=r"Row 0 of the given list has the columns \['body'\]"):
+        read_documents([{"body": "one"}])
+    with pytest.raises(CalibrationDataError, match="each must be a path, a dataset id, a text or a row"):
+        read_documents([{"text": "one"}, 3])
+
+
+@pytest.mark.parametrize("source", ["The cat sat.", "my books", "What?", "猫が座った。", ""])
+def test_a_short_string_that_is_no_file_is_refused_with_both_readings(source: str) -> None:
+    with pytest.raises(
+        CalibrationDataError, match=r"no existing file.*as a path, correct it.*as text.*\[{'text': ...}\]"
+    ):
+        read_documents(source)
+
+
+def test_a_string_that_is_a_file_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "my books", "one")
+    assert read_documents("my books") == ["one"]
+    assert source_name(["my books", "my books"]) == "my books, my books"
+    with pytest.raises(CalibrationDataError, match=r"'The cat sat\.' is no existing file"):
+        read_documents(["my books", "The cat sat."])
+    with pytest.raises(CalibrationDataError, match=r"There is no file missing.txt.*as text.*{'text': ...}"):
+        read_documents(["my books", "missing.txt"])
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl", "a.json", "a.csv"])
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, name: str) -> None:
+    content = {".jsonl": '{"text": "one"}', ".json": '[{"text": "one"}]', ".csv": "text\none\n"}
+    data = ("\ufeff" + content.get(Path(name).suffix, "one")).encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    assert read_documents(tmp_path / name) == ["one"]
+    assert read_documents("\ufeffone\ntwo") == read_documents(["\ufeffone\ntwo"]) == ["one\ntwo"]
+
+
+def test_tables(tmp_path: Path) -> None:
+    long = "x" * 200_000
+    table = 'id,text\n1,"The cat, it sat.\r\n""Where?"""\n2,\n3,' + long + "\n"
+    (tmp_path / "a.CSV").write_bytes(table.encode())
+    assert read_documents(tmp_path / "a.CSV") == ['The cat, it sat.\r\n"Where?"', long]
+    (tmp_path / "b.tsv.gz").write_bytes(gzip.compress(b"text\tid\nNA\t1\n12\t2\n"))
+    assert read_documents(tmp_path / "b.tsv.gz") == ["NA", "12"]
+    with pytest.raises(CalibrationDataError, match=r"has the columns \['body', 'id'\], not 'text'"):
+        read_documents(write(tmp_path / "c.csv", "id,body\n1,one\n"))
+
+
+def test_json_files_are_rows_and_not_their_own_source(tmp_path: Path) -> None:
+    rows = [{"text": "one"}, {"text": "two"}]
+    for text in (json.dumps(rows), json.dumps(rows, indent=1), "\n".join(map(json.dumps, rows))):
+        assert read_documents(write(tmp_path / "rows.json", text)) == ["one", "two"]
+    with pytest.raises(CalibrationDataError, match=r"Line 1 of .*rows.json is not JSON"):
+        read_documents(write(tmp_path / "rows.json", "one two"))
+
+
 @pytest.mark.parametrize("source", [float("nan"), None, 3, ["a.txt", float("nan")]])
 def test_sources_of_the_wrong_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Any) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "a.txt", "one")
-    with pytest.raises(CalibrationDataError, match=r"give a file|must be a path"):
+    with pytest.raises(CalibrationDataError, match=r"give a file, a text|must be a path"):
         read_documents(source)
 
 

@@ -35,8 +35,8 @@ def train(
     output_dir: Path, student: Any = None, teacher: Any = None, count: int = 32, **changes: Any
 ) -> DistillationTrainer:
     trainer = DistillationTrainer(
-        model=student or tiny_llama(),
-        teacher=teacher or tiny_qwen3(),
+        model=tiny_llama() if student is None else student,
+        teacher=tiny_qwen3() if teacher is None else teacher,
         args=config(output_dir, **changes),
         train_dataset=labelled_examples(count),
     )

@@ -6,14 +6,16 @@ from __future__ import annotations
 import copy
 import logging
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from distillation_runs import logged, one_step, train
 from tiny_causal_lms import tiny_llama, tiny_qwen3
 from torch import nn
-from transformers import TrainingArguments
+from transformers import Qwen3ForCausalLM, TrainingArguments
 
 from hf_tc.distillation import DistillationTrainer
 
@@ -54,6 +56,29 @@ def test_teacher_from_a_folder_and_tags_and_cache_setting(tmp_path: Path) -> Non
     saved = type(trainer.model).from_pretrained(tmp_path / "student")
     assert saved.config.use_cache is True
     assert {"hf_tc", "knowledge-distillation"} <= set(trainer.model.model_tags)
+
+
+def test_a_teacher_with_an_adapter_is_the_adapted_one(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    tiny_qwen3().save_pretrained(tmp_path / "base")
+    base = Qwen3ForCausalLM.from_pretrained(tmp_path / "base")
+    lora = peft.LoraConfig(target_modules=["q_proj", "lm_head"], init_lora_weights=False)
+    teacher = peft.get_peft_model(base, lora)
+    teacher.save_pretrained(tmp_path / "adapter")
+    merged = copy.deepcopy(teacher).merge_and_unload()
+    expected, plain = (logged(one_step(tiny_llama(), model, tmp_path), "loss")[0] for model in (merged, tiny_qwen3()))
+    for given in (teacher, tmp_path / "adapter"):
+        trainer = one_step(tiny_llama(), given, tmp_path)
+        assert logged(trainer, "loss")[0] == pytest.approx(expected, rel=1e-5)
+    assert expected != pytest.approx(plain, rel=1e-2)
+
+
+@pytest.mark.parametrize(("wrap", "inner"), [(torch.compile, "_orig_mod"), (nn.DataParallel, "module")])
+def test_wrapped_students_and_teachers_are_refused(tmp_path: Path, wrap: Callable[..., Any], inner: str) -> None:
+    with pytest.raises(ValueError, match=rf"The student is wrapped, .* around Llama.*student\.{inner}"):
+        one_step(wrap(tiny_llama()), tiny_qwen3(), tmp_path)
+    with pytest.raises(ValueError, match=rf"The teacher is wrapped, .* around Qwen3.*teacher\.{inner}"):
+        one_step(tiny_llama(), wrap(tiny_qwen3()), tmp_path)
 
 
 def test_shared_weights_are_refused(tmp_path: Path) -> None:
