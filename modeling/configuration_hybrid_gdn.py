@@ -3,6 +3,9 @@
 
 from typing import Any
 
+from .supported_versions import warn_if_untested  # first: it checks the release of Transformers
+
+# isort: split
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -46,6 +49,10 @@ class HybridGDNConfig(PreTrainedConfig):
             values and the queries can be solved for more exactly (see `hf_tc.calibration`).
         calibration (`dict`, *optional*):
             Where the weights come from: teacher, data, tokens, seed and versions of the conversion.
+        hf_tc_version (`str`, *optional*):
+            The release of hf_tc that saved the student; written by `save_pretrained`.
+        code_sha256 (`str`, *optional*):
+            SHA-256 of the code files that were saved beside the configuration; written by `save_pretrained`.
     """
 
     model_type = "hybrid_gdn"
@@ -59,6 +66,8 @@ class HybridGDNConfig(PreTrainedConfig):
     output_norm: bool = False
     nope_layers: list[int] | None = None
     calibration: dict[str, Any] | None = None
+    hf_tc_version: str | None = None
+    code_sha256: str | None = None
 
     vocab_size = _forwarded("vocab_size")
     hidden_size = _forwarded("hidden_size")
@@ -72,6 +81,7 @@ class HybridGDNConfig(PreTrainedConfig):
     tie_word_embeddings = _forwarded("tie_word_embeddings")
 
     def __post_init__(self, **kwargs: Any) -> None:
+        warn_if_untested()
         if self.text_config is None:
             self.text_config = AutoConfig.for_model("llama")
         elif isinstance(self.text_config, dict):
