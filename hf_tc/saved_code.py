@@ -72,7 +72,7 @@ class SavedCode:
         """`warning`, or one line on code that is another release's and runs wherever hf_tc is not installed."""
         if self.warning is not None or self.is_current:
             return self.warning
-        saved_by = "an earlier hf_tc" if self.version is None else f"another hf_tc {self.version}"
+        saved_by = "an earlier hf_tc" if self.version is None else f"hf_tc {self.version}"
         return (
             f"{self.name} holds the code of {saved_by}, which runs where hf_tc is not installed. To replace it by that "
             f"of the installed {HF_TC_VERSION}: hf-tc refresh {self.name}"
