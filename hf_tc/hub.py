@@ -18,6 +18,7 @@ from .fingerprint import weights_fingerprint
 from .model_loading import check_weight_files
 from .modeling import HybridGDNConfig, HybridGDNPreTrainedModel
 from .modeling.saving import code_files, create_repository, upload_folder
+from .modeling.supported_versions import NEWEST_TRANSFORMERS, OLDEST_TRANSFORMERS, transformers_bounds
 from .report import ConversionReport
 from .report_page import is_local, report_sections, teacher_name, template
 from .saved_code import SavedCode
@@ -92,6 +93,8 @@ def render_card(
         model_id=model_id,
         served_id=shlex.quote(model_id),
         license=terms.get("license"),
+        transformers_bounds=transformers_bounds(),
+        tested_transformers=f"{OLDEST_TRANSFORMERS} to {NEWEST_TRANSFORMERS}",
         layer_count=config.num_hidden_layers,
         linear_layers=config.linear_layers,
         retained_layers=config.retained_layers,

@@ -10,10 +10,10 @@ OLDEST_TRANSFORMERS = "5.15"
 NEWEST_TRANSFORMERS = "5.24"
 
 
-def transformers_requirement() -> str:
-    """What pip is to install: from the oldest minor release that was tested up to the newest one."""
+def transformers_bounds() -> str:
+    """For pip: from the oldest minor release that was tested up to all of the newest one, such as ">=5.15,<5.25"."""
     major, minor = NEWEST_TRANSFORMERS.split(".")
-    return f"transformers>={OLDEST_TRANSFORMERS},<{major}.{int(minor) + 1}"
+    return f">={OLDEST_TRANSFORMERS},<{major}.{int(minor) + 1}"
 
 
 def check_transformers() -> None:
@@ -22,7 +22,7 @@ def check_transformers() -> None:
     if found < oldest:
         raise ImportError(
             f"hf_tc {HF_TC_VERSION} needs Transformers {OLDEST_TRANSFORMERS} or newer, this is "
-            f"{_transformers_version()}. Upgrade: pip install '{transformers_requirement()}'"
+            f"{_transformers_version()}. Upgrade: pip install 'transformers{transformers_bounds()}'"
         )
 
 
