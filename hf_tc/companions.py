@@ -95,7 +95,8 @@ def read_companions(student: HybridGDNPreTrainedModel, source: str | os.PathLike
     Args:
         options: of `from_pretrained`. What concerns the Hub is used.
     """
-    warning = SavedCode.of_config(vars(student.config), Path(source), str(source)).warning
+    folder = Path(source, options.get("subfolder") or "")
+    warning = SavedCode.of_config(vars(student.config), folder, str(source)).warning
     if warning is not None:
         logger.warning_once(warning)
     where = {name: options[name] for name in HUB_OPTIONS if options.get(name) is not None}

@@ -9,7 +9,7 @@ from typing import Any
 from packaging.version import Version
 from transformers.utils import CONFIG_NAME
 
-from .modeling.saving import code_files, code_sha256
+from .modeling.saving import MODELING_FILE, code_files, code_sha256
 from .modeling.supported_versions import HF_TC_VERSION
 
 
@@ -21,7 +21,7 @@ class SavedCode:
         name: folder or Hub id, for messages.
         version: of hf_tc that saved it; None before releases were recorded.
         is_edited: whether its files are other ones than were saved, or are not all there; False where that was not
-            recorded or the files are not at hand.
+            recorded or there is no code at all, as on the Hub before it is downloaded.
         is_current: whether its files are those that are installed.
     """
 
@@ -38,10 +38,10 @@ class SavedCode:
 
     @classmethod
     def of_config(cls, fields: dict[str, Any], folder: Path, name: str | None = None) -> "SavedCode":
-        """As `in_folder`, from fields of the configuration. Without the folder nothing is known of the files."""
+        """As `in_folder`, from fields of the configuration that were read already."""
         saved = cls(name or str(folder), fields.get("hf_tc_version"))
         recorded = fields.get("code_sha256")
-        if folder.is_dir():
+        if (folder / MODELING_FILE).is_file():
             found = _sha256_in(folder)
             saved.is_edited = recorded is not None and found != recorded
             saved.is_current = found == code_sha256(code_files())

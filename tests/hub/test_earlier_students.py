@@ -9,6 +9,7 @@ from earlier_students import CHECK, EARLIER, earlier_student, expected_of
 from fake_hub import FakeHub
 from hf_tc.modeling.saving import AUTO_MAP, code_files
 from hf_tc.modeling.supported_versions import HF_TC_VERSION
+from optional_packages import needs_extra
 from student_folders import run_python
 
 from hf_tc.cli import main
@@ -17,6 +18,13 @@ from hf_tc.saved_code import SavedCode
 
 REPO = "some-user/earlier-student"
 PUSH = "import sys; from hf_tc.hub import push_folder; push_folder(sys.argv[1], sys.argv[2])"
+# Without the server itself, whose command comes last.
+SERVE = """
+import sys, transformers.processing_utils, transformers.cli.transformers as command
+from hf_tc.serving import serve
+command.app = lambda arguments, prog_name: print(arguments)
+serve(sys.argv[1])
+"""
 REFRESH = "import sys; from hf_tc.cli import main; sys.exit(main(['refresh', *sys.argv[1:]]))"
 
 
@@ -86,6 +94,15 @@ def test_a_repository_is_refreshed_in_one_commit(hub: FakeHub, tmp_path: Path) -
     kept = files.keys() - {path.name for path in code_files()} - {"memory.py", "config.json"}
     assert all(received[name] == files[name] for name in kept)
     assert json.loads(received["config.json"])["hf_tc_version"] == HF_TC_VERSION
+
+
+@needs_extra("serve", "fastapi", "uvicorn", "openai", "pydantic", "requests")
+def test_serving_an_earlier_student_says_that_its_code_is_old(tmp_path: Path) -> None:
+    folder = earlier_student(EARLIER[0], tmp_path / "student")
+    result = run_python(SERVE, folder, with_hf_tc=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.startswith("['serve'")
+    assert result.stderr.count(f"{folder} holds the code of an earlier hf_tc") == 1
 
 
 def test_push_of_an_earlier_student_says_that_its_code_is_old(hub: FakeHub, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from command_lines import refused
 from hf_tc.modeling.saving import code_files, code_sha256
 from hf_tc.modeling.supported_versions import HF_TC_VERSION
-from student_folders import run_python
+from student_folders import run_python, tiny_report
 
 from hf_tc.cli import main
 from hf_tc.saved_code import SavedCode
@@ -20,6 +20,12 @@ import sys
 from transformers import AutoModel, AutoModelForCausalLM
 AutoModelForCausalLM.from_pretrained(sys.argv[1])
 AutoModel.from_pretrained(sys.argv[1])
+"""
+LOAD_SUBFOLDER = """
+import sys
+from transformers import AutoModelForCausalLM
+student = AutoModelForCausalLM.from_pretrained(sys.argv[1], subfolder=sys.argv[2])
+assert student.conversion_report.seed == 7
 """
 
 
@@ -37,6 +43,23 @@ def told_at_load(folder: Path) -> list[str]:
     result = run_python(LOAD_TWICE, folder, with_hf_tc=True)
     assert result.returncode == 0, result.stderr[-3000:]
     return [line for line in result.stderr.splitlines() if str(folder) in line]
+
+
+def test_a_student_in_a_subfolder_has_its_report_and_its_code_is_looked_for_there(folder: Path) -> None:
+    (folder.parent / "runs").mkdir()
+    folder = folder.rename(folder.parent / "runs" / "checkpoint-1")
+    tiny_report().save(folder)
+    result = run_python(LOAD_SUBFOLDER, folder.parent, folder.name, with_hf_tc=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert str(folder.parent) not in result.stderr
+
+
+def test_a_folder_without_any_code_is_of_use_with_hf_tc_and_can_be_refreshed(folder: Path) -> None:
+    for path in code_files(folder):
+        path.unlink()
+    assert SavedCode.in_folder(folder).warning is None
+    assert main(["refresh", str(folder)]) == 0
+    assert SavedCode.in_folder(folder).is_current
 
 
 def test_a_saved_student_names_its_release_and_its_code(folder: Path) -> None:
