@@ -1,9 +1,12 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Package description. `modeling/` is installed as `hf_tc.modeling`; the same files go to the Hub with a student."""
 
+import runpy
 from pathlib import Path
 
 from setuptools import setup
+
+RELEASES = runpy.run_path(str(Path(__file__).with_name("modeling") / "supported_versions.py"))
 
 DATA = ["datasets>=3.0"]
 EVALUATION = ["lm-eval>=0.4.9"]
@@ -23,7 +26,7 @@ TEST = [
 
 setup(
     name="hf_tc",
-    version="0.1.0.dev0",
+    version=RELEASES["HF_TC_VERSION"],
     description="Turn any pretrained Transformer language model into a hybrid with Gated DeltaNet layers",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -45,7 +48,7 @@ setup(
     install_requires=[
         # Bounded to what is tested: a newer torch would also bring another set of CUDA libraries.
         "torch>=2.7,<2.14",
-        "transformers>=5.15,<6",
+        f"transformers{RELEASES['transformers_bounds']()}",  # how to raise it: .github/CONTRIBUTING.md
         "accelerate>=1.1",
         "peft>=0.18",
         "huggingface_hub>=1.3",

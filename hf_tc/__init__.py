@@ -5,10 +5,14 @@ Importing it registers the student's classes with Transformers, so that `AutoMod
 converted student without further arguments.
 """
 
+from .modeling.supported_versions import HF_TC_VERSION  # first: it checks the release of Transformers
+
+# isort: split
 from .distillation import DistillationConfig, DistillationTrainer
 from .modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
 from .registration import register
 
 register()
 
+__version__ = HF_TC_VERSION
 __all__ = ["DistillationConfig", "DistillationTrainer", "HybridGDNConfig", "HybridGDNForCausalLM", "HybridGDNModel"]

@@ -14,10 +14,10 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from hf_tc.commands import convert, demo, distill, evaluate, push, select, serve
+from hf_tc.commands import convert, demo, distill, evaluate, push, refresh, select, serve
 from hf_tc.commands.shared import console
 
-COMMANDS = (demo, select, convert, distill, evaluate, push, serve)
+COMMANDS = (demo, select, convert, distill, evaluate, push, serve, refresh)
 # What goes wrong outside this program: options, files, the network, missing packages, memory.
 EXPECTED_ERRORS = (ValueError, OSError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
 TRACEBACK = "HF_TC_TRACEBACK"

@@ -36,12 +36,16 @@ from hf_tc.report import ERROR, ConversionReport, LayerReport, words
 PICTURES = ("perplexity", "errors", "memory", "write_gates", "selection")
 
 
+def picture_file(name: str) -> str:
+    return f"plot_{name}.png"
+
+
 def save_conversion_plots(report: ConversionReport, folder: str | Path) -> dict[str, str]:
     """Writes the pictures that a report gives rise to into a folder; returns their file names by what they show.
 
     Pictures of an earlier report that this one has none of are removed.
     """
-    figures, names = conversion_figures(report), {name: f"plot_{name}.png" for name in PICTURES}
+    figures, names = conversion_figures(report), {name: picture_file(name) for name in PICTURES}
     for name, file in names.items():
         if name in figures:
             figures[name].savefig(Path(folder) / file, dpi=110, metadata={"Software": None})

@@ -19,6 +19,7 @@ from hf_tc.conversion_checkpoint import ConversionCheckpoint, conversion_argumen
 from hf_tc.conversion_memory import blocks_at_once, free_bytes, largest, layer_bytes, text_bytes, widths_of
 from hf_tc.conversion_settings import ConversionSettings
 from hf_tc.evaluation import perplexity
+from hf_tc.fingerprint import weights_fingerprint
 from hf_tc.fit_layer import FittedLayer, LayerText, fit_layer
 from hf_tc.joint_alignment import align_jointly, refuse_dispatched
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
@@ -101,13 +102,14 @@ class Conversion:
         self._measure("teacher", self.teacher)
         self._measure_student("copied")
         self.fit_layers()
-        for stage in ("closed_form", "aligned"):
+        for stage in ("closed_form", "aligned") if self.settings.alignment.steps else ("closed_form",):
             self.load_stage(stage)
             self._measure_student(stage)
         if self.settings.joint.steps:
             self.align_jointly()
             self._measure_student("joint")
         self.report.layers = [self.checkpoint.row(layer) for layer in self.linear_layers]
+        self.report.student_weights = weights_fingerprint(self.student.state_dict().values())
         self.report.seconds = time.perf_counter() - start
         self.student.conversion_report = self.report
         self.student.config.calibration = self.report.provenance

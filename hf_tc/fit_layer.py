@@ -69,7 +69,8 @@ def fit_layer(
         row = _solve(mixer, text)
     row.error_copied, closed_form = error_copied, _weights_as(target, mixer)
     on_step()
-    row.error_aligned = align_layer(mixer, text.captured, text.held_out, settings, seed, on_step=on_step)
+    if settings.steps:
+        row.error_aligned = align_layer(mixer, text.captured, text.held_out, settings, seed, on_step=on_step)
     row.value_scale = value_scale(mixer.o_proj.weight, teacher_weight, mixer.num_heads).mean().item()
     row.output_gate = _mean_gate(mixer, text.captured)
     row.seconds += time.perf_counter() - start

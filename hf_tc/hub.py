@@ -12,14 +12,18 @@ from typing import Any
 
 from huggingface_hub import CommitInfo, ModelCard, ModelCardData, hf_hub_url, model_info
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
-from .conversion_plots import save_conversion_plots
+from .fingerprint import weights_fingerprint
 from .model_loading import check_weight_files
 from .modeling import HybridGDNConfig, HybridGDNPreTrainedModel
 from .modeling.saving import code_files, create_repository, upload_folder
+from .modeling.supported_versions import NEWEST_TRANSFORMERS, OLDEST_TRANSFORMERS, transformers_bounds
 from .report import ConversionReport
-from .report_page import PAGE_FILE, is_local, report_page, report_sections, teacher_name, template
+from .report_page import is_local, report_sections, teacher_name, template
+from .saved_code import SavedCode
+
+logger = logging.get_logger(__name__)
 
 CARD_FILE = "README.md"
 HUB_SECONDS = 10.0  # to answer for the teacher's licence
@@ -42,35 +46,17 @@ def save_student(
     """Saves a student with what belongs to it; later saves of the same object include it as well.
 
     Args:
-        tokenizer, report: default to `student.tokenizer` and `student.conversion_report`, which conversion sets.
+        tokenizer, report: default to `student.tokenizer` and `student.conversion_report`, which conversion sets. A
+            report that does not say which weights its figures are of is taken to be of these.
         kwargs: of `save_pretrained`, such as `max_shard_size`.
     """
     if tokenizer is not None:
         student.tokenizer = tokenizer
     if report is not None:
+        if not report.student_weights:
+            report.student_weights = weights_fingerprint(student.state_dict().values())
         student.conversion_report = report
     student.save_pretrained(folder, **kwargs)
-
-
-def write_companions(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -> None:
-    """Writes the conversion report with its page and pictures, if the student has one, and the model card;
-    `save_pretrained` calls it.
-
-    A student without a report, such as one loaded from a folder, leaves a card that is there already as it is. The card
-    is that of a language model, so a classifier or a backbone gets none.
-    """
-    report, known, plots = student.conversion_report, dict(student.config.calibration or {}), {}
-    if report is not None:
-        report.save(folder)
-        known |= report.to_dict()
-        plots = save_conversion_plots(report, folder)
-        page = report_page(known, plots, student.config.num_hidden_layers)
-        (folder / PAGE_FILE).write_text(page, encoding="utf-8")
-    if not student.can_generate():
-        return
-    if report is not None or not (folder / CARD_FILE).exists():
-        card = render_card(student.config, known, repo_id, student.model_tags or [], plots)
-        (folder / CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def render_card(
@@ -107,6 +93,8 @@ def render_card(
         model_id=model_id,
         served_id=shlex.quote(model_id),
         license=terms.get("license"),
+        transformers_bounds=transformers_bounds(),
+        tested_transformers=f"{OLDEST_TRANSFORMERS} to {NEWEST_TRANSFORMERS}",
         layer_count=config.num_hidden_layers,
         linear_layers=config.linear_layers,
         retained_layers=config.retained_layers,
@@ -160,6 +148,7 @@ def push_folder(
     """
     folder = Path(folder)
     check_student_folder(folder)
+    warn_of_other_code(folder)
     repo_id = create_repository(repo_id, private, token)
     card = folder / CARD_FILE
     if card.is_file():
@@ -180,9 +169,13 @@ def check_student_folder(folder: str | os.PathLike) -> None:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder. Give the folder that save_pretrained or `hf-tc convert` wrote.")
     _check_config(folder)
-    missing = [source.name for source in code_files() if not (folder / source.name).is_file()]
-    if missing:
-        raise ValueError(f"{folder} lacks the code files {', '.join(missing)}. Load the student and save it again.")
+    try:
+        code_files(folder)
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename)).name
+        raise ValueError(
+            f"{folder} lacks the code file {missing}. Put it back: hf-tc refresh {folder} --force"
+        ) from error
     pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
     if pickled:
         raise ValueError(
@@ -190,6 +183,13 @@ def check_student_folder(folder: str | os.PathLike) -> None:
             "student needs safetensors only."
         )
     check_weight_files(folder / name for name in weight_files(folder))
+
+
+def warn_of_other_code(folder: str | os.PathLike) -> None:
+    """Says once, in one line, if a student's folder holds other code than is installed."""
+    warning = SavedCode.in_folder(Path(folder)).warning_before_use_elsewhere
+    if warning is not None:
+        logger.warning_once(warning)
 
 
 def _check_config(folder: Path) -> None:

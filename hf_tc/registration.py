@@ -11,7 +11,7 @@ from transformers import (
 )
 from transformers.models.auto import modeling_auto
 
-from .hub import write_companions
+from .companions import read_companions, write_companions
 from .modeling import (
     HybridGDNConfig,
     HybridGDNForCausalLM,
@@ -55,7 +55,9 @@ def register() -> None:
     for model_class, auto_class, names in MODELS:
         auto_class.register(HybridGDNConfig, model_class, exist_ok=True)
         names[model_type] = model_class.__name__
-    HybridGDNPreTrainedModel.write_companions = write_companions  # saving a student writes report and model card too
+    # Saving a student writes report and model card too, loading it reads the report.
+    HybridGDNPreTrainedModel.write_companions = write_companions
+    HybridGDNPreTrainedModel.read_companions = read_companions
     _register_lora_targets(model_type)
 
 

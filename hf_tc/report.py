@@ -4,6 +4,7 @@
 import csv
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ REPORT_FILE = "conversion_report.json"
 LOG_FILE = "calibration_log.csv"
 TABLE_HEADINGS = ("layer", "distance", "half-life", "beta", "value", "gate")
 ERROR = "error_"  # before a stage, the name of a layer's error at it
+STAGES = ("teacher", "copied", "closed_form", "aligned", "joint")  # in the order in which a conversion reaches them
 
 
 @dataclass
@@ -49,9 +51,10 @@ class ConversionReport:
     """The whole conversion.
 
     Attributes:
-        perplexity: by stage, the teacher first, on held-out text; whatever stages there are is shown, in their order.
+        perplexity: by stage, see `STAGES`, on held-out text; whatever stages there are is shown.
         seconds: of the run that ended it; those of a layer are of the run that fitted it.
         fingerprints: of the teacher's weights and of the calibration text.
+        student_weights: of the student that the figures are of, see `weights_fingerprint`.
         device: what it ran on, in words.
         arguments: those of `from_teacher`, as JSON has them.
     """
@@ -71,6 +74,7 @@ class ConversionReport:
     seconds: float = 0.0
     selection: LayerSelection | None = None
     fingerprints: dict[str, str] = field(default_factory=dict)
+    student_weights: dict[str, str] = field(default_factory=dict)
     device: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
 
@@ -86,13 +90,17 @@ class ConversionReport:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "ConversionReport":
-        selection = None if data.get("selection") is None else LayerSelection.from_dict(data["selection"])
-        return cls(**{**data, "layers": [LayerReport(**row) for row in data["layers"]], "selection": selection})
+        """The report of `to_dict`, without what a later release added to it."""
+        data = _fields_of(cls, data)
+        data["layers"] = [LayerReport(**_fields_of(LayerReport, row)) for row in data["layers"]]
+        if data.get("selection") is not None:
+            data["selection"] = LayerSelection.from_dict(data["selection"])
+        return cls(**data)
 
     @property
     def known_perplexities(self) -> dict[str, float]:
         """Perplexity by stage, those that were measured and are finite."""
-        return {stage: value for stage, value in self.perplexity.items() if value is not None and math.isfinite(value)}
+        return known_by_stage(self.perplexity)
 
     @property
     def error_stages(self) -> list[str]:
@@ -140,6 +148,20 @@ class ConversionReport:
         console.print(table)
         if self.known_perplexities:
             console.print(perplexity_table(self.known_perplexities, self.perplexity_tokens))
+
+
+def _fields_of(kind: Any, data: dict[str, Any]) -> dict[str, Any]:
+    names = {item.name for item in fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
+
+
+def known_by_stage(perplexity: Mapping[str, float | None]) -> dict[str, float]:
+    """Perplexities that were measured and are finite, in the order of their stages.
+
+    Not in the order in which they are given: a configuration is saved with its keys sorted.
+    """
+    known = {stage: value for stage, value in perplexity.items() if value is not None and math.isfinite(value)}
+    return dict(sorted(known.items(), key=lambda item: STAGES.index(item[0]) if item[0] in STAGES else len(STAGES)))
 
 
 def device_name(device: torch.device) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from hf_tc.report import ERROR, words
+from hf_tc.report import ERROR, known_by_stage, words
 
 PAGE_FILE = "conversion_report.md"
 MANY_LAYERS = 16  # beyond, the table of layers is folded
@@ -39,8 +39,8 @@ def report_sections(report: dict[str, Any], plots: Mapping[str, str], layer_coun
     """The sections of the report, from model_cards/report.md.
 
     Args:
-        report: `ConversionReport.to_dict()`, or as much of it as is known, and "distilled_tokens" of a student that was
-            distilled. What is missing is left out.
+        report: `ConversionReport.to_dict()`, or as much of it as is known; "distilled_tokens" and "distilled_steps" of
+            a student that was distilled; "changed", see `marked_as_changed`. What is missing is left out.
         plots: file names of the pictures by what they show, see `hf_tc.conversion_plots`.
         layer_count: layers of the teacher.
     """
@@ -53,11 +53,28 @@ def report_sections(report: dict[str, Any], plots: Mapping[str, str], layer_coun
         many_layers=len(layers) if len(layers) > MANY_LAYERS else None,
         heads=_heads(layers),
         selection=_selection(report.get("selection")),
+        is_changed=bool(report.get("changed")),
         code=_code(report),
         provenance=_provenance(report),
     )
     # Lines that a template's conditions leave empty; between two items of a list not even one.
     return re.sub(r"(?m)^(- .*)\n\n(?=- )", r"\1\n", re.sub(r"\n{3,}", "\n\n", text)).strip()
+
+
+def marked_as_changed(report: dict[str, Any]) -> dict[str, Any]:
+    """For the page of a student whose weights are not, or not for sure, those that the figures are of."""
+    return {**report, "changed": "The figures here are from before."}
+
+
+def without_figures(report: dict[str, Any], has_page: bool) -> dict[str, Any]:
+    """For the card of such a student: what stays true.
+
+    Args:
+        has_page: whether the page of the report is beside the card.
+    """
+    place = f"; those of the conversion are in [{PAGE_FILE}]({PAGE_FILE})" if has_page else ""
+    figures = {"layers": [], "perplexity": {}, "perplexity_tokens": 0}
+    return {**report, **figures, "changed": f"This card has no figures of it{place}."}
 
 
 def teacher_name(report: dict[str, Any]) -> str:
@@ -72,10 +89,14 @@ def is_local(teacher: str) -> bool:
 
 
 def _summary(report: dict[str, Any], layer_count: int) -> str:
-    """The conversion in a few sentences."""
-    linear, known = report.get("linear_layers"), _known_perplexities(report)
+    """The conversion in a few sentences, and what was done to the student after it."""
+    return " ".join([*_conversion(report, layer_count), *_aftermath(report)])
+
+
+def _conversion(report: dict[str, Any], layer_count: int) -> list[str]:
+    linear, known = report.get("linear_layers"), known_by_stage(report.get("perplexity") or {})
     if linear is None:
-        return ""
+        return []
     name = f"`{teacher_name(report)}`" if report.get("teacher") else "the teacher"
     sentences = [
         f"{len(linear)} of the {layer_count} attention layers of {name} became Gated DeltaNet, calibrated on "
@@ -94,20 +115,27 @@ def _summary(report: dict[str, Any], layer_count: int) -> str:
             f"Layer {worst} lost the most of what its attention said ({errors[worst]:.3f}), layer {best} the least "
             f"({errors[best]:.3f})."
         )
-    if report.get("distilled_tokens"):
-        tokens = f"{report['distilled_tokens']:,}"
-        sentences.append(f"Then the student was distilled on {tokens} tokens; the figures here are from before.")
-    return " ".join(sentences)
+    return sentences
+
+
+def _aftermath(report: dict[str, Any]) -> list[str]:
+    sentences, tokens, steps = [], report.get("distilled_tokens"), report.get("distilled_steps")
+    if tokens or steps:
+        amount = (f" on {tokens:,} tokens" if tokens else "") + (f" in {steps:,} steps" if steps else "")
+        sentences.append(f"Then the student was distilled{amount}.")
+    if report.get("changed") and not report.get("student_weights"):
+        sentences.append("It was not recorded whether the weights are still those that the conversion gave it.")
+    elif report.get("changed") and not sentences:
+        sentences.append("Since then the student was trained further or changed in another way.")
+    if report.get("changed"):
+        sentences.append(report["changed"])
+    return sentences
 
 
 def _last_errors(layers: list[dict[str, Any]]) -> dict[int, float]:
     """The error of each layer at the last stage it was measured at."""
     last = {row["layer"]: [row[key] for key in row if key.startswith(ERROR) and is_known(row[key])] for row in layers}
     return {layer: errors[-1] for layer, errors in last.items() if errors}
-
-
-def _known_perplexities(report: dict[str, Any]) -> dict[str, float]:
-    return {stage: value for stage, value in (report.get("perplexity") or {}).items() if is_known(value)}
 
 
 def is_known(value: Any) -> bool:
@@ -136,7 +164,7 @@ def _layer_table(layers: list[dict[str, Any]]) -> str:
 
 
 def _perplexity_table(report: dict[str, Any]) -> str:
-    known = _known_perplexities(report)
+    known = known_by_stage(report.get("perplexity") or {})
     teacher = known.get("teacher")
     header = ["model", "perplexity"] + ([] if teacher is None else ["times the teacher's"])
     rows = []
@@ -201,7 +229,8 @@ def _provenance(report: dict[str, Any]) -> dict[str, str]:
         "calibration tokens": report.get("calibration_tokens"),
         "alignment steps per layer": report.get("alignment_steps"),
         "joint alignment steps": report.get("joint_steps") or None,
-        "distillation tokens": report.get("distilled_tokens"),
+        "distillation tokens": report.get("distilled_tokens") or None,
+        "distillation steps": report.get("distilled_steps") or None,
         "tokens behind the perplexities": report.get("perplexity_tokens") or None,
         "seed": None if report.get("seed") is None else str(report["seed"]),
         "time of all layers": _duration(sum(seconds)) if any(seconds) else None,

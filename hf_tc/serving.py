@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers.utils.import_utils import is_serve_available
 
-from .hub import check_student_folder
+from .hub import check_student_folder, warn_of_other_code
 from .modeling import HybridGDNForCausalLM
 from .modeling.serve_support import MODEL_MANAGER, make_servable
 
@@ -27,6 +27,7 @@ def serve(folder: str | Path, extra_args: Sequence[str] = ()) -> None:
     if not is_serve_available():
         raise ImportError("Serving needs further packages: pip install 'hf_tc[serve]'")
     check_student_folder(folder)
+    warn_of_other_code(folder)
     # The first executes the library once more, so the class must be made known after it; see make_servable.
     for module in ("transformers.processing_utils", MODEL_MANAGER):
         import_module(module)

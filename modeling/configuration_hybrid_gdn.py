@@ -4,6 +4,9 @@
 import dataclasses
 from typing import Any
 
+from .supported_versions import warn_if_untested  # first: it checks the release of Transformers
+
+# isort: split
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -40,6 +43,10 @@ class HybridGDNConfig(PreTrainedConfig):
             values and the queries can be solved for more exactly (see `hf_tc.calibration`).
         calibration (`dict`, *optional*):
             Where the weights come from: teacher, data, tokens, seed and versions of the conversion.
+        hf_tc_version (`str`, *optional*):
+            The release of hf_tc that saved the student; written by `save_pretrained`.
+        code_sha256 (`str`, *optional*):
+            SHA-256 of the code files that were saved beside the configuration; written by `save_pretrained`.
     """
 
     model_type = "hybrid_gdn"
@@ -53,8 +60,11 @@ class HybridGDNConfig(PreTrainedConfig):
     output_norm: bool = False
     nope_layers: list[int] | None = None
     calibration: dict[str, Any] | None = None
+    hf_tc_version: str | None = None
+    code_sha256: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
+        warn_if_untested()
         if self.text_config is None:
             self.text_config = AutoConfig.for_model("llama")
         elif isinstance(self.text_config, dict):

@@ -5,16 +5,21 @@ The library would copy the code itself, but only for classes that were loaded as
 copy PyTorch's files instead: sharding swaps a model's class for one that is defined there.
 """
 
+import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi
 from transformers.dynamic_module_utils import get_relative_import_files
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
+
+from .supported_versions import HF_TC_VERSION
+
+logger = logging.get_logger(__name__)
 
 MODELING_FILE = "modeling_hybrid_gdn.py"
 # Every class must be in a file that MODELING_FILE is or imports: only those exist where a student was loaded remotely.
@@ -31,13 +36,24 @@ AUTO_MAP = {
 class SavesItsCode:
     """Replaces `save_pretrained` and `push_to_hub` of a PreTrainedModel; comes before it among the bases.
 
-    `tokenizer` and `conversion_report` may be set on a student; then they are saved with it. `write_companions` is set
-    by hf_tc, where it is installed: it writes the report and the model card.
+    `tokenizer` and `conversion_report` may be set on a student; then they are saved with it. hf_tc, where it is
+    installed, sets `write_companions`, which writes the report and the model card, and `read_companions`, which gives a
+    student that is loaded its report again.
     """
 
     tokenizer: Any = None
     conversion_report: Any = None
     write_companions: Callable[[Any, Path, str], None] | None = None
+    read_companions: Callable[[Any, str | os.PathLike, dict[str, Any]], None] | None = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any) -> Any:
+        """As in `PreTrainedModel`, and the report beside the weights where hf_tc is installed."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
+        student = loaded[0] if isinstance(loaded, tuple) else loaded
+        if student.read_companions is not None and pretrained_model_name_or_path is not None:
+            student.read_companions(pretrained_model_name_or_path, kwargs)
+        return loaded
 
     @classmethod
     def is_remote_code(cls) -> bool:
@@ -67,7 +83,8 @@ class SavesItsCode:
         writes = self.should_save_on_this_rank(is_main_process)  # type: ignore[attr-defined]
         if push_to_hub and writes:
             repo_id = create_repository(repo_id, upload.pop("private", None), upload.get("token"))
-        self.config.auto_map = dict(AUTO_MAP)  # type: ignore[attr-defined]
+        for name, value in code_fields().items():
+            setattr(self.config, name, value)  # type: ignore[attr-defined]
         super().save_pretrained(folder, is_main_process, state_dict, **kwargs)  # type: ignore[misc]
         if not writes:
             return
@@ -78,6 +95,8 @@ class SavesItsCode:
                 self.tokenizer.save_pretrained(folder)
             if self.write_companions is not None:
                 self.write_companions(folder, repo_id)
+            elif push_to_hub or (folder / "README.md").exists():
+                logger.warning_once(CARD_WARNING)
         if push_to_hub:
             upload_folder(folder, repo_id, **upload)
 
@@ -99,16 +118,42 @@ class SavesItsCode:
         self.add_model_tags(tags or [])  # type: ignore[attr-defined]
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, max_shard_size=max_shard_size, repo_id=repo_id)
+            if self.write_companions is None:
+                logger.warning_once(CARD_WARNING)
             return upload_folder(folder, repo_id, **options)
 
 
+CARD_WARNING = (
+    "hf_tc is not imported, so no model card was written, and one that is there already may have figures of other "
+    "weights. Save the student where hf_tc is imported to have it renewed."
+)
 UPLOAD_OPTIONS = ("private", "token", "revision", "create_pr", "commit_message", "commit_description")
 
 
-def code_files() -> list[Path]:
-    """The files of the student's code: the modeling file and everything that it imports from beside it."""
-    modeling = Path(__file__).with_name(MODELING_FILE)
+def code_files(folder: str | os.PathLike | None = None) -> list[Path]:
+    """The files of the student's code: the modeling file and everything that it imports from beside it.
+
+    Args:
+        folder: of a student; this code's own files by default.
+
+    Raises:
+        FileNotFoundError: one of them is missing; its `filename` says which.
+    """
+    modeling = Path(__file__).with_name(MODELING_FILE) if folder is None else Path(folder) / MODELING_FILE
     return sorted({modeling, *map(Path, get_relative_import_files(modeling))})
+
+
+def code_sha256(files: Iterable[Path]) -> str:
+    """SHA-256 over names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def code_fields() -> dict[str, Any]:
+    """What a student's configuration says of the code that is saved beside it."""
+    return {"auto_map": dict(AUTO_MAP), "hf_tc_version": HF_TC_VERSION, "code_sha256": code_sha256(code_files())}
 
 
 def copy_code(folder: Path) -> None:

@@ -2,15 +2,18 @@
 """What a conversion reports of its layers, and of the models between its stages."""
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 from conversion_inputs import letter_teacher
 from layer_conversion import BLOCKS, convert
 from planted import captured_layer, random_blocks
+from transformers import AutoModelForCausalLM
 
 from hf_tc.convert_layers import mixer_of
 from hf_tc.evaluation import perplexity
+from hf_tc.report_page import report_page
 
 STAGES = ["teacher", "copied", "closed_form", "aligned"]
 
@@ -61,3 +64,31 @@ def test_perplexities_are_those_of_the_models(tmp_path: Path) -> None:
     closed_form = convert(tmp_path / "closed", steps=0, evaluation_blocks=text)
     assert report.perplexity["closed_form"] == pytest.approx(perplexity(closed_form, text))
     assert len(set(report.perplexity.values())) == 4
+
+
+def test_without_alignment_there_is_no_aligned_stage(tmp_path: Path) -> None:
+    report = convert(tmp_path, steps=0).conversion_report
+    assert list(report.perplexity) == STAGES[:3]
+    assert report.error_stages == ["copied", "closed_form"]
+    assert all(math.isnan(row.error_aligned) for row in report.layers)
+    assert "aligned" not in report_page(report.to_dict(), {}, layer_count=3)
+
+
+def test_a_converted_student_has_one_card_however_often_it_is_loaded_and_saved(tmp_path: Path) -> None:
+    student = convert(tmp_path / "work")
+    report = student.conversion_report
+    student.save_pretrained(tmp_path / "first", repo_id="some/model")
+    for source, target in (("first", "second"), ("second", "third")):
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path / source)
+        assert loaded.conversion_report == report
+        loaded.save_pretrained(tmp_path / target, repo_id="some/model")
+    first, second, third = ((tmp_path / name / "README.md").read_text() for name in ("first", "second", "third"))
+    assert first == second == third
+    share = report.perplexity["aligned"] / report.perplexity["teacher"]
+    assert f"the student (aligned) has {share:.3g} times the teacher's perplexity" in first
+    # The report lost, as by copying weights and configuration alone: the configuration knows the perplexities.
+    lost = shutil.copytree(
+        tmp_path / "third", tmp_path / "lost", ignore=shutil.ignore_patterns("conversion_report.json")
+    )
+    AutoModelForCausalLM.from_pretrained(lost).save_pretrained(tmp_path / "again")
+    assert f"has {share:.3g} times the teacher's perplexity" in (tmp_path / "again" / "README.md").read_text()

@@ -5,12 +5,19 @@ import re
 from pathlib import Path
 
 import pytest
-from student_folders import tiny_report, tiny_student
+from student_folders import tiny_report
 
 from hf_tc.conversion_plots import save_conversion_plots
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report import ConversionReport
-from hf_tc.report_page import MANY_LAYERS, report_page, report_sections, teacher_name
+from hf_tc.report_page import (
+    MANY_LAYERS,
+    marked_as_changed,
+    report_page,
+    report_sections,
+    teacher_name,
+    without_figures,
+)
 
 
 def full_report() -> ConversionReport:
@@ -63,15 +70,49 @@ def test_the_page_has_every_section_picture_and_figure(tmp_path: Path) -> None:
     assert "None" not in text
 
 
-def test_figures_from_before_a_distillation_are_called_so(tmp_path: Path) -> None:
-    student = tiny_student()
-    student.config.calibration = {"distilled_tokens": 1_000_000}
-    student.conversion_report = full_report()
-    student.save_pretrained(tmp_path)
-    for name in ("conversion_report.md", "README.md"):
-        text = (tmp_path / name).read_text()
-        assert "distilled on 1,000,000 tokens; the figures here are from before" in text
-        assert "- distillation tokens: 1,000,000\n" in text
+@pytest.mark.parametrize(
+    ("weights", "distilled", "told"),
+    [
+        ({"bfloat16": "1"}, {}, "Since then the student was trained further or changed in another way."),
+        ({}, {}, "It was not recorded whether the weights are still those that the conversion gave it."),
+        (
+            {"bfloat16": "1"},
+            {"distilled_tokens": 1_000_000, "distilled_steps": 1_500},
+            "Then the student was distilled on 1,000,000 tokens in 1,500 steps.",
+        ),
+    ],
+)
+def test_figures_of_other_weights_are_called_so_or_left_out(
+    weights: dict[str, str], distilled: dict[str, int], told: str
+) -> None:
+    known = {**full_report().to_dict(), "student_weights": weights, **distilled}
+    page = report_page(marked_as_changed(known), {}, layer_count=4)
+    assert f"{told} The figures here are from before.\n" in page
+    assert "| joint | 22.00 | 1.10 |" in page
+    card = report_sections(without_figures(known, has_page=True), {}, layer_count=4)
+    place = "those of the conversion are in [conversion_report.md](conversion_report.md)."
+    assert f"{told} This card has no figures of it; {place}\n" in card
+    assert headings(card) == ["Which layers keep attention", "How it was converted"]
+    for figure in ("22.00", "1.1 times", "0.200", "0.321", "| layer"):
+        assert figure in page
+        assert figure not in card
+    assert "calibrated on 65,536 tokens" in card
+    for text in (page, card):
+        assert ("- distillation tokens: 1,000,000\n- distillation steps: 1,500\n" in text) == bool(distilled)
+
+
+def test_the_last_stage_is_the_last_of_the_conversion_whatever_order_the_stages_come_in() -> None:
+    report = full_report().to_dict()
+    report["perplexity"] = dict(sorted(report["perplexity"].items()))  # as a saved configuration has them
+    text = report_sections(report, {}, layer_count=4)
+    assert "the student (joint) has 1.1 times the teacher's perplexity: 22.00 against 20.00" in text
+    assert re.findall(r"(?m)^\| (teacher|copied|closed form|aligned|joint) \|", text) == [
+        "teacher",
+        "copied",
+        "closed form",
+        "aligned",
+        "joint",
+    ]
 
 
 def test_the_code_of_the_page_is_python() -> None:

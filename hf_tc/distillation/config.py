@@ -37,6 +37,12 @@ class DistillationConfig(TrainingArguments):
         },
     )
 
+    # Not `str | bool`, which a command line reads as a yes or no.
+    include_num_input_tokens_seen: str = field(
+        default="all",
+        metadata={"help": "Which tokens are counted: all, non_padding or no. A student's model card tells them."},
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (math.isfinite(self.temperature) and self.temperature > 0):

@@ -20,7 +20,6 @@ from hf_tc.fingerprint import fingerprint
 from hf_tc.model_loading import load_causal_lm
 from hf_tc.output_folder import WorkFolder
 from hf_tc.recorded_arguments import ARGUMENTS_FILE, record_arguments
-from hf_tc.report import ConversionReport
 from hf_tc.tokenizer_checks import check_tokenizers_agree
 
 WARMUP_SHARE = 0.05
@@ -136,10 +135,6 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
     if not trainer.is_world_process_zero():
         return
     model.tokenizer = tokenizer
-    if hasattr(model.config, "calibration"):
-        model.config.calibration = {**(model.config.calibration or {}), "distilled_tokens": blocks.numel()}
-    if ConversionReport.stands_in(student):
-        model.conversion_report = ConversionReport.load(student)
     work.save(lambda folder: model.save_pretrained(folder, repo_id=work.out.resolve().name), options)
 
 

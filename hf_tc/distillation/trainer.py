@@ -25,7 +25,9 @@ from hf_tc.distillation.losses import (
     next_token_targets,
     perplexity_from_nll,
 )
+from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.model_loading import load_causal_lm
+from hf_tc.modeling import HybridGDNConfig
 from hf_tc.tokenizer_checks import check_tokenizers_agree, tokenizer_of
 from hf_tc.weight_decay import UndecayedMemoryMixin
 
@@ -104,6 +106,8 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         # Whatever the student's signature, Trainer is to count the step's targets and leave the scaling to us.
         self.model_accepts_loss_kwargs = True
         model.add_model_tags(MODEL_TAGS)
+        if isinstance(model.config, HybridGDNConfig):
+            self.add_callback(TrainingRecord(model.config))
         self.teacher = self._place_teacher(teacher)
         self._student_parts = BackboneThenHead(model)
         self._teacher_parts = BackboneThenHead(self.teacher)

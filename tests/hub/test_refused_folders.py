@@ -36,7 +36,7 @@ def test_folders_that_are_no_complete_student_are_refused(folder: Path, tmp_path
         check_student_folder(folder)
     (folder / "pytorch_model.bin").unlink()
     (folder / "cache.py").unlink()
-    with pytest.raises(ValueError, match=r"lacks the code files cache\.py"):
+    with pytest.raises(ValueError, match=r"lacks the code file cache\.py"):
         check_student_folder(folder)
     config = json.loads((folder / "config.json").read_text())
     for changed, message in (({"auto_map": None}, "no auto_map"), ({"model_type": "llama"}, "of type 'llama'")):

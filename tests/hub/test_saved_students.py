@@ -101,6 +101,8 @@ def test_student_sharded_by_fsdp2_saves_the_same_folder(saved: Path, tmp_path: P
     assert result.returncode == 0, result.stderr[-3000:]
     assert not list(again.glob("_fsdp*"))
     assert_same_student(again, saved)
+    if with_hf_tc:  # which writes a card, by the gathered weights
+        assert "1.5 times the teacher's perplexity" in (again / "README.md").read_text()
 
 
 @NEEDS_A_NEWER_PEFT

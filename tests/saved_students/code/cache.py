@@ -1,0 +1,250 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The memory of one recurrent layer inside a Transformers cache: a state, a convolution window, a token count."""
+
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from packaging.version import Version
+from transformers.cache_utils import Cache, CacheLayerMixin, LinearAttentionLayer, StaticLayer
+
+from .gated_delta_rule import gated_delta_rule
+
+# Before, one stream fetched offloaded keys while another still wrote them: wrong tokens, for plain Llamas too.
+OFFLOADING_IS_SAFE = Version(transformers.__version__) >= Version("5.20.0.dev0")
+
+
+class Recording(NamedTuple):
+    """What one or more forwards fed to the recurrence, so that a rollback can be replayed exactly."""
+
+    initial_state: torch.Tensor | None  # [B, H, K, V] before the first recorded token
+    initial_window: torch.Tensor | None  # [B, taps - 1, channels]
+    inputs: dict[str, torch.Tensor]  # k, v, log_decay, beta, each [B, T, ...]
+    window: torch.Tensor | None  # [B, T, channels], what entered the convolution
+
+
+class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
+    """State of a recurrent layer, which counts tokens as an attention layer does.
+
+    Transformers asks the first attention layer of a cache for its length and its mask sizes. Since this layer answers,
+    students whose first layers, or whose layers one and all, are recurrent need nothing special.
+    """
+
+    is_sliding = False
+
+    def __init__(self, max_cache_len: int | None = None) -> None:
+        LinearAttentionLayer.__init__(self)
+        self.keys = self.values = None
+        self.max_cache_len = max_cache_len
+        # A tensor in static caches: an int would be a constant of the compiled graph and recompile at each step.
+        self.cumulative_length: Any = 0 if max_cache_len is None else torch.tensor(0)
+        self.recording: Recording | None = None
+
+    @property
+    def is_compileable(self) -> bool:
+        return self.max_cache_len is not None
+
+    @property
+    def is_croppable(self) -> bool:
+        return self.record_past
+
+    @property
+    def is_initialized(self) -> bool:
+        return self.has_previous_state[0]
+
+    @is_initialized.setter
+    def is_initialized(self, value: bool) -> None:
+        self.has_previous_state[0] = value
+
+    @property
+    def recurrent_state(self) -> torch.Tensor | None:
+        return self.recurrent_states[0] if self.has_previous_state[0] else None
+
+    @property
+    def convolution_window(self) -> torch.Tensor | None:
+        return self.conv_states[0] if self.has_previous_state[0] else None
+
+    def store(
+        self,
+        state: torch.Tensor,
+        window: torch.Tensor | None,
+        tokens: int,
+        recurrence_inputs: dict[str, torch.Tensor],
+        new_window: torch.Tensor | None,
+    ) -> None:
+        """Takes over what a forward of `tokens` tokens left behind.
+
+        Args:
+            state: `[B, H, K, V]` after the last token.
+            window: `[B, taps - 1, channels]`, the last tokens that entered the convolution; None without one.
+            recurrence_inputs, new_window: as in `Recording`; kept only while rollback is on.
+        """
+        if self.record_past:
+            self._record(recurrence_inputs, new_window)
+        self._write(self.recurrent_states, self.is_recurrent_states_initialized, state)
+        if window is not None:
+            self._write(self.conv_states, self.is_conv_states_initialized, window)
+            self.conv_kernel_size[0] = window.shape[1] + 1
+        self.device, self.dtype = state.device, state.dtype
+        self.has_previous_state[0] = True
+        self._count(tokens)
+
+    def _count(self, tokens: int) -> None:
+        if isinstance(self.cumulative_length, torch.Tensor):
+            if self.cumulative_length.device != self.device:
+                self.cumulative_length = self.cumulative_length.to(self.device)
+            self.cumulative_length.add_(tokens)
+        else:
+            self.cumulative_length += tokens
+
+    def _write(self, states: dict[int, Any], initialized: dict[int, bool], value: torch.Tensor) -> None:
+        if self.max_cache_len is None:
+            states[0] = value
+        else:  # in place: compiled graphs and CUDA graphs keep the address
+            if states[0] is None:
+                states[0] = torch.zeros_like(value)
+                if not torch.compiler.is_compiling():
+                    torch._dynamo.mark_static_address(states[0])
+            states[0].copy_(value)
+        initialized[0] = True
+
+    def _record(self, inputs: dict[str, torch.Tensor], new_window: torch.Tensor | None) -> None:
+        if self.recording is None:
+            state, window = self.recurrent_state, self.convolution_window
+            if self.max_cache_len is not None and state is not None:
+                state, window = state.clone(), None if window is None else window.clone()
+            self.recording = Recording(state, window, inputs, new_window)
+            return
+        old = self.recording
+        joined = {name: torch.cat([old.inputs[name], x], dim=1) for name, x in inputs.items()}
+        window = None if new_window is None else torch.cat([old.window, new_window], dim=1)
+        self.recording = old._replace(inputs=joined, window=window)
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forgets the last `-tokens_to_remove` tokens by replaying the recorded ones that stay; 0 ends the recording.
+
+        Raises:
+            RuntimeError: no recording (call `activate_past_recording` first), or more tokens than were recorded.
+            ValueError: a positive number; Transformers crops by negative ones.
+        """
+        if tokens_to_remove > 0:
+            raise ValueError(f"crop({tokens_to_remove}): pass a negative number, the tokens to remove from the end.")
+        removed = -tokens_to_remove
+        recorded = 0 if self.recording is None else self.recording.inputs["k"].shape[1]
+        if removed > recorded:
+            raise RuntimeError(
+                f"crop({tokens_to_remove}) on a recurrent layer that recorded {recorded} tokens: a recurrent state "
+                "cannot be undone without them. Call cache.activate_past_recording() once the cache was in a forward, "
+                "before the tokens that are to be undone."
+            )
+        if removed:
+            self._replay(recorded - removed)
+            self._count(-removed)
+        self.recording = None
+
+    def _replay(self, kept: int) -> None:
+        recording = self.recording
+        assert recording is not None
+        inputs = {name: x[:, :kept] for name, x in recording.inputs.items()}
+        if kept:
+            state = gated_delta_rule(q=inputs["k"], **inputs, state=recording.initial_state)[1]
+        elif recording.initial_state is None:
+            self.recurrent_states[0].zero_()
+            self.has_previous_state[0] = False
+            return
+        else:
+            state = recording.initial_state
+        self._write(self.recurrent_states, self.is_recurrent_states_initialized, state)
+        if recording.window is not None:
+            taps = self.conv_kernel_size[0]
+            past = recording.initial_window
+            if past is None:
+                past = torch.zeros_like(self.conv_states[0])
+            window = torch.cat([past, recording.window[:, :kept]], dim=1)
+            self._write(self.conv_states, self.is_conv_states_initialized, window[:, window.shape[1] - taps + 1 :])
+
+    def get_seq_length(self) -> Any:
+        return self.cumulative_length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[Any, int]:
+        length = self.cumulative_length + query_length if self.max_cache_len is None else self.max_cache_len
+        return length, 0
+
+    def get_max_length(self) -> int:
+        return -1 if self.max_cache_len is None else self.max_cache_len
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        raise RuntimeError("A recurrent layer caches a state, not keys and values: this cache is of another model.")
+
+    def reset(self) -> None:
+        LinearAttentionLayer.reset(self)
+        self.recording = None
+        if isinstance(self.cumulative_length, torch.Tensor):
+            self.cumulative_length.zero_()
+        else:
+            self.cumulative_length = 0
+
+    def offload(self) -> None:
+        LinearAttentionLayer.offload(self)
+
+    def prefetch(self) -> None:
+        LinearAttentionLayer.prefetch(self)
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """Reorders the rows, for beam search."""
+        self._map_rows(lambda x: x.index_select(0, beam_idx.to(x.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        self._map_rows(lambda x: x.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        self._map_rows(lambda x: x[indices.to(x.device)])
+
+    def _map_rows(self, change: Any) -> None:
+        for states in (self.recurrent_states, self.conv_states):
+            if states[0] is not None:
+                states[0] = change(states[0])
+        if self.recording is not None:
+            old = self.recording
+            self.recording = Recording(
+                *(None if x is None else change(x) for x in (old.initial_state, old.initial_window)),
+                {name: change(x) for name, x in old.inputs.items()},
+                None if old.window is None else change(old.window),
+            )
+
+
+def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -> None:
+    """Gives a cache made from the teacher's configuration, or from none, recurrent layers where the student has them.
+
+    Raises:
+        ValueError: an attention layer with tokens in it stands where the student is recurrent: another model's cache.
+            An offloaded cache of a Transformers release whose offloading gives wrong tokens.
+    """
+    if getattr(cache, "offloading", False) and not OFFLOADING_IS_SAFE:
+        raise ValueError(
+            f"Offloaded caches of Transformers {transformers.__version__} give wrong tokens now and then: their copies "
+            "race. Use Transformers 5.20 or later, or leave the offloading out."
+        )
+    while len(cache.layers) < num_layers and getattr(cache, "layer_class_to_replicate", None) is not None:
+        cache.layers.append(cache.layer_class_to_replicate())
+    # Not the layer's own: a sliding one holds its window only, and ours answers for the attention over everything.
+    capacities = [layer.max_cache_len for layer in cache.layers if isinstance(layer, StaticLayer)]
+    recording = any(getattr(layer, "record_past", False) for layer in cache.layers)
+    for index in linear_layers:
+        layer = cache.layers[index]
+        if isinstance(layer, GDNCacheLayer):
+            continue
+        if _holds_tokens(layer):
+            raise ValueError(
+                f"past_key_values holds attention keys in layer {index}, which is recurrent in this student: it is the "
+                "cache of the teacher or of another student. Start from an empty cache."
+            )
+        cache.layers[index] = GDNCacheLayer(max(capacities) if isinstance(layer, StaticLayer) else None)
+        if recording:
+            cache.layers[index].activate_past_recording()
+
+
+def _holds_tokens(layer: Any) -> bool:
+    if any(getattr(layer, "has_previous_state", {}).values()):
+        return True
+    return getattr(layer, "is_initialized", False) and bool(layer.get_seq_length() > 0)

@@ -1,0 +1,239 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The backbone: the teacher family's own classes with the attention of some layers replaced by Gated DeltaNet.
+
+`HybridGDNModel` builds the family's object from the teacher's configuration, swaps the attention of the recurrent
+layers, and shares the family object's modules, so that parameter names are the teacher's and everything outside the
+recurrent layers (norms, experts, activation checkpointing) is the family's own code.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from .cache import adopt_cache
+from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
+from .gated_deltanet import GatedDeltaNet, HeadwiseRMSNorm
+from .head_shard import check_heads_divide
+from .recurrent_mask import RecurrentMask, check_mask, has_past, packed_positions, padding_of
+from .saving import SavesItsCode
+from .short_convolution import ShortConvolution
+from .teacher_attention import find_attention, find_decoder_layers
+
+# Class attributes by which Transformers asks a model what it can do: the student answers as its family does.
+FAMILY_FLAGS = (
+    "_supports_sdpa",
+    "_supports_flash_attn",
+    "_supports_flex_attn",
+    "_supports_attention_backend",
+    "_can_set_experts_implementation",
+    "_can_compile_fullgraph",
+    "_can_record_outputs",
+    "_no_split_modules",
+    "_skip_keys_device_placement",
+    "_keep_in_fp32_modules",
+    "_keep_in_fp32_modules_strict",
+    "_keys_to_ignore_on_load_unexpected",
+    "_tied_weights_keys",
+    "base_model_prefix",
+)
+PARALLEL_PLANS = ("_tp_plan", "_ep_plan", "_fsdp_plan")
+SHARED_STATE = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
+
+
+class HybridGDNPreTrainedModel(SavesItsCode, PreTrainedModel):
+    """What the backbone and the causal LM share: the family object behind them, weight initialisation, saving."""
+
+    config: HybridGDNConfig
+    config_class = HybridGDNConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    def _take_family_flags(self, family_class: type[PreTrainedModel]) -> None:
+        for name in FAMILY_FLAGS:
+            if hasattr(family_class, name):
+                self.__dict__[name] = getattr(family_class, name)
+
+    def _adopt(self, family: PreTrainedModel) -> None:
+        """Makes the family object's modules and parameters this model's own, under the same names.
+
+        The dictionaries are shared, not copied: whatever is replaced in one (an LM head, a wrapped layer) is replaced
+        in both. The family object itself stays out of `_modules`, or each parameter would be found twice.
+        """
+        for name in SHARED_STATE:
+            self.__dict__[name] = family.__dict__[name]
+        self.__dict__["family"] = family
+
+    def init_parallel_plans(self) -> None:
+        """The plans for sharding are the family's, which are attributes of its classes and of its configuration."""
+        super().init_parallel_plans()
+        if self._modules is self.family._modules:
+            for name in PARALLEL_PLANS:
+                setattr(self, name, {**(getattr(self.family, name, None) or {}), **(getattr(self, name) or {})})
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Loads a student, as in the library.
+
+        Raises:
+            ValueError: the weights have recurrent layers where the configuration has none, or the other way round; or
+                more tensor-parallel ranks than key/value heads.
+        """
+        model, report = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        check_recurrent_layers(model, report["missing_keys"], report["unexpected_keys"])
+        for mixer in model.modules():
+            if isinstance(mixer, GatedDeltaNet):
+                check_heads_divide(mixer.num_heads, mixer.num_kv_heads, model.tp_size or 1)
+        return (model, report) if output_loading_info else model
+
+    def train(self, mode: bool = True) -> "HybridGDNPreTrainedModel":
+        super().train(mode)
+        self.family.training = mode
+        return self
+
+    def set_experts_implementation(self, experts_implementation: str | dict[str, str]) -> None:
+        """As in the library, and in the teacher's configuration too, which is the one that experts read."""
+        super().set_experts_implementation(experts_implementation)
+        self.config._experts_implementation = experts_implementation
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.family.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.family.set_input_embeddings(value)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, GatedDeltaNet):
+            init_gates(module)
+        elif isinstance(module, ShortConvolution):
+            init.zeros_(module.weight)
+            if not getattr(module.weight, "_is_hf_initialized", False):
+                init.ones_(module.weight[0])
+        elif isinstance(module, HeadwiseRMSNorm):
+            init.ones_(module.weight)
+        else:
+            self.family._init_weights(module)
+
+
+def check_recurrent_layers(model: PreTrainedModel, missing: set[str], unexpected: set[str]) -> None:
+    """Raises `ValueError` for gates that would stay random in a layer whose other weights were found, or go unused."""
+    unused = {name for name in unexpected if name.endswith(".A_log")}
+    random = {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, GatedDeltaNet) and f"{name}.A_log" in missing
+        # A model without any weights may be initialised; one with some is not what the configuration says.
+        if not all(f"{name}.{parameter}" in missing for parameter, _ in module.named_parameters())
+    }
+    if random or unused:
+        raise ValueError(
+            f"The weights do not fit layer_types of the configuration: no gates for {sorted(random)}, gates of no use "
+            f"in {sorted(unused)}. Load a student with the configuration it was saved with; a teacher becomes one "
+            "by `HybridGDNForCausalLM.from_teacher`."
+        )
+
+
+def init_gates(mixer: GatedDeltaNet) -> None:
+    """The usual initialisation of decay parameters (Mamba-2, Gated DeltaNet): time steps spread over [1e-3, 1e-1]."""
+    heads, device = mixer.num_heads, mixer.dt_bias.device
+    steps = torch.exp(torch.linspace(math.log(1e-3), math.log(1e-1), heads, device=device))
+    init.copy_(mixer.dt_bias, steps + torch.log(-torch.expm1(-steps)))  # softplus(dt_bias) = steps
+    init.copy_(mixer.A_log, torch.log(torch.linspace(1.0, 16.0, heads, device=device)))
+
+
+class HybridGDNModel(HybridGDNPreTrainedModel):
+    """The backbone: token ids or embeddings in, hidden states out."""
+
+    def __init__(self, config: HybridGDNConfig, family: PreTrainedModel | None = None) -> None:
+        family_class = MODEL_MAPPING[type(config.text_config)] if family is None else type(family)
+        self._take_family_flags(family_class)
+        super().__init__(config)
+        if family is None:
+            family = family_class(config.text_config)
+        self._adopt(family)
+        self.gradient_checkpointing = False  # switched by the library, which does not see the family object
+        layers = find_decoder_layers(family)
+        for index in config.linear_layers:
+            name, attention = find_attention(layers[index])
+            setattr(layers[index], name, GatedDeltaNet(config, index, attention))
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The family's forward, with a cache and a mask that also serve the recurrent layers.
+
+        Raises:
+            ValueError: a cache of another model, a mask that does not fit, or packed documents together with a cache.
+        """
+        config, tokens = self.config, input_ids if inputs_embeds is None else inputs_embeds
+        if tokens is None:
+            raise ValueError("You must specify exactly one of input_ids or inputs_embeds.")
+        if past_key_values is not None:
+            adopt_cache(past_key_values, config.linear_layers, config.num_hidden_layers)
+        if config.linear_layers:
+            recurrent_mask = self._recurrent_mask(tokens, attention_mask, position_ids, past_key_values, kwargs)
+            kwargs["recurrent_mask"] = recurrent_mask
+            if recurrent_mask.document_position is not None and not torch.compiler.is_compiling():
+                if use_cache or past_key_values is not None:
+                    raise ValueError(
+                        "Packed documents (restarting position_ids or cu_seq_lens_q) came with a cache, by which "
+                        "attention would read across documents. Pass use_cache=False, or pad the documents instead."
+                    )
+                use_cache = False
+        if use_cache is None:
+            use_cache = bool(config.use_cache)
+        if self.training and self.gradient_checkpointing:
+            use_cache = False
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=config.text_config)
+            adopt_cache(past_key_values, config.linear_layers, config.num_hidden_layers)
+        if isinstance(attention_mask, dict):
+            attention_mask = {kind: mask for kind, mask in attention_mask.items() if kind != LINEAR_ATTENTION}
+            if not hasattr(config.text_config, "layer_types"):  # such families take one mask, not one for each type
+                attention_mask = next(iter(attention_mask.values()), None)
+        return self.family.forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+
+    def _recurrent_mask(
+        self,
+        tokens: torch.Tensor,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None,
+        position_ids: torch.Tensor | None,
+        cache: Cache | None,
+        kwargs: dict[str, Any],
+    ) -> RecurrentMask:
+        (batch, length), first = tokens.shape[:2], self.config.linear_layers[0]
+        if isinstance(attention_mask, dict):
+            padding = attention_mask.get(LINEAR_ATTENTION)
+        else:
+            check_mask(attention_mask, length, 0 if cache is None else cache.layers[first].get_seq_length())
+            padding = padding_of(attention_mask, length)
+        if attention_mask is not None or has_past(cache, first):
+            position_ids = None
+        return RecurrentMask(padding, packed_positions(batch, length, position_ids, kwargs.get("cu_seq_lens_q")))

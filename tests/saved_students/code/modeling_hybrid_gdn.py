@@ -1,0 +1,138 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The student: the family's causal language model around the hybrid backbone, and its other heads.
+
+Logit scaling, soft-capping, router losses and the loss function are the family's own code.
+"""
+
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, GenerationMixin
+from transformers.cache_utils import Cache
+from transformers.masking_utils import create_masks_for_generate
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+from .cache import adopt_cache
+from .classification_heads import (
+    HybridGDNForQuestionAnswering,
+    HybridGDNForSequenceClassification,
+    HybridGDNForTokenClassification,
+)
+from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
+from .hybrid_backbone import HybridGDNModel, HybridGDNPreTrainedModel
+from .recurrent_mask import padding_of
+
+
+class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
+    """The student: a causal language model for generation, training and the Hub."""
+
+    def __init__(self, config: HybridGDNConfig) -> None:
+        family_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config.text_config)]
+        self._take_family_flags(family_class)
+        super().__init__(config)
+        family = family_class(config.text_config)
+        prefix = family.base_model_prefix
+        setattr(family, prefix, HybridGDNModel(config, getattr(family, prefix)))
+        self._adopt(family)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | dict[str, torch.Tensor] | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> Any:
+        """The family's forward. Its arguments are named because the library looks for them in the signature.
+
+        Trainer drops columns whose name is not there, and without `logits_to_keep` generation would compute the logits
+        of the whole prompt.
+        """
+        return self.family.forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_teacher(cls, teacher: Any, tokenizer: Any = None, **options: Any) -> "HybridGDNForCausalLM":
+        """Converts a pretrained Transformer into a calibrated student, by Taylor-Calibrate (arXiv 2606.16429).
+
+        Args:
+            teacher: a causal language model, a folder or a Hub id. A model stays as it is, and the student gets copies
+                of its weights. What is loaded from a folder or id belongs to the student, without a second copy.
+            tokenizer: defaults to the teacher's own.
+            options: `calibration_data`, `retained_layers`, `layer_policy`, `alignment_steps` and the others of
+                `hf_tc.convert.from_teacher`, which does the work.
+
+        Returns:
+            The student, with the figures of the conversion in `student.conversion_report`.
+
+        Raises:
+            ImportError: hf_tc is not installed.
+            ValueError: the teacher, the text or an option cannot be used; the message says why.
+        """
+        try:
+            from hf_tc.convert import from_teacher
+        except ImportError as error:
+            raise ImportError("Converting a teacher needs the hf_tc package: pip install hf_tc") from error
+        return from_teacher(teacher, tokenizer, **options)
+
+    @property
+    def init_continuous_batching(self) -> Any:
+        """Not there: paged caches know no recurrent layers. `transformers serve` asks by `hasattr` and does without."""
+        raise AttributeError("Continuous batching does not support recurrent layers; use generate.")
+
+    def _prepare_cache_for_generation(
+        self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Adopts the cache before decoding starts, so that recurrent layers hear of it when rollback is switched on.
+
+        Raises:
+            ValueError: an offloaded cache on a machine without accelerator, where the library fails in CUDA's name, or
+                of a release of the library that offloads wrongly, see `adopt_cache`.
+        """
+        implementation = generation_config.cache_implementation or ""
+        if implementation.startswith("offloaded") and not torch.accelerator.is_available():
+            raise ValueError(
+                f"cache_implementation={implementation!r} moves the cache between an accelerator and the CPU; there is "
+                "no accelerator, and the cache is in the CPU's memory in any case. Leave it out."
+            )
+        result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        cache = model_kwargs.get("past_key_values")
+        if cache is not None:
+            adopt_cache(cache, self.config.linear_layers, self.config.num_hidden_layers)
+            if generation_config.is_assistant:
+                cache.activate_past_recording()
+        return result
+
+    @staticmethod
+    def create_masks_for_generate(config: HybridGDNConfig, **kwargs: Any) -> dict[str, torch.Tensor | None]:
+        """The masks of the teacher's layers and, beside them, the padding mask of the recurrent ones.
+
+        `generate` calls it before compiled forwards, where masks cannot be made; the result must be a flat dictionary.
+        """
+        masks = create_masks_for_generate(config=config.text_config, **kwargs)
+        if not isinstance(masks, dict):
+            masks = {"full_attention": masks}
+        padding = padding_of(kwargs["attention_mask"], kwargs["inputs_embeds"].shape[1])
+        return {**masks, LINEAR_ATTENTION: padding}
+
+
+__all__ = [
+    "HybridGDNForCausalLM",
+    "HybridGDNForQuestionAnswering",
+    "HybridGDNForSequenceClassification",
+    "HybridGDNForTokenClassification",
+    "HybridGDNModel",
+    "HybridGDNPreTrainedModel",
+]

@@ -1,0 +1,120 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""What the mixer takes over from a family's attention module, found by structure rather than by family name."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+OUTPUT_PROJECTION_NAMES = ("o_proj", "dense", "out_proj")
+FUSED_PROJECTION_NAMES = ("qkv_proj", "query_key_value")
+NORM_BEFORE_ROTATION = (("q_norm", "k_norm"), ("q_layernorm", "k_layernorm"))
+NORM_AFTER_ROTATION = (("query_layernorm", "key_layernorm"),)
+
+
+def find_attention(decoder_layer: nn.Module) -> tuple[str, nn.Module]:
+    """Name and module of the self-attention of a decoder layer.
+
+    Raises:
+        ValueError: the layer has no child that looks like a self-attention with query, key and value projections.
+    """
+    for name, child in decoder_layer.named_children():
+        projects = hasattr(child, "q_proj") or any(hasattr(child, fused) for fused in FUSED_PROJECTION_NAMES)
+        if projects and "Attention" in type(child).__name__ and hasattr(child, "layer_idx"):
+            return name, child
+    children = ", ".join(f"{name}: {type(child).__name__}" for name, child in decoder_layer.named_children())
+    raise ValueError(f"No self-attention with q/k/v projections in {type(decoder_layer).__name__} ({children}).")
+
+
+def find_decoder_layers(backbone: nn.Module) -> nn.ModuleList:
+    """The list of decoder layers of a backbone.
+
+    Raises:
+        ValueError: the backbone has no `layers`.
+    """
+    layers = getattr(backbone, "layers", None)
+    if not isinstance(layers, nn.ModuleList):
+        raise ValueError(f"{type(backbone).__name__} has no `layers`; only backbones built of layers can convert.")
+    return layers
+
+
+def output_projection(attention: nn.Module) -> nn.Linear:
+    """The projection after attention x values, whatever its name."""
+    for name in OUTPUT_PROJECTION_NAMES:
+        if hasattr(attention, name):
+            return getattr(attention, name)
+    raise ValueError(f"{type(attention).__name__} has none of {OUTPUT_PROJECTION_NAMES}.")
+
+
+def head_shape(attention: nn.Module, text_config: Any) -> tuple[int, int, int]:
+    """(query heads, K/V heads, head dimension) of an attention module."""
+    head_dim = getattr(attention, "head_dim", None) or getattr(attention, "head_size", None)
+    if head_dim is None:
+        head_dim = getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
+    heads = text_config.num_attention_heads
+    kv_heads = getattr(text_config, "num_key_value_heads", None) or heads
+    if hasattr(attention, "q_proj"):  # the weights know better than the configuration where layers differ
+        heads, kv_heads = attention.q_proj.out_features // head_dim, attention.k_proj.out_features // head_dim
+    fused = fused_projection(attention)
+    if fused is not None:
+        kv_heads = (fused.out_features // head_dim - heads) // 2
+    return heads, kv_heads, head_dim
+
+
+def split_fused_projection(
+    fused: torch.Tensor, attention: nn.Module, shape: tuple[int, int, int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """q, k, v rows of a fused weight `[rows, C]` or bias `[rows]`.
+
+    `query_key_value` (GPT-NeoX) keeps q, k, v of a head together; `qkv_proj` (Phi-3) keeps all heads of q together.
+    """
+    heads, kv_heads, head_dim = shape
+    if hasattr(attention, "query_key_value"):
+        per_head = fused.unflatten(0, (heads, 3, head_dim))
+        return tuple(part.flatten(0, 1) for part in per_head.unbind(1))  # type: ignore[return-value]
+    return fused.split([heads * head_dim, kv_heads * head_dim, kv_heads * head_dim])
+
+
+def fused_projection(attention: nn.Module) -> nn.Linear | None:
+    """The one projection to q, k and v together, or None where they are apart."""
+    for name in FUSED_PROJECTION_NAMES:
+        if hasattr(attention, name):
+            return getattr(attention, name)
+    return None
+
+
+def query_key_norms(attention: nn.Module) -> tuple[nn.Module | None, nn.Module | None, bool]:
+    """q norm, k norm, and whether they follow the rotation; (None, None, False) where there are none."""
+    for pairs, after_rotation in ((NORM_BEFORE_ROTATION, False), (NORM_AFTER_ROTATION, True)):
+        for query_name, key_name in pairs:
+            if getattr(attention, query_name, None) is not None:
+                return getattr(attention, query_name), getattr(attention, key_name), after_rotation
+    return None, None, False
+
+
+def rotary_function(attention: nn.Module) -> Callable[..., tuple[torch.Tensor, torch.Tensor]] | None:
+    """The family's own `apply_rotary_pos_emb`, `[B, H, T, K]`; None where this layer has no positions (NoPE).
+
+    Families that rotate the first channels only do so inside this function, or around it (`rotary_ndims`).
+    """
+    if not getattr(attention, "use_rope", True):
+        return None
+    rotate = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
+    channels = getattr(attention, "rotary_ndims", None)
+    return rotate if rotate is None or channels is None else partial(_rotate_first, rotate, channels)
+
+
+def _rotate_first(
+    rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+    channels: int,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    rotated = rotate(q[..., :channels], k[..., :channels], cos, sin)
+    q, k = (torch.cat([head, x[..., channels:]], dim=-1) for head, x in zip(rotated, (q, k), strict=True))
+    return q, k
