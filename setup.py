@@ -47,7 +47,7 @@ setup(
     package_data={"hf_tc.assets": ["*.md", "*.txt", "tiny_teacher/*"], "hf_tc.model_cards": ["*.md"]},
     install_requires=[
         # Bounded to what is tested: a newer torch would also bring another set of CUDA libraries.
-        "torch>=2.7,<2.14",
+        "torch>=2.7,<2.15",
         f"transformers{RELEASES['transformers_bounds']()}",  # how to raise it: .github/CONTRIBUTING.md
         "accelerate>=1.1",
         "peft>=0.18",

@@ -1,9 +1,43 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Offline by default: a test that reached for the Hub would hang where there is none."""
+"""Offline by default: a test that reached for the Hub would hang where there is none. And nothing deprecated is called.
 
+The library says what is deprecated by a FutureWarning, which .pytest.ini makes an error, or by its logger, where it is
+said once in a process and so easily missed: a test during which it is said fails.
+"""
+
+import logging
 import os
+from collections.abc import Iterator
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tests run in several processes: one thread each, or they fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# What the library's own code says of its own calls, whoever the model is.
+OF_THE_LIBRARY = (
+    "Passing `generation_config` together with generation-related arguments",  # its assisted decoding does
+    "`past_key_values`/`cache_params` are deprecated",  # only its own common tests ask for these
+)
+
+
+class Deprecations(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if "deprecated" in message and not any(known in message for known in OF_THE_LIBRARY):
+            self.messages.append(message)
+
+
+@pytest.fixture(autouse=True)
+def nothing_deprecated_is_called() -> Iterator[None]:
+    handler, logger = Deprecations(), logging.getLogger("transformers")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+    assert not handler.messages

@@ -14,17 +14,18 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from library_names import checkpointing_argument
 from tiny_causal_lms import labelled_examples, tiny_llama, tiny_qwen3
 
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
 
 
 def main(output_dir: Path, batch_size: int, accumulation_steps: int) -> None:
-    for name, gradient_checkpointing in (("plain", False), ("checkpointed", True)):
-        distil(output_dir / name, batch_size, accumulation_steps, gradient_checkpointing)
+    for name, checkpointing in (("plain", False), ("checkpointed", True)):
+        distil(output_dir / name, batch_size, accumulation_steps, checkpointing)
 
 
-def distil(output_dir: Path, batch_size: int, accumulation_steps: int, gradient_checkpointing: bool) -> None:
+def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpointing: bool) -> None:
     args = DistillationConfig(
         output_dir=str(output_dir),
         use_cpu=True,
@@ -32,7 +33,7 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, gradient_
         per_device_train_batch_size=batch_size,
         per_device_eval_batch_size=batch_size,
         gradient_accumulation_steps=accumulation_steps,
-        gradient_checkpointing=gradient_checkpointing,
+        **checkpointing_argument(checkpointing),
         learning_rate=0.5,
         optim="sgd",
         max_steps=3,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from distillation_runs import config, logged, train
+from library_names import checkpointing_argument, checkpoints_activations
 from tiny_causal_lms import labelled_examples, tiny_llama, tiny_qwen3
 from torch import Tensor
 from transformers import TrainerCallback, set_seed
@@ -69,8 +70,8 @@ def test_resumed_run_is_bit_identical(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bf16", [False, True])
 def test_gradient_checkpointing_does_not_change_the_loss(tmp_path: Path, bf16: bool) -> None:
     plain = train(tmp_path, max_steps=2, bf16=bf16)
-    checkpointed = train(tmp_path, max_steps=2, bf16=bf16, gradient_checkpointing=True)
-    assert checkpointed.model.is_gradient_checkpointing
+    checkpointed = train(tmp_path, max_steps=2, bf16=bf16, **checkpointing_argument(True))
+    assert checkpoints_activations(checkpointed.model)
     assert logged(checkpointed, "loss") == pytest.approx(logged(plain, "loss"), rel=1e-6)
     assert all(parameter.dtype == torch.float32 for parameter in checkpointed.model.parameters())
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from distillation_runs import logged, one_step, train
+from library_names import checkpointing_argument
 from tiny_causal_lms import tiny_llama, tiny_qwen3
 from torch import nn
 from transformers import Qwen3ForCausalLM, TrainingArguments
@@ -20,14 +21,14 @@ from transformers import Qwen3ForCausalLM, TrainingArguments
 from hf_tc.distillation import DistillationTrainer
 
 
-@pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_lora_student_learns_and_its_base_stays(tmp_path: Path, gradient_checkpointing: bool) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_lora_student_learns_and_its_base_stays(tmp_path: Path, checkpointing: bool) -> None:
     peft = pytest.importorskip("peft")
     base = tiny_llama()
     before = copy.deepcopy(base.state_dict())
     lora = peft.LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj", "lm_head"])
     student = peft.get_peft_model(base, lora)
-    trainer = train(tmp_path, student, count=4, max_steps=15, gradient_checkpointing=gradient_checkpointing)
+    trainer = train(tmp_path, student, count=4, max_steps=15, **checkpointing_argument(checkpointing))
     losses = logged(trainer, "loss")  # every step sees the same four examples
     assert losses[-1] < 0.9 * losses[0]
     head = student.base_model.model.lm_head
