@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ class BackboneThenHead:
                 f"{type(self.model).__name__} is an encoder-decoder; a decoder-only causal language model is needed."
             )
         self._backbone_output_class: type | None = None
+        self._balances_nothing = False
         self.is_split = self._split_agrees_with_forward()
         if not self.is_split:
             logger.warning(
@@ -77,6 +79,9 @@ class BackboneThenHead:
 
         It is 0 (on the CPU) unless the family has such a loss and `output_router_logits` of its configuration is on.
         The family's own ``forward`` computes it: where no token is labelled, nothing else is left of its loss.
+
+        Raises:
+            ValueError: this release of Transformers records no router logits of a family whose loss is to balance them.
         """
         inputs = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_BACKBONE}
         if not self.is_split:
@@ -87,6 +92,12 @@ class BackboneThenHead:
         outputs = self._run_backbone(inputs)
         hidden = outputs.last_hidden_state
         if getattr(outputs, "router_logits", None) is None:
+            if self._balances_nothing:
+                family = self.model.config.get_text_config().model_type
+                raise ValueError(
+                    f"output_router_logits is on, and Transformers {version('transformers')} records no router logits "
+                    f"of {family!r}. Turn it off, or use a newer release."
+                )
             return hidden, torch.zeros(())
         first = hidden[:1, :1].detach()
         shortened = type(outputs)(last_hidden_state=first)
@@ -119,7 +130,10 @@ class BackboneThenHead:
         was_training = self.model.training
         self.model.eval()
         try:
-            expected = self.model.forward(**inputs, use_cache=False).logits[0]
+            outputs = self.model.forward(**inputs, use_cache=False)
+            # Where no router logits reach the family's loss, that is the number 0, not a tensor.
+            self._balances_nothing = isinstance(getattr(outputs, "aux_loss", None), int)
+            expected = outputs.logits[0]
             # Of a model on several devices, forward alone brings its logits back to where its inputs were.
             logits = self.logits(self.hidden_states(inputs)[0]).to(expected.device)
         except (AttributeError, TypeError, ValueError) as error:
