@@ -8,7 +8,8 @@ needs teacher and student on one device, and optimiser state for all mixers at o
 
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -99,7 +100,7 @@ def align_jointly(
     student.requires_grad_(False)
     parts.float().requires_grad_(True)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, routers_left_alone(student):
             trainer = _trainer(student, teacher, parts, blocks, held_out, settings, seed, folder)
             before = trainer.evaluate()["eval_kl"]
             best = KeepBest(parts, before, settings.steps)
@@ -112,6 +113,20 @@ def align_jointly(
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(trainable[name]).grad = None
     return before, best.kl
+
+
+@contextmanager
+def routers_left_alone(student: PreTrainedModel) -> Iterator[None]:
+    """Inside, no load-balancing loss: routers are frozen, and mixers are to follow the teacher anywhere."""
+    config = student.config.get_text_config()
+    balances = getattr(config, "output_router_logits", False)
+    if balances:
+        config.output_router_logits = False
+    try:
+        yield
+    finally:
+        if balances:
+            config.output_router_logits = balances
 
 
 def _blocks_at_once(teacher: PreTrainedModel, mixers: nn.ModuleList, length: int) -> int:

@@ -47,6 +47,19 @@ def test_the_student_comes_closer_and_only_its_mixers_move(tmp_path: Path) -> No
     assert all(parameter.grad is None and parameter.requires_grad for parameter in run.student.parameters())
 
 
+def test_the_routers_loss_does_not_move_the_mixers(tmp_path: Path) -> None:
+    experts = {"num_local_experts": 4, "router_aux_loss_coef": 100.0, "sliding_window": None}
+    results = []
+    for balances in (True, False):
+        teacher = letter_teacher("mixtral", **experts, output_router_logits=balances).eval()
+        blocks = random_blocks(9, 24, 0) % teacher.config.vocab_size
+        settings = ConversionSettings(blocks.numel(), 24, 0.2, AlignmentSettings(steps=0), joint_settings(2))
+        results.append(Conversion(teacher, blocks, (0,), settings, tmp_path / str(balances)).run())
+        assert results[-1].config.text_config.output_router_logits == balances
+    states = [student.state_dict() for student in results]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
 def test_never_worse_than_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = conversion(tmp_path)
     run.fit_layers()
