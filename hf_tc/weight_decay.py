@@ -12,8 +12,8 @@ import re
 
 from torch import nn
 
-# Ours, and what the library calls the same in its own recurrent models.
-UNDECAYED = re.compile(r"(?:^|\.)(?:A_log|dt_bias|short_conv|conv1d)(?:\.|$)")
+# Ours, what the library calls the same in its own recurrent models, and norms with a number (hyperclovax: post_norm1).
+UNDECAYED = re.compile(r"(?:^|\.)(?:A_log|dt_bias|short_conv|conv1d|\w*norm\d*)(?:\.|$)")
 
 
 class UndecayedMemoryMixin:

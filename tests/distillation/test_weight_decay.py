@@ -6,8 +6,10 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import pytest
 import torch
 from distillation_runs import config
+from family_checks import exists, family_config
 from hf_tc.modeling import HybridGDNForCausalLM
 from peft import LoraConfig, get_peft_model
 from tiny_causal_lms import labelled_examples, tiny_config, tiny_qwen3
@@ -15,6 +17,7 @@ from transformers import AutoModelForCausalLM, OlmoHybridConfig, Trainer, Traini
 
 from hf_tc.build_student import build_student
 from hf_tc.distillation import DistillationTrainer
+from hf_tc.families import REVIEWED_FAMILIES
 from hf_tc.weight_decay import UndecayedMemoryMixin
 
 
@@ -44,7 +47,7 @@ def test_what_decays_is_every_matrix_but_the_convolution(tmp_path: Path) -> None
 
 
 def test_an_adapter_s_copy_of_the_convolution_does_not_decay(tmp_path: Path) -> None:
-    adapted = get_peft_model(student(), LoraConfig(target_modules=["a_proj"], modules_to_save=["short_conv"]))
+    adapted = get_peft_model(student(), LoraConfig(target_modules=["q_proj"], modules_to_save=["short_conv"]))
     names = decayed(adapted, tmp_path)
     assert names
     assert all("lora_" in name for name in names)
@@ -64,6 +67,15 @@ def test_students_of_the_library_keep_their_half_lives_too(tmp_path: Path) -> No
     assert len(recurrent) >= 2
     assert not recurrent & names
     assert "model.layers.0.mlp.up_proj.weight" in names
+
+
+@pytest.mark.parametrize("family", [family for family in REVIEWED_FAMILIES if exists(family)])
+def test_no_norm_or_bias_of_any_family_decays(family: str) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(family_config(family))
+    names = PlainTrainer.get_decay_parameter_names(PlainTrainer.__new__(PlainTrainer), model)
+    assert names
+    assert not [name for name in names if "norm" in name or "bias" in name]
 
 
 def test_a_step_without_gradient_shrinks_the_projections_alone(tmp_path: Path) -> None:
