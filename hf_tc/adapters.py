@@ -15,7 +15,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.peft_utils import find_adapter_config_file
 
 INNER_MODEL = ("_orig_mod", "module")  # where torch.compile, and DataParallel, DDP or FSDP, keep what they wrap
-MERGE = "merge_adapter=True (--merge-adapter) merges it into a copy of the weights"
+MERGE = "merge_adapter=True (--merge-adapter), which merges it into a copy of the weights"
 
 
 def refuse_wrapped(model: Any, role: str) -> None:
@@ -45,8 +45,8 @@ def refuse_teacher_to_unwrap(teacher: Any, merge_adapter: bool = False) -> None:
         base = adapter_base(teacher)
         if base is not None and not merge_adapter:
             raise ValueError(
-                f"{teacher} is a PEFT adapter of {base}, not a model; a conversion needs whole weights. {MERGE}; or "
-                "save what PeftModel.merge_and_unload() returns and give that folder."
+                f"{teacher} is a PEFT adapter of {base}, not a model; a conversion needs whole weights. Use {MERGE}; "
+                "or save what PeftModel.merge_and_unload() returns and give that folder."
             )
         if base is None and merge_adapter:
             raise ValueError(f"merge_adapter is set, and {teacher} is no PEFT adapter. Leave merge_adapter out.")
