@@ -5,16 +5,18 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, ModelCard, ModelCardData, hf_hub_url, model_info
+from safetensors import safe_open
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
-from .fingerprint import weights_fingerprint
+from .fingerprint import same_weights, weights_fingerprint
 from .model_loading import check_weight_files
 from .modeling import HybridGDNConfig, HybridGDNPreTrainedModel
 from .modeling.saving import code_files, create_repository, upload_folder
@@ -26,6 +28,8 @@ from .saved_code import SavedCode
 logger = logging.get_logger(__name__)
 
 CARD_FILE = "README.md"
+CARD_MARK = "Converted with hf_tc"  # in every card from template.md
+FIGURES = ("Perplexity", "Layer by layer")  # sections of a card that are of the student's weights
 HUB_SECONDS = 10.0  # to answer for the teacher's licence
 # Lines of the card that name the student; a push makes them name the repository.
 NAMING_LINES = {
@@ -144,10 +148,11 @@ def push_folder(
         private, token, options: as in `push_to_hub`: `revision`, `create_pr`, `commit_message`, `commit_description`.
 
     Raises:
-        ValueError: the folder is not a complete student; nothing was uploaded.
+        ValueError: the folder is not a complete student, or its card has figures of another; nothing was uploaded.
     """
     folder = Path(folder)
     check_student_folder(folder)
+    check_card(folder)
     warn_of_other_code(folder)
     repo_id = create_repository(repo_id, private, token)
     card = folder / CARD_FILE
@@ -185,6 +190,24 @@ def check_student_folder(folder: str | os.PathLike) -> None:
     check_weight_files(folder / name for name in weight_files(folder))
 
 
+def check_card(folder: Path) -> None:
+    """Checks that a card has no figures of weights that were replaced since, by a tool that writes nothing but weights.
+
+    Raises:
+        ValueError: it has; the message says what to do.
+    """
+    card = folder / CARD_FILE
+    if not (card.is_file() and ConversionReport.stands_in(folder)):
+        return
+    measured = ConversionReport.load(folder).student_weights
+    has_figures = any(f"\n## {title}\n" in card.read_text(encoding="utf-8") for title in FIGURES)
+    if has_figures and measured and not same_weights(measured, saved_weights_fingerprint(folder)):
+        raise ValueError(
+            f"{card} has figures of other weights than are beside it. Load the student and save it again, which renews "
+            f"the card: from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        )
+
+
 def warn_of_other_code(folder: str | os.PathLike) -> None:
     """Says once, in one line, if a student's folder holds other code than is installed."""
     warning = SavedCode.in_folder(Path(folder)).warning_before_use_elsewhere
@@ -217,3 +240,19 @@ def weight_files(folder: Path) -> list[str]:
     if not index.is_file():
         raise ValueError(f"{folder} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}: no weights.")
     return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+
+
+def saved_weights_fingerprint(folder: Path) -> dict[str, str] | None:
+    """`weights_fingerprint` of a student's files; None where its weights are not in safetensors of the usual names."""
+    try:
+        names = weight_files(folder)
+    except ValueError:
+        return None
+
+    def tensors() -> Iterator[Tensor]:
+        for name in names:
+            with safe_open(folder / name, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118, not a dict
+                    yield file.get_tensor(key)
+
+    return weights_fingerprint(tensors())
