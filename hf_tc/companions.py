@@ -13,11 +13,12 @@ from transformers.utils import cached_file, logging
 
 from .conversion_plots import PICTURES, picture_file, save_conversion_plots
 from .fingerprint import same_weights
-from .hub import CARD_FILE, CARD_MARK, render_card, saved_weights_fingerprint
+from .hub import CARD_MARK, render_card
 from .modeling import HybridGDNPreTrainedModel
 from .report import LOG_FILE, REPORT_FILE, ConversionReport
 from .report_page import PAGE_FILE, marked_as_changed, report_page, without_figures
 from .saved_code import SavedCode
+from .student_folder import CARD_FILE, saved_weights_fingerprint
 
 logger = logging.get_logger(__name__)
 
