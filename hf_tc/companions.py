@@ -6,25 +6,22 @@ card has figures of the weights beside it or none.
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from torch import Tensor
 from transformers.utils import cached_file, logging
 
 from .conversion_plots import PICTURES, picture_file, save_conversion_plots
-from .fingerprint import same_weights, weights_fingerprint
-from .hub import CARD_FILE, render_card, weight_files
+from .fingerprint import same_weights
+from .hub import CARD_MARK, render_card
 from .modeling import HybridGDNPreTrainedModel
 from .report import LOG_FILE, REPORT_FILE, ConversionReport
 from .report_page import PAGE_FILE, marked_as_changed, report_page, without_figures
 from .saved_code import SavedCode
+from .student_folder import CARD_FILE, saved_weights_fingerprint
 
 logger = logging.get_logger(__name__)
 
-CARD_MARK = "Converted with hf_tc"  # in every card from template.md
 # Of `from_pretrained`: where on the Hub.
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "_commit_hash")
 # What the model itself was loaded without must not keep it from being loaded.
@@ -65,22 +62,6 @@ def write_companions(student: HybridGDNPreTrainedModel, folder: Path, repo_id: s
         plots = {name: file for name, file in plots.items() if name == "selection"}  # which is about the teacher
     card = render_card(student.config, known, repo_id, student.model_tags or [], plots)
     path.write_text(card, encoding="utf-8")
-
-
-def saved_weights_fingerprint(folder: Path) -> dict[str, str] | None:
-    """`weights_fingerprint` of a student's files; None where its weights are not in safetensors of the usual names."""
-    try:
-        names = weight_files(folder)
-    except ValueError:
-        return None
-
-    def tensors() -> Iterator[Tensor]:
-        for name in names:
-            with safe_open(folder / name, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118, not a dict
-                    yield file.get_tensor(key)
-
-    return weights_fingerprint(tensors())
 
 
 def remove_report(folder: Path) -> None:

@@ -1,7 +1,6 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """A student's folder, complete with tokenizer, report and model card, and its way to the Hub."""
 
-import json
 import os
 import re
 import shlex
@@ -12,20 +11,16 @@ from typing import Any
 
 from huggingface_hub import CommitInfo, ModelCard, ModelCardData, hf_hub_url, model_info
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
 from .fingerprint import weights_fingerprint
-from .model_loading import check_weight_files
 from .modeling import HybridGDNConfig, HybridGDNPreTrainedModel
-from .modeling.saving import code_files, create_repository, upload_folder
+from .modeling.saving import create_repository, upload_folder
 from .modeling.supported_versions import NEWEST_TRANSFORMERS, OLDEST_TRANSFORMERS, transformers_bounds
 from .report import ConversionReport
 from .report_page import is_local, report_sections, teacher_name, template
-from .saved_code import SavedCode
+from .student_folder import CARD_FILE, check_card, check_student_folder, warn_of_other_code
 
-logger = logging.get_logger(__name__)
-
-CARD_FILE = "README.md"
+CARD_MARK = "Converted with hf_tc"  # in every card from template.md
 HUB_SECONDS = 10.0  # to answer for the teacher's licence
 # Lines of the card that name the student; a push makes them name the repository.
 NAMING_LINES = {
@@ -33,7 +28,6 @@ NAMING_LINES = {
     r"^transformers serve .* --trust-remote-code$": "transformers serve {} --trust-remote-code",
 }
 TAGS = ["hf_tc", "gated-deltanet", "linear-attention", "hybrid"]
-PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 def save_student(
@@ -144,10 +138,11 @@ def push_folder(
         private, token, options: as in `push_to_hub`: `revision`, `create_pr`, `commit_message`, `commit_description`.
 
     Raises:
-        ValueError: the folder is not a complete student; nothing was uploaded.
+        ValueError: the folder is not a complete student, or its card has figures of another; nothing was uploaded.
     """
     folder = Path(folder)
     check_student_folder(folder)
+    check_card(folder)
     warn_of_other_code(folder)
     repo_id = create_repository(repo_id, private, token)
     card = folder / CARD_FILE
@@ -157,63 +152,3 @@ def push_folder(
             text = re.sub(pattern, line.format(repo_id), text, count=1, flags=re.MULTILINE)
         card.write_text(text, encoding="utf-8")
     return upload_folder(folder, repo_id, token=token, **options)
-
-
-def check_student_folder(folder: str | os.PathLike) -> None:
-    """Checks that a folder holds a whole student: configuration, code, readable weights, and no pickled file.
-
-    Raises:
-        ValueError: names the folder, what is wrong with it and what to do.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder. Give the folder that save_pretrained or `hf-tc convert` wrote.")
-    _check_config(folder)
-    try:
-        code_files(folder)
-    except FileNotFoundError as error:
-        missing = Path(str(error.filename)).name
-        raise ValueError(
-            f"{folder} lacks the code file {missing}. Put it back: hf-tc refresh {folder} --force"
-        ) from error
-    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES)
-    if pickled:
-        raise ValueError(
-            f"{folder} holds {', '.join(pickled)}, which may be pickled and would run code when loaded. Remove them; a "
-            "student needs safetensors only."
-        )
-    check_weight_files(folder / name for name in weight_files(folder))
-
-
-def warn_of_other_code(folder: str | os.PathLike) -> None:
-    """Says once, in one line, if a student's folder holds other code than is installed."""
-    warning = SavedCode.in_folder(Path(folder)).warning_before_use_elsewhere
-    if warning is not None:
-        logger.warning_once(warning)
-
-
-def _check_config(folder: Path) -> None:
-    path = folder / CONFIG_NAME
-    if not path.is_file():
-        raise ValueError(f"{folder} has no {CONFIG_NAME}, so it is no model's folder.")
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if config.get("model_type") != HybridGDNConfig.model_type:
-        raise ValueError(
-            f"{folder} holds a model of type {config.get('model_type')!r}, not {HybridGDNConfig.model_type!r}."
-        )
-    if not config.get("auto_map"):
-        raise ValueError(f"{path} has no auto_map, so the student loads with hf_tc only. Load it and save it again.")
-
-
-def weight_files(folder: Path) -> list[str]:
-    """Names of the files that hold a student's weights, whether or not they are there.
-
-    Raises:
-        ValueError: neither weights nor their index.
-    """
-    if (folder / SAFE_WEIGHTS_NAME).is_file():
-        return [SAFE_WEIGHTS_NAME]
-    index = folder / SAFE_WEIGHTS_INDEX_NAME
-    if not index.is_file():
-        raise ValueError(f"{folder} has neither {SAFE_WEIGHTS_NAME} nor {SAFE_WEIGHTS_INDEX_NAME}: no weights.")
-    return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

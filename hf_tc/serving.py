@@ -7,9 +7,9 @@ from pathlib import Path
 
 from transformers.utils.import_utils import is_serve_available
 
-from .hub import check_student_folder, warn_of_other_code
 from .modeling import HybridGDNForCausalLM
 from .modeling.serve_support import MODEL_MANAGER, make_servable
+from .student_folder import check_student_folder, warn_of_other_code
 
 
 def serve(folder: str | Path, extra_args: Sequence[str] = ()) -> None:

@@ -18,8 +18,8 @@ from tiny_sizes import SIZES
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config
 
-from hf_tc.hub import check_student_folder
 from hf_tc.report import ConversionReport, LayerReport
+from hf_tc.student_folder import check_student_folder
 
 PROMPT_IDS = [[5, 17, 50, 3, 44, 9, 20, 61]]
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<unk>"]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_tc import fingerprint as module
-from hf_tc.fingerprint import LETTERS, fingerprint
+from hf_tc.fingerprint import LETTERS, fingerprint, same_weights, weights_fingerprint
 
 A, B = torch.arange(12.0).view(3, 4), torch.tensor(7, dtype=torch.int32)
 
@@ -48,3 +48,46 @@ def test_a_byte_in_any_chunk_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     for place in (0, 3, 4, 11, 20):
         found.add(fingerprint([tensor.index_fill(0, torch.tensor(place), 1.0)]))
     assert len(found) == 6
+
+
+def random_weights(scale: float = 0.02, seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [scale * torch.randn(shape, generator=generator) for shape in ((256, 128), (128,), (4,), (1,), (128, 256))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_are_the_same_in_any_precision_order_and_number_of_copies(dtype: torch.dtype) -> None:
+    weights = random_weights()
+    saved = [weight.to(dtype) for weight in (*reversed(weights), weights[0])]
+    assert same_weights(weights_fingerprint(weights), weights_fingerprint(saved))
+    assert same_weights(weights_fingerprint(weights), weights_fingerprint([weight.float() for weight in saved]))
+    if dtype == torch.float32:
+        assert weights_fingerprint(weights) == weights_fingerprint(saved)
+
+
+def test_other_weights_are_not_the_same() -> None:
+    weights = random_weights()
+    found = weights_fingerprint(weights)
+    changed = {
+        "one step of training": [weight + 1e-5 * torch.sign(weight) for weight in weights],
+        "one tensor": [weights[0] * 1.01, *weights[1:]],
+        "one missing": weights[1:],
+        "shape": [weights[0].reshape(128, 256), *weights[1:]],
+        "others": random_weights(seed=1),
+    }
+    for what, others in changed.items():
+        assert not same_weights(found, weights_fingerprint(others)), what
+    for nothing in ({}, None):
+        assert not same_weights(found, nothing)
+        assert not same_weights(nothing, found)
+        assert not same_weights(nothing, nothing)
+
+
+@pytest.mark.parametrize("shape", [(4096, 4096), (1000, 64), (64, 1000)])
+def test_samples_are_spread_over_rows_and_columns(shape: tuple[int, int]) -> None:
+    found = weights_fingerprint([torch.zeros(shape)])
+    for dim, size in enumerate(shape):
+        for half in (slice(None, size // 2), slice(size // 2, None)):
+            changed = torch.zeros(shape)
+            changed.movedim(dim, 0)[half] = 1.0
+            assert not same_weights(found, weights_fingerprint([changed]))

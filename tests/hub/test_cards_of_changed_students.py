@@ -6,14 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from fake_hub import FakeHub
 from peft import LoraConfig, get_peft_model
 from student_folders import letter_tokenizer, run_python, tiny_report, tiny_student
 from tiny_causal_lms import labelled_examples
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
-from hf_tc.hub import save_student
+from hf_tc.hub import push_folder, save_student
 from hf_tc.report import ConversionReport
+from hf_tc.student_folder import check_card
 
 FIGURES = "1.5 times the teacher's perplexity: 30.00 against 20.00"
 CHANGED = "Since then the student was trained further or changed in another way. This card has no figures of it"
@@ -160,3 +163,30 @@ def test_without_hf_tc_whoever_saves_over_a_card_is_told(saved: Path, tmp_path: 
     result = run_python(code, saved, tmp_path, with_hf_tc=False)
     assert result.returncode == 0, result.stderr[-2000:]
     assert result.stderr.count("no model card was written") == 1
+
+
+def test_figures_of_weights_that_were_replaced_are_not_pushed(tmp_path: Path) -> None:
+    save_student(tiny_student(), tmp_path, letter_tokenizer(), tiny_report())
+    check_card(tmp_path)
+    Accelerator(cpu=True).save_model(tiny_student(seed=1), tmp_path)  # the weights and nothing else
+    with pytest.raises(ValueError, match=r"README\.md has figures of other weights than are beside it"):
+        push_folder(tmp_path, "some-user/some-student")
+    load(tmp_path).save_pretrained(tmp_path)
+    assert_has_none(tmp_path)
+    check_card(tmp_path)
+
+
+def test_a_report_comes_from_the_hub_too_and_need_not_be_there(hub: FakeHub, saved: Path, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in saved.iterdir()}
+    hub.repos["a/with-report"] = files
+    hub.repos["a/without"] = {name: data for name, data in files.items() if not name.startswith("conversion_report")}
+    code = (
+        "import sys; from transformers import AutoModelForCausalLM as A;"
+        "student = A.from_pretrained('a/with-report'); student.save_pretrained(sys.argv[1]);"
+        "assert student.conversion_report.seed == 7;"
+        "assert A.from_pretrained('a/without').conversion_report is None"
+    )
+    environment = {**hub.environment, "HF_HOME": str(tmp_path / "home")}
+    result = run_python(code, tmp_path / "again", with_hf_tc=True, **environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert_has_figures(tmp_path / "again")

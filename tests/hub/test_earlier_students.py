@@ -13,8 +13,8 @@ from optional_packages import needs_extra
 from student_folders import run_python
 
 from hf_tc.cli import main
-from hf_tc.hub import check_student_folder
 from hf_tc.saved_code import SavedCode
+from hf_tc.student_folder import check_student_folder
 
 REPO = "some-user/earlier-student"
 PUSH = "import sys; from hf_tc.hub import push_folder; push_folder(sys.argv[1], sys.argv[2])"

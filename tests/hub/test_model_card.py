@@ -11,7 +11,8 @@ from huggingface_hub import ModelCard
 from student_folders import run_python, tiny_report, tiny_student
 
 import hf_tc
-from hf_tc.hub import check_student_folder, render_card, save_student
+from hf_tc.hub import render_card, save_student
+from hf_tc.student_folder import check_student_folder
 
 
 def test_card_shows_the_real_figures_and_no_others(saved: Path) -> None:
