@@ -126,7 +126,18 @@ class ConversionReport:
 
     @classmethod
     def load(cls, folder: str | Path) -> "ConversionReport":
-        return cls.from_dict(json.loads((Path(folder) / REPORT_FILE).read_text(encoding="utf-8")))
+        """Reads what `save` wrote.
+
+        Raises:
+            ValueError: the file is no report, or a damaged one.
+        """
+        path = Path(folder) / REPORT_FILE
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} cannot be read ({type(error).__name__}: {error}). Remove it, and the student has no report."
+            ) from error
 
     def print(self, console: Console | None = None) -> None:
         """Shows the per-layer table and, where measured, the perplexity at every stage."""

@@ -8,6 +8,7 @@ import math
 from dataclasses import fields
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from student_folders import tiny_report
 
@@ -37,6 +38,22 @@ def test_report_comes_back_from_its_json(tmp_path: Path) -> None:
     assert ConversionReport.stands_in(tmp_path)
     assert ConversionReport.load(tmp_path) == report
     assert json.loads((tmp_path / REPORT_FILE).read_text())["layers"][1]["beta"] == 0.321
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"layers": [{}]}', '{"layers": 3}'])
+def test_a_damaged_report_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / REPORT_FILE).write_text(content)
+    with pytest.raises(ValueError, match=f"{REPORT_FILE} cannot be read"):
+        ConversionReport.load(tmp_path)
+
+
+def test_what_a_later_release_added_to_a_report_is_left_out(tmp_path: Path) -> None:
+    report = tiny_report()
+    report.save(tmp_path)
+    data = json.loads((tmp_path / REPORT_FILE).read_text())
+    data["added_later"] = data["layers"][0]["added_later"] = 1
+    (tmp_path / REPORT_FILE).write_text(json.dumps(data))
+    assert ConversionReport.load(tmp_path).provenance == report.provenance
 
 
 def test_log_has_a_row_per_layer_and_a_column_per_quantity(tmp_path: Path) -> None:

@@ -151,7 +151,9 @@ def test_a_damaged_report_does_not_keep_a_student_from_loading(tmp_path: Path) -
         with_hf_tc=True,
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    assert f"conversion_report.json of {tmp_path} cannot be read" in result.stderr
+    assert f"{tmp_path / 'conversion_report.json'} cannot be read (JSONDecodeError: " in result.stderr
+    with pytest.raises(ValueError, match=r"conversion_report\.json cannot be read .*\. Remove it"):
+        push_folder(tmp_path, "some-user/some-student")
 
 
 def test_without_hf_tc_whoever_saves_over_a_card_is_told(saved: Path, tmp_path: Path) -> None:
