@@ -39,6 +39,7 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
         # A tensor in static caches: an int would be a constant of the compiled graph and recompile at each step.
         self.cumulative_length: Any = 0 if max_cache_len is None else torch.tensor(0)
         self.recording: Recording | None = None
+        self.next_offloaded: CacheLayerMixin | None = None
 
     @property
     def is_compileable(self) -> bool:
@@ -186,10 +187,12 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
             self.cumulative_length = 0
 
     def offload(self) -> None:
-        LinearAttentionLayer.offload(self)
+        """Nothing: a state is as large as a few tokens' keys."""
 
     def prefetch(self) -> None:
-        LinearAttentionLayer.prefetch(self)
+        """Fetches the next layer that was offloaded, in whose place Transformers from 5.24 on takes this one."""
+        if self.next_offloaded is not None:
+            self.next_offloaded.prefetch()
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Reorders the rows, for beam search."""
@@ -245,6 +248,21 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
         cache.layers[index] = GDNCacheLayer(max(capacities) if isinstance(layer, StaticLayer) else None)
         if recording:
             cache.layers[index].activate_past_recording()
+    if getattr(cache, "offloading", False):
+        _show_what_is_offloaded(cache)
+
+
+def _show_what_is_offloaded(cache: Cache) -> None:
+    """Tells each recurrent layer of an offloading cache which layer, in a circle, is the next to be fetched."""
+    count = len(cache.layers)
+    offloaded = [
+        not isinstance(layer, GDNCacheLayer) and not (layer.is_sliding and cache.only_non_sliding)
+        for layer in cache.layers
+    ]
+    for index, layer in enumerate(cache.layers):
+        if isinstance(layer, GDNCacheLayer):
+            circle = (other % count for other in range(index + 1, index + count))
+            layer.next_offloaded = next((cache.layers[other] for other in circle if offloaded[other]), None)
 
 
 def is_recording(cache: Cache) -> bool:

@@ -77,7 +77,18 @@ class HybridGDNConfig(PreTrainedConfig):
             setattr(self.text_config, name, kwargs.pop(name))
         if self.layer_types is None:
             self.layer_types = self.teacher_layer_types
+        elif not hasattr(self.text_config, "layer_types"):
+            self.layer_types = self._of_the_teachers_kind(self.layer_types)
         super().__post_init__(**kwargs)
+
+    def _of_the_teachers_kind(self, layer_types: list[str]) -> list[str]:
+        """Families without layer types have one kind of attention, by settings that some drop when they are loaded
+        (qwen3_moe its `sliding_window`): so it is the teacher's, whatever single kind was saved."""
+        retained = set(layer_types) - {LINEAR_ATTENTION}
+        if len(retained) > 1 or not retained <= {"full_attention", "sliding_attention"}:
+            return layer_types  # to be refused
+        kind = self.teacher_layer_types[0]
+        return [LINEAR_ATTENTION if own == LINEAR_ATTENTION else kind for own in layer_types]
 
     def _is_the_teachers(self, name: str) -> bool:
         """Whether a setting is one of the teacher's configuration, which the family's code reads there alone."""

@@ -171,6 +171,16 @@ def test_a_window_given_later_makes_retained_layers_sliding() -> None:
     assert config.layer_types == [SLIDING, LINEAR, SLIDING, SLIDING]
 
 
+def test_a_window_that_the_teacher_drops_when_loaded_is_dropped(tmp_path) -> None:
+    config = student_config("qwen3_moe", linear=(1,))
+    config.sliding_window = 3  # without use_sliding_window
+    assert config.layer_types == [SLIDING, LINEAR, SLIDING, SLIDING]
+    config.save_pretrained(tmp_path)
+    again = AutoConfig.from_pretrained(tmp_path)
+    assert again.sliding_window is None
+    assert again.layer_types == [FULL, LINEAR, FULL, FULL]
+
+
 def test_a_setting_that_nobody_has_is_an_error_to_read() -> None:
     config = student_config()
     assert not hasattr(config, "number_of_moons")
