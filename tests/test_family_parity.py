@@ -102,3 +102,8 @@ def test_shrinking_keeps_each_kind_of_layer_and_the_head_size():
     assert small.head_dim == config.head_dim
     assert small.query_pre_attn_scalar == config.query_pre_attn_scalar
     assert config.num_hidden_layers == 12
+
+
+def test_shrinking_invents_no_experts_and_prunes_a_pruned_head_further():
+    assert family_config("granitemoehybrid").num_local_experts == 0
+    assert shrink_config(AutoConfig.for_model("llama", output_vocab_size=1000)).output_vocab_size < 96
