@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .build_student import build_student
 from .modeling import GatedDeltaNet, HybridGDNConfig, HybridGDNForCausalLM
 from .modeling.gated_deltanet import l2_normalise
-from .modeling.library_cache import cache_argument, cache_of
+from .modeling.library_cache import NAMES_IN_LAYERS, cache_argument, cache_of
 from .modeling.teacher_attention import find_attention, find_decoder_layers
 
 LENGTH = 12
@@ -219,9 +219,19 @@ def _attention_inputs(teacher: PreTrainedModel, ids: torch.Tensor) -> dict[int, 
 
 
 def decode_difference(student: HybridGDNForCausalLM, ids: torch.Tensor, cache: Any = None) -> float:
-    """Largest difference of the logits of prefill and token-by-token decoding from those of one forward."""
+    """Largest difference of the logits of prefill and token-by-token decoding from those of one forward.
+
+    Raises:
+        RuntimeError: the cache did not reach a layer. The difference alone is small where logits are scaled down.
+    """
     full = student(ids, use_cache=False).logits
     output = student(ids[:, :PREFILL], use_cache=True, **cache_argument(cache))
+    empty = [index for index, layer in enumerate(cache_of(output).layers) if int(layer.get_seq_length()) != PREFILL]
+    if empty:
+        raise RuntimeError(
+            f"layers {empty} did not store {PREFILL} tokens in the cache; the family's decoder layers may hand it to "
+            f"attention under a name other than {', '.join(NAMES_IN_LAYERS)}"
+        )
     logits = [output.logits]
     for t in range(PREFILL, ids.shape[1]):
         output = student(ids[:, t : t + 1], use_cache=True, **cache_argument(cache_of(output)))
