@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from family_checks import enable_checkpointing
 from hf_tc.modeling import HybridGDNForCausalLM
 from optional_packages import NEEDS_A_NEWER_PEFT
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, TaskType, get_peft_model
@@ -62,7 +63,7 @@ def test_an_adapter_trains_under_checkpointing() -> None:
         model, ids = adapted("all-linear").train(), token_ids(2, 9)
         if checkpointing:
             model.enable_input_require_grads()
-            model.gradient_checkpointing_enable()
+            enable_checkpointing(model)
         model(ids, labels=ids).loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters() if p.requires_grad})
     assert all(torch.equal(gradients[1][name], gradient) for name, gradient in gradients[0].items())

@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from family_checks import enable_checkpointing
 from hf_tc.modeling import HybridGDNModel
 from tiny_models import pad_rows, student, student_config, token_ids
 from transformers import (
@@ -66,7 +67,7 @@ def test_the_head_resizes_and_checkpoints() -> None:
     model = AutoModelForQuestionAnswering.from_config(config)
     model.resize_token_embeddings(70)
     assert model.get_input_embeddings().num_embeddings == config.vocab_size == 70
-    model.gradient_checkpointing_enable()
+    enable_checkpointing(model)
     assert model.base_model.gradient_checkpointing
     output = model.train()(token_ids(2, 6), **HEADS[AutoModelForQuestionAnswering])
     output.loss.backward()

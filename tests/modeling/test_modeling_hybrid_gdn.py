@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from family_checks import enable_checkpointing
 from hf_tc.modeling import GatedDeltaNet, HybridGDNForCausalLM, HybridGDNModel
 from tiny_models import FAMILIES, perturb, student, student_config, teacher_config, token_ids
 from tiny_sizes import VOCABULARY
@@ -143,8 +144,8 @@ def test_gradients_are_the_same_under_checkpointing(family: str, reentrant: bool
     for checkpointing in (False, True):
         model = student(family).train()
         if checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-            assert model.is_gradient_checkpointing
+            enable_checkpointing(model, use_reentrant=reentrant)
+            assert model.model.gradient_checkpointing
             model.enable_input_require_grads()
         model(ids, labels=ids).loss.backward()
         gradients.append({name: p.grad for name, p in model.named_parameters()})
@@ -157,7 +158,7 @@ def test_checkpointing_recomputes_the_recurrent_layers(monkeypatch) -> None:
     calls, forward = [], GatedDeltaNet.forward
     monkeypatch.setattr(GatedDeltaNet, "forward", lambda self, *a, **k: calls.append(self) or forward(self, *a, **k))
     model, ids = student(linear=(1,)).train(), token_ids(1, 8)
-    model.gradient_checkpointing_enable()
+    enable_checkpointing(model)
     model(ids, labels=ids).loss.backward()
     assert len(calls) == 2
 
