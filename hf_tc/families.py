@@ -17,18 +17,23 @@ INTERLEAVED = "interleaved RoPE carried"
 REVIEWED_FAMILIES = {
     "afmoe": f"per-head q/k norm carried; {NOPE}; {WINDOW}; sigmoid gate replaced by the output gate; {EXPERTS}",
     "apertus": "per-head q/k norm carried",
+    "apertus1p5_text": "per-head q/k norm and llama3 RoPE carried; pruned output head is the family's own",
     "arcee": "as llama",
     "aria_text": f"as llama; {EXPERTS}",
     "beam": f"per-head q/k norm carried; {NOPE}; {WINDOW}; query scale by position not carried; sigmoid gate replaced "
     f"by the output gate; {EXPERTS}",
+    "biogpt": "biases carried; learned positions, added to the embeddings, and layerdrop are the family's own",
     "bitnet": "norm before the output projection not carried; ternary checkpoints refused (quantised)",
     "cohere": f"{INTERLEAVED}; LayerNorm on q/k, one weight a head, carried; parallel residual is the family's own",
     "cohere2": f"{INTERLEAVED}; {NOPE}; {WINDOW}; parallel residual is the family's own",
     "cohere2_moe": f"{INTERLEAVED}; {NOPE}; {WINDOW}; {EXPERTS}",
+    "cohere_compass_text": f"one RoPE for each layer type carried; {NOPE}; {WINDOW}; parallel residual is the family's "
+    "own",
     "cwm": f"llama3 RoPE carried; {WINDOW}",
     "dots1": f"per-head q/k norm carried; {WINDOW}; {EXPERTS}",
     "ernie4_5": f"{INTERLEAVED}",
     "ernie4_5_moe": f"{INTERLEAVED}; {EXPERTS}",
+    "exaone": "as llama",
     "exaone4": f"per-head q/k norm carried; {NOPE}; {WINDOW}",
     "exaone_moe": f"per-head q/k norm carried; {NOPE}; {WINDOW}; {EXPERTS}",
     "flex_olmo": f"q/k norm over all heads carried; {EXPERTS}",
@@ -45,6 +50,7 @@ REVIEWED_FAMILIES = {
     "granite_swa": f"{NOPE}; {TEMPERATURE}; {SINKS}; {WINDOW}",
     "granitemoe": f"{TEMPERATURE}; {EXPERTS}",
     "granitemoe_swa": f"{NOPE}; {TEMPERATURE}; {SINKS}; {WINDOW}; {EXPERTS}",
+    "granitemoehybrid": f"without Mamba layers only; RoPE, or none, carried; {TEMPERATURE}; {EXPERTS}",
     "granitemoeshared": f"{TEMPERATURE}; {EXPERTS}",
     "helium": f"{INTERLEAVED}",
     "hunyuan_v1_dense": "q/k norm after the rotation carried",
@@ -76,6 +82,7 @@ REVIEWED_FAMILIES = {
     "qwen2_moe": f"q/k/v biases carried; {WINDOW}; {EXPERTS}",
     "qwen3": f"per-head q/k norm carried; {WINDOW}",
     "qwen3_moe": f"per-head q/k norm carried; {WINDOW}; {EXPERTS}",
+    "sarvam_moe": f"per-head q/k norm carried; {EXPERTS}",
     "seed_oss": "biases carried; dropout after the output projection not carried",
     "smollm3": f"{NOPE}; {WINDOW}",
     "solar_open": f"as llama; {EXPERTS}",
@@ -89,19 +96,38 @@ NO_KEYWORDS = (
 LATENT = "its attention keeps a low-rank latent instead of keys and values; there are no k and v projections to adopt."
 OLD_LAYOUT = "its blocks are not in `layers` and do not follow the library's present decoder layout."
 RECURRENT = "it already has recurrent or convolutional layers."
+LOOPED = "its layers run several times for each token, with a cache for each run; a recurrent layer has one state."
+SHARED_KEYS = "layers differ in head size, or reuse the keys and values of other layers, which recurrent layers lack."
+
+FAMILIES_BY_REASON = {
+    NO_KEYWORDS: ["gpt_neox_japanese", "nemotron", "stablelm"],
+    LATENT: [
+        *("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots3_note_text", "glm4_moe_lite"),
+        *("glm_moe_dsa", "hy_v4", "longcat_flash", "minicpm3", "sarvam_mla", "youtu"),
+    ],
+    OLD_LAYOUT: [
+        *("bloom", "codegen", "cpmant", "ctrl", "dbrx", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "mpt"),
+        *("openai-gpt", "opt"),
+    ],
+    RECURRENT: [
+        *("bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "inkling_text", "inkling2_text", "jamba"),
+        *("kimi_linear", "lara_mini", "lfm2", "lfm2_moe", "lfm3", "mamba", "mamba2", "minimax", "nemotron_h"),
+        *("olmo_hybrid", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "qwen4_exp_text", "recurrent_gemma"),
+        *("rwkv", "xlstm", "zamba", "zamba2", "zaya"),
+    ],
+    LOOPED: ["dory", "hrm_text", "inkling2_loop_text"],
+    SHARED_KEYS: ["gemma3n_text", "gemma4_text", "gemma4_unified_text"],
+}
 
 # Families that fail for a reason known, so that the reason is told at once. No flag overrides it.
 REFUSED_FAMILIES: dict[str, str] = {
-    **dict.fromkeys(("nemotron", "stablelm", "gpt_neox_japanese"), NO_KEYWORDS),
-    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "minicpm3", "youtu"), LATENT),
-    **dict.fromkeys(("bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "mpt", "opt"), OLD_LAYOUT),
-    **dict.fromkeys(
-        ("bamba", "falcon_h1", "jamba", "kimi_linear", "lfm2", "minimax", "olmo_hybrid", "qwen3_next"), RECURRENT
-    ),
+    **{family: reason for reason, families in FAMILIES_BY_REASON.items() for family in families},
+    "deepseek_v4": "its attention reads compressed blocks of tokens, which serve as keys and values at once.",
     "diffllama": "its attention is the difference of two softmaxes; one recurrent state a head cannot be both.",
     "doge": "its attention masks keys by a learned score, and its own decoding differs from its own full forward.",
     "jetmoe": "each expert has its own query and output projection; a mixer has one.",
     "laguna": "the number of heads differs between layers, and its gate a head would be taken for the output gate.",
     "llama4_text": "chunked attention and complex rotations; its backbone is not where Transformers says.",
     "mimo_v2_flash": "its value heads are smaller than its key heads.",
+    "xglm": "its attention bypasses Transformers' attention functions, so that its q and k cannot be compared.",
 }

@@ -161,7 +161,9 @@ def check_architecture(teacher: PreTrainedModel, *, allow_unreviewed: bool = Fal
         raise ValueError("The teacher is already a hybrid_gdn student; convert the model that it was made from.")
     model_type = resolve_text_config(teacher).model_type
     recurrent = RECURRENT_LAYER_TYPES.intersection(getattr(teacher.config, "layer_types", None) or ())
-    if recurrent or getattr(teacher, "_is_stateful", False):
+    # The library says "stateful" of a class, also where all layers of this configuration are attention.
+    stateful = getattr(teacher, "_is_stateful", False) and model_type not in REVIEWED_FAMILIES
+    if recurrent or stateful:
         raise ValueError(
             f"{model_type!r} already has recurrent layers ({', '.join(sorted(recurrent)) or 'stateful'}); the "
             "conversion starts from a Transformer whose layers are all attention."

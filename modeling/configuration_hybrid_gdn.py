@@ -77,18 +77,18 @@ class HybridGDNConfig(PreTrainedConfig):
             setattr(self.text_config, name, kwargs.pop(name))
         if self.layer_types is None:
             self.layer_types = self.teacher_layer_types
-        elif not hasattr(self.text_config, "layer_types"):
-            self.layer_types = self._of_the_teachers_kind(self.layer_types)
+        elif self._window_was_dropped():
+            self.layer_types = ["full_attention" if kind == "sliding_attention" else kind for kind in self.layer_types]
         super().__post_init__(**kwargs)
 
-    def _of_the_teachers_kind(self, layer_types: list[str]) -> list[str]:
-        """Families without layer types have one kind of attention, by settings that some drop when they are loaded
-        (qwen3_moe its `sliding_window`): so it is the teacher's, whatever single kind was saved."""
-        retained = set(layer_types) - {LINEAR_ATTENTION}
-        if len(retained) > 1 or not retained <= {"full_attention", "sliding_attention"}:
-            return layer_types  # to be refused
-        kind = self.teacher_layer_types[0]
-        return [LINEAR_ATTENTION if own == LINEAR_ATTENTION else kind for own in layer_types]
+    def _window_was_dropped(self) -> bool:
+        """Whether the teacher's configuration forgets a window whose switch is off when it loads, as Qwen3-MoE's does.
+
+        Its layers may then have been saved as sliding, by whoever set `sliding_window` and not the switch.
+        """
+        fields = vars(self.text_config)
+        is_off = fields.get("use_sliding_window") is False and fields.get("sliding_window") is None
+        return is_off and "layer_types" not in fields
 
     def _is_the_teachers(self, name: str) -> bool:
         """Whether a setting is one of the teacher's configuration, which the family's code reads there alone."""

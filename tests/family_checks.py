@@ -16,6 +16,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from hf_tc.build_student import build_student
 from hf_tc.family_parity import (
     LENGTH,
+    SMALL_VALUES,
     TOLERANCE,
     decode_difference,
     heads_difference,
@@ -42,12 +43,26 @@ LLAMA3_ROPE = {
 }
 # Switches that a family has and its default configuration leaves off.
 SWITCHED_ON: dict[str, dict[str, Any]] = {
+    "apertus1p5_text": {"output_vocab_size": 131272},
     "cohere": {"use_qk_norm": True},
+    "cohere_compass_text": {
+        **BOTH_KINDS,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": None,
+        },
+    },
     "dots1": {**BOTH_KINDS, "n_routed_experts": 8, "n_shared_experts": 1, "num_experts_per_tok": 2},
     "gemma2": {"query_pre_attn_scalar": 144, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 5.0},
     "glm4_moe": {"use_qk_norm": True},
     "granite": GRANITE,
     "granitemoe": GRANITE,
+    "granitemoehybrid": {
+        **GRANITE,
+        "layer_types": ["full_attention"] * 32,
+        "position_embedding_type": "rope",
+        "num_local_experts": 0,
+    },
     "granitemoeshared": GRANITE,
     "llama": {"rope_parameters": LLAMA3_ROPE, "attention_bias": True, "tie_word_embeddings": True},
     "mellum": BOTH_KINDS,
@@ -89,7 +104,7 @@ def family_differences(model_type: str, folder: Path) -> dict[str, float]:
     config = family_config(model_type)
     teacher = random_teacher(config)
     types = HybridGDNConfig(text_config=copy.deepcopy(config)).teacher_layer_types
-    ids = torch.randint(3, config.vocab_size, (1, LENGTH), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(3, SMALL_VALUES["output_vocab_size"], (1, LENGTH), generator=torch.Generator().manual_seed(1))
 
     def student(*layer_types: str) -> HybridGDNForCausalLM:
         return build_student(teacher, list(layer_types))

@@ -44,7 +44,6 @@ def test_self_check_passes_and_leaves_the_random_state(model_type):
         ("hunyuan_v1_dense", "norm", "q, k and v"),
         ("phi", "norm", "q, k and v"),
         ("llama", "padding", "left-padded"),
-        ("llama", "cache", "prefill and decode"),
         ("llama", "kept", "no layer converted"),
     ],
 )
@@ -56,7 +55,6 @@ def test_self_check_finds_what_is_not_carried(model_type, broken, check, monkeyp
     else:
         monkeypatch.setattr(GatedDeltaNet, "recurrence_inputs", _breaking(broken, GatedDeltaNet.recurrence_inputs))
         monkeypatch.setattr(GatedDeltaNet, "heads", _breaking(broken, GatedDeltaNet.heads))
-        monkeypatch.setattr(GatedDeltaNet, "read_out", _breaking(broken, GatedDeltaNet.read_out))
     with pytest.raises(TeacherParityError, match=check) as error:
         parity_self_check(family_config(model_type))
     assert error.value.difference > TOLERANCE
@@ -79,14 +77,19 @@ def _breaking(what, method):
             self.norm_after_rotation = not self.norm_after_rotation
         elif what == "padding" and method.__name__ == "recurrence_inputs":
             args = (*args[:2], type(args[2])(), *args[3:])
-        elif what == "cache" and method.__name__ == "read_out":
-            args = (*args[:3], None)
         result = method(self, *args, **kwargs)
         if what == "norm":
             self.norm_after_rotation = not self.norm_after_rotation
         return result
 
     return broken
+
+
+@pytest.mark.parametrize("model_type", ["llama", "cohere2"])
+def test_self_check_finds_a_cache_that_does_not_reach_recurrent_layers(model_type, monkeypatch):
+    monkeypatch.setattr("hf_tc.modeling.gated_deltanet.cache_in_layer", lambda kwargs: None)
+    with pytest.raises(TeacherParityError, match=r"prefill and decode.*layers \[0\] did not store 8 tokens"):
+        parity_self_check(family_config(model_type))
 
 
 def test_self_check_reports_a_family_that_cannot_be_built():
@@ -102,3 +105,8 @@ def test_shrinking_keeps_each_kind_of_layer_and_the_head_size():
     assert small.head_dim == config.head_dim
     assert small.query_pre_attn_scalar == config.query_pre_attn_scalar
     assert config.num_hidden_layers == 12
+
+
+def test_shrinking_invents_no_experts_and_prunes_a_pruned_head_further():
+    assert family_config("granitemoehybrid").num_local_experts == 0
+    assert shrink_config(AutoConfig.for_model("llama", output_vocab_size=1000)).output_vocab_size < 96

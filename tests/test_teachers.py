@@ -85,6 +85,15 @@ def test_a_student_and_a_hybrid_are_refused(llama):
         check_teacher(qwen3_next)
 
 
+def test_a_family_of_hybrids_is_accepted_where_every_layer_is_attention():
+    teacher = random_teacher(family_config("granitemoehybrid"))
+    assert teacher._is_stateful
+    check_teacher(teacher)
+    teacher.config.layer_types = ["linear_attention", "full_attention"]
+    with pytest.raises(ValueError, match="already has recurrent layers"):
+        check_teacher(teacher)
+
+
 def test_an_attention_that_sees_the_future_is_refused():
     config = family_config("gemma3_text")
     config.use_bidirectional_attention = True

@@ -66,6 +66,16 @@ def test_tying_decided_later_is_saved(tied: bool, tmp_path) -> None:
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
+def test_a_window_that_the_teachers_configuration_forgets_does_not_keep_a_student_from_loading(tmp_path) -> None:
+    config = student_config("qwen3_moe", linear=(0,))
+    config.sliding_window = 2  # and not use_sliding_window, without which this family drops it on loading
+    assert config.layer_types == [LINEAR, SLIDING, SLIDING, SLIDING]
+    config.save_pretrained(tmp_path)
+    again = AutoConfig.from_pretrained(tmp_path)
+    assert again.sliding_window is None
+    assert again.layer_types == [LINEAR, FULL, FULL, FULL]
+
+
 def test_a_text_configuration_may_be_a_dictionary() -> None:
     config = HybridGDNConfig(text_config=teacher_config("qwen3").to_dict())
     assert type(config.text_config) is type(teacher_config("qwen3"))
