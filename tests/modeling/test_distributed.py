@@ -84,4 +84,4 @@ def test_an_automatic_device_map(tmp_path) -> None:
     model, ids = student("qwen3_moe", (0, 2)), token_ids(1, 9)
     model.save_pretrained(tmp_path)
     mapped = HybridGDNForCausalLM.from_pretrained(tmp_path, device_map="auto")
-    torch.testing.assert_close(mapped(ids).logits.cpu(), model(ids).logits, rtol=0, atol=2e-4)
+    torch.testing.assert_close(mapped(ids.to(mapped.device)).logits.cpu(), model(ids).logits, rtol=0, atol=2e-4)
