@@ -59,5 +59,5 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={"data": DATA, "eval": EVALUATION, "serve": SERVING, "test": TEST},
-    entry_points={"console_scripts": ["hf-tc = hf_tc.cli:main"]},
+    entry_points={"console_scripts": ["hf-tc = hf_tc.cli.main:main"]},
 )

@@ -5,12 +5,12 @@ Importing it registers the student's classes with Transformers, so that `AutoMod
 converted student without further arguments.
 """
 
-from .modeling.supported_versions import HF_TC_VERSION  # first: it checks the release of Transformers
+from hf_tc.modeling.supported_versions import HF_TC_VERSION  # first: it checks the release of Transformers
 
 # isort: split
-from .distillation import DistillationConfig, DistillationTrainer
-from .modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
-from .registration import register
+from hf_tc.distillation import DistillationConfig, DistillationTrainer
+from hf_tc.hub.registration import register
+from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
 
 register()
 

@@ -12,21 +12,21 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from hf_tc.adapters import refuse_teacher_to_unwrap
-from hf_tc.alignment import AlignmentSettings
+from hf_tc.alignment.layerwise import AlignmentSettings
 from hf_tc.assets import sample_text_path
-from hf_tc.calibration.conversations import Document
-from hf_tc.calibration.data import CalibrationDataError, check_vocabulary, read_documents, token_blocks
-from hf_tc.calibration.text_files import source_name
-from hf_tc.calibration.text_overlap import refuse_overlap
-from hf_tc.conversion_settings import ConversionSettings, joint_settings
-from hf_tc.convert_layers import LADDER_TOKENS, Conversion
+from hf_tc.config import ConversionSettings, joint_settings
+from hf_tc.conversion.run import LADDER_TOKENS, Conversion
+from hf_tc.data.contamination import refuse_overlap
+from hf_tc.data.conversations import Document
+from hf_tc.data.text_files import source_name
+from hf_tc.data.token_blocks import CalibrationDataError, check_vocabulary, read_documents, token_blocks
 from hf_tc.layer_selection.policies import CANDIDATES, check_policy, choose_layers
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
-from hf_tc.positionless_layers import evaluating
-from hf_tc.teachers import check_teacher, load_teacher, parity_self_check, resolve_text_config
-from hf_tc.tokenizer_checks import check_tokenizers_agree
+from hf_tc.teachers.adapters import refuse_teacher_to_unwrap
+from hf_tc.teachers.checks import check_teacher, load_teacher, parity_self_check, resolve_text_config
+from hf_tc.teachers.nope_layers import evaluating
+from hf_tc.teachers.tokenizers import check_tokenizers_agree
 
 logger = logging.get_logger(__name__)
 
@@ -61,7 +61,7 @@ def from_teacher(
     Args:
         teacher, tokenizer: as there.
         calibration_data: files, a Hub dataset, a `datasets` object, text or a list of texts or rows, see
-            `hf_tc.calibration.data.read_documents`; the sample text that ships with hf_tc by default.
+            `hf_tc.data.token_blocks.read_documents`; the sample text that ships with hf_tc by default.
         evaluation_data: text on which the perplexity of every stage is measured, none of it among the calibration
             text; by default the calibration blocks that no fit sees.
         retained_layers: share of layers that keep softmax attention, or their indices, or what `select_layers` chose.
@@ -69,7 +69,7 @@ def from_teacher(
         calibration_tokens, sequence_length: tokens of text to use, and tokens of a block of it.
         alignment_steps: gradient steps per layer, of 2,048 tokens or one block if that is longer; 0 keeps the closed
             form.
-        joint_steps: gradient steps of all recurrent layers together afterwards, see `hf_tc.joint_alignment`.
+        joint_steps: gradient steps of all recurrent layers together afterwards, see `hf_tc.alignment.joint`.
         recurrent_rope, conv_kernel_size, output_norm: see `HybridGDNConfig`.
         device, dtype: where and in what precision a teacher given by name is loaded; a model is moved to `device`.
         device_map: instead of `device`, where the parts of a teacher given by name go, as in `from_pretrained`: "auto"

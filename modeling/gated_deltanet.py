@@ -22,11 +22,11 @@ from .configuration_hybrid_gdn import HybridGDNConfig
 from .decay import log_decay
 from .gate_projection import GateProjection, check_one_dtype
 from .gated_delta_rule import gated_delta_rule
-from .head_shard import HeadShard, find_head_shard
 from .library_cache import cache_in_layer
-from .recurrent_mask import RecurrentMask
+from .masks import RecurrentMask
 from .short_convolution import ShortConvolution, pad_window
 from .teacher_attention import fused_projection, head_shape, output_projection, query_key_norms, rotary_function
+from .tensor_parallel import HeadShard, find_head_shard
 
 L2_EPS = 1e-6
 

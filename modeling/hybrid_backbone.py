@@ -21,12 +21,12 @@ from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
 from .family_object import AroundFamilyObject
 from .gate_projection import GateProjection
 from .gated_deltanet import GatedDeltaNet, HeadwiseRMSNorm
-from .head_shard import check_heads_divide
 from .library_cache import cache_argument, takes_cache
-from .recurrent_mask import RecurrentMask, check_mask, has_past, packed_positions, padding_of
+from .masks import RecurrentMask, check_mask, has_past, packed_positions, padding_of
 from .saving import SavesItsCode
 from .short_convolution import ShortConvolution
 from .teacher_attention import find_attention, find_decoder_layers
+from .tensor_parallel import check_heads_divide
 
 
 class HybridGDNPreTrainedModel(SavesItsCode, AroundFamilyObject):

@@ -21,7 +21,7 @@ from .classification_heads import (
 from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
 from .hybrid_backbone import HybridGDNModel, HybridGDNPreTrainedModel
 from .library_cache import cache_argument, cache_of, takes_cache
-from .recurrent_mask import padding_of
+from .masks import padding_of
 
 NO_CONTINUOUS_BATCHING = "Continuous batching does not support recurrent layers; use generate."
 

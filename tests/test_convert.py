@@ -56,7 +56,7 @@ def test_a_teacher_is_left_as_it_was_found_when_the_conversion_fails(
     def fails(*args: Any, **kwargs: Any) -> None:
         raise ArithmeticError
 
-    monkeypatch.setattr("hf_tc.fit_layer.align_layer", fails)
+    monkeypatch.setattr("hf_tc.conversion.fit_layer.align_layer", fails)
     with pytest.raises(ArithmeticError):
         from_teacher(teacher, letter_tokenizer(), calibration_data=text, **QUICK)
     assert circumstances(teacher) == before
@@ -118,7 +118,7 @@ def test_going_on_from_a_checkpoint_folder(text: Path, tmp_path: Path, monkeypat
     def not_again(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("a finished layer was fitted again")
 
-    monkeypatch.setattr("hf_tc.fit_layer.solve", not_again)
+    monkeypatch.setattr("hf_tc.conversion.fit_layer.solve", not_again)
     again = from_teacher(letter_teacher(), letter_tokenizer(), checkpoint_dir=tmp_path / "part", **options)
     assert equal_states(state_of(first), state_of(again))
     with pytest.raises(ValueError, match=r"settings\.seed: 0 there, 7 now"):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, output_projection
-from hf_tc.placement import execution_device
+from hf_tc.teachers.offloading import execution_device
 
 
 class HostRows:

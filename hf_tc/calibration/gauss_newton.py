@@ -17,7 +17,7 @@ from torch import Tensor
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.input_features import InputFeatures, input_features
 from hf_tc.calibration.output_gate import OutputGate
-from hf_tc.calibration.read_outs import before_gate, context_by_head, recurrence_inputs
+from hf_tc.calibration.recurrence_outputs import before_gate, context_by_head, recurrence_inputs
 from hf_tc.calibration.ridge import LeastSquares
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
-from hf_tc.calibration.read_outs import before_gate, block_batches, context_by_head, recurrence_inputs
+from hf_tc.calibration.recurrence_outputs import before_gate, block_batches, context_by_head, recurrence_inputs
 from hf_tc.calibration.ridge import LeastSquares
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 

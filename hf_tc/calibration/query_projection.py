@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_gate import OutputGate
-from hf_tc.calibration.read_outs import (
+from hf_tc.calibration.recurrence_outputs import (
     block_batches,
     context_by_head,
     decayed_linear_attention,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_gate import OutputGate
-from hf_tc.calibration.read_outs import block_batches, context_by_head, norm_factor, recurrence_inputs
+from hf_tc.calibration.recurrence_outputs import block_batches, context_by_head, norm_factor, recurrence_inputs
 from hf_tc.calibration.ridge import LeastSquares
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet

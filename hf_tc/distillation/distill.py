@@ -11,16 +11,16 @@ from transformers import AutoTokenizer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import sort_checkpoints
 
-from hf_tc.adapters import adapter_base
-from hf_tc.calibration.data import CalibrationDataError, read_documents, token_blocks
-from hf_tc.calibration.text_files import source_name
+from hf_tc.data.text_files import source_name
+from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.trainer import DistillationTrainer
-from hf_tc.fingerprint import fingerprint
-from hf_tc.model_loading import load_causal_lm
-from hf_tc.output_folder import WorkFolder
-from hf_tc.recorded_arguments import ARGUMENTS_FILE, record_arguments
-from hf_tc.tokenizer_checks import check_tokenizers_agree
+from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
+from hf_tc.resume.fingerprint import fingerprint
+from hf_tc.resume.output_folder import WorkFolder
+from hf_tc.teachers.adapters import adapter_base
+from hf_tc.teachers.loading import load_causal_lm
+from hf_tc.teachers.tokenizers import check_tokenizers_agree
 
 WARMUP_SHARE = 0.05
 CHECKPOINTS = 10  # of a run; it resumes from the last one

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_tc.adapters import refuse_wrapped
-from hf_tc.calibration.data import check_vocabulary
+from hf_tc.data.token_blocks import check_vocabulary
+from hf_tc.teachers.adapters import refuse_wrapped
 
 logger = logging.getLogger(__name__)
 

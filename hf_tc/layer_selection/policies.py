@@ -11,10 +11,9 @@ from typing import NamedTuple
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_tc.conversion_checkpoint import conversion_arguments
-from hf_tc.conversion_memory import blocks_at_once
-from hf_tc.conversion_settings import ConversionSettings
-from hf_tc.convert_layers import Conversion
+from hf_tc.config import ConversionSettings
+from hf_tc.conversion.checkpoint import conversion_arguments
+from hf_tc.conversion.run import Conversion
 from hf_tc.layer_selection import bypass, greedy, kl
 from hf_tc.layer_selection.hybrid import hybrids_of
 from hf_tc.layer_selection.probe import Probe
@@ -22,6 +21,7 @@ from hf_tc.layer_selection.score_log import ScoreLog
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.layer_selection.uniform import retained_count, uniform
 from hf_tc.modeling.teacher_attention import find_decoder_layers
+from hf_tc.planning.memory import blocks_at_once
 
 SELECTION_TOKENS = 16_384  # tokens on which layers are compared
 SCORES, CANDIDATES = "scores", "candidates"  # folders in that of the selection

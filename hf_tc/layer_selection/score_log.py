@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hf_tc.conversion_checkpoint import ConversionCheckpoint
+from hf_tc.conversion.checkpoint import ConversionCheckpoint
 
 SCORES_FILE = "scores.jsonl"
 

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.ablation --teacher DIR --calibration books-train.txt --validation books-val.txt
 
 All rows have the same text and the same retained layers, and take no gradient step. Without any piece a layer has the
-paper's half-life, a beta of 0.5 and one output scale a head (see `hf_tc.calibration.initialize`); "copied weights" are
+paper's half-life, a beta of 0.5 and one output scale a head (see `hf_tc.calibration.solve`); "copied weights" are
 before that, gates at random. The error is the mean over layers of their relative error on held-out text.
 Writes the table to --table as Markdown. About 2 minutes on an H100 for 65,536 tokens.
 """
@@ -19,13 +19,13 @@ from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from torch import Tensor
 
-from hf_tc.alignment import held_out_error
-from hf_tc.build_student import build_student
+from hf_tc.alignment.layerwise import held_out_error
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
-from hf_tc.calibration.initialize import PIECES, apply, solve
-from hf_tc.conversion_memory import blocks_at_once
-from hf_tc.convert_layers import mixer_of
-from hf_tc.evaluation import evaluate_blocks
+from hf_tc.calibration.solve import PIECES, apply, solve
+from hf_tc.conversion.run import mixer_of
+from hf_tc.evaluation.perplexity import evaluate_blocks
+from hf_tc.planning.memory import blocks_at_once
+from hf_tc.teachers.build_student import build_student
 
 from .bench import Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from hf_tc.calibration.data import read_documents, token_blocks
+from hf_tc.data.token_blocks import read_documents, token_blocks
 
 TEXT_TOKENS = 2_000_000  # read of the calibration text; every budget draws its blocks from all of it
 # Steps of four times the default's tokens, and what was measured to go with them: where both sides of a comparison are

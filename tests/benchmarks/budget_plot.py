@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from hf_tc.plot_style import new_figure
+from hf_tc.report.plot_style import new_figure
 
 STYLES = {"closed form": "s-", "aligned": "o-", "jointly aligned": "^-"}
 Lines = dict[tuple[str, int, int], dict[int, float]]  # stage, alignment steps, joint steps -> tokens -> x teacher

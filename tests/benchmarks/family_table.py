@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from hf_tc.teachers import REVIEWED_FAMILIES
+from hf_tc.teachers.checks import REVIEWED_FAMILIES
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "testing"))
 
 from family_checks import allowed_difference, exists, family_differences
 

@@ -12,8 +12,8 @@ import argparse
 import torch
 from transformers import AutoConfig
 
-from hf_tc.alignment import AlignmentSettings
-from hf_tc.conversion_settings import ConversionSettings, joint_settings
+from hf_tc.alignment.layerwise import AlignmentSettings
+from hf_tc.config import ConversionSettings, joint_settings
 
 from .scaling import measure
 

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from hf_tc.alignment import AlignmentSettings
-from hf_tc.conversion_settings import ConversionSettings
-from hf_tc.convert_layers import Conversion
-from hf_tc.evaluation import perplexity
+from hf_tc.alignment.layerwise import AlignmentSettings
+from hf_tc.config import ConversionSettings
+from hf_tc.conversion.run import Conversion
+from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection.greedy import Score, convert_greedily
 from hf_tc.layer_selection.hybrid import DistanceFromTeacher, Hybrid
 from hf_tc.layer_selection.probe import bypassed

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from hf_tc.alignment import AlignmentSettings
-from hf_tc.conversion_settings import ConversionSettings
-from hf_tc.convert_layers import Conversion
+from hf_tc.alignment.layerwise import AlignmentSettings
+from hf_tc.config import ConversionSettings
+from hf_tc.conversion.run import Conversion
 from hf_tc.layer_selection.policies import POLICIES, choose_layers
 
 from .bench import LARGE_BATCHES, Results, clock, parser_of

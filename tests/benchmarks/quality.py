@@ -17,11 +17,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_tc import DistillationConfig, DistillationTrainer
-from hf_tc.alignment import AlignmentSettings
-from hf_tc.conversion_settings import ConversionSettings, joint_settings
-from hf_tc.convert_layers import Conversion
+from hf_tc.alignment.layerwise import AlignmentSettings
+from hf_tc.config import ConversionSettings, joint_settings
+from hf_tc.conversion.run import Conversion
 from hf_tc.distillation.distill import BlockDataset
-from hf_tc.evaluation import evaluate_blocks
+from hf_tc.evaluation.perplexity import evaluate_blocks
 
 from .bench import Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
 

@@ -21,15 +21,15 @@ from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_tc.alignment import AlignmentSettings
+from hf_tc.alignment.layerwise import AlignmentSettings
 from hf_tc.calibration.attention_statistics import AttentionStatistics
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
-from hf_tc.calibration.initialize import layer_statistics
-from hf_tc.conversion_memory import blocks_at_once
-from hf_tc.conversion_settings import ConversionSettings
-from hf_tc.convert_layers import Conversion, mixer_of
-from hf_tc.evaluation import evaluate_blocks
-from hf_tc.teachers import build_student
+from hf_tc.calibration.solve import layer_statistics
+from hf_tc.config import ConversionSettings
+from hf_tc.conversion.run import Conversion, mixer_of
+from hf_tc.evaluation.perplexity import evaluate_blocks
+from hf_tc.planning.memory import blocks_at_once
+from hf_tc.teachers.checks import build_student
 
 from .bench import LARGE_BATCHES, Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
 from .reference_layer import ReferenceLayer, align, calibrate

@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from hf_tc.alignment import AlignmentSettings
-from hf_tc.conversion_plan import plan_conversion
-from hf_tc.conversion_settings import ConversionSettings
-from hf_tc.conversion_time import measure_speed
-from hf_tc.convert_layers import Conversion
+from hf_tc.alignment.layerwise import AlignmentSettings
+from hf_tc.config import ConversionSettings
+from hf_tc.conversion.run import Conversion
 from hf_tc.layer_selection.uniform import uniform
+from hf_tc.planning.plan import plan_conversion
+from hf_tc.planning.time import measure_speed
 
 DEPTHS, LENGTHS = (12, 24, 48), (512, 1024, 2048, 4096, 8192)
 SHORTEST, FEWEST, HEAD_DIM, VOCABULARY, STEPS = 512, 12, 32, 512, 2

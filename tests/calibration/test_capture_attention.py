@@ -11,9 +11,9 @@ from planted import captured_layer, fresh_mixer, random_blocks, relative, tiny_t
 from torch import nn
 
 from hf_tc.calibration.capture_attention import LayerStream
-from hf_tc.calibration.initialize import layer_statistics
-from hf_tc.families import REVIEWED_FAMILIES
-from hf_tc.family_parity import random_teacher
+from hf_tc.calibration.solve import layer_statistics
+from hf_tc.teachers.families import REVIEWED_FAMILIES
+from hf_tc.teachers.parity import random_teacher
 
 TEACHERS = {
     "llama": {},

@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from hf_tc.modeling.recurrent_mask import RecurrentMask
+from hf_tc.modeling.masks import RecurrentMask
 from planted import planted_mixer, read_out_of, relative, with_context
 from tiny_sizes import HEAD_DIM, HEADS
 
@@ -15,7 +15,7 @@ from hf_tc.calibration.output_gate import (
     wanted_scale,
 )
 from hf_tc.calibration.output_projection import scaled_output_projection
-from hf_tc.calibration.read_outs import before_gate, recurrence_inputs
+from hf_tc.calibration.recurrence_outputs import before_gate, recurrence_inputs
 from hf_tc.calibration.ridge import LeastSquares
 
 SIZES = torch.tensor([1.0, 0.01, 40.0, 3.0])

@@ -21,7 +21,6 @@ from tiny_sizes import HEAD_DIM, HEADS
 from torch import nn
 
 from hf_tc.calibration import query_projection
-from hf_tc.calibration.initialize import apply
 from hf_tc.calibration.output_gate import WORKING_POINT, OutputGate
 from hf_tc.calibration.query_projection import (
     conjugate_gradient,
@@ -29,7 +28,8 @@ from hf_tc.calibration.query_projection import (
     norm_direction,
     solve_query_projection,
 )
-from hf_tc.calibration.read_outs import recurrence_inputs
+from hf_tc.calibration.recurrence_outputs import recurrence_inputs
+from hf_tc.calibration.solve import apply
 
 # Every way in which families treat a query between its projection and the memory.
 QUERY_KINDS = {
@@ -162,7 +162,7 @@ def test_batches_of_blocks_make_one_problem(monkeypatch: pytest.MonkeyPatch) -> 
     captured = captured_layer(teacher, random_blocks(5, 40))
     mixer = fresh_mixer(teacher)
     whole = solve_query_projection(mixer, captured, constant_gate())["q_proj.weight"]
-    monkeypatch.setattr("hf_tc.calibration.read_outs.BATCH_TOKENS", 80)
+    monkeypatch.setattr("hf_tc.calibration.recurrence_outputs.BATCH_TOKENS", 80)
     parts = solve_query_projection(mixer, captured, constant_gate())["q_proj.weight"]
     assert relative(whole, mixer.q_proj.weight) > 0.01
     assert relative(parts, whole) < 1e-3

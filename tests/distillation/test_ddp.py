@@ -14,7 +14,7 @@ import torch
 from ddp_worker import main
 from safetensors.torch import load_file
 
-WORKER = Path(__file__).parent / "ddp_worker.py"
+WORKER = Path(__file__).parents[1] / "testing" / "ddp_worker.py"
 
 
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch without gloo")

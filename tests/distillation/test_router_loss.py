@@ -15,11 +15,11 @@ from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from tiny_causal_lms import labelled_examples, tiny_config
 from transformers import MixtralConfig, MixtralForCausalLM, Trainer
 
-from hf_tc.build_student import build_student
 from hf_tc.distillation import DistillationTrainer
-from hf_tc.distillation.lm_head import BackboneThenHead
-from hf_tc.families import EXPERTS, REVIEWED_FAMILIES
-from hf_tc.family_parity import random_teacher
+from hf_tc.evaluation.lm_head import BackboneThenHead
+from hf_tc.teachers.build_student import build_student
+from hf_tc.teachers.families import EXPERTS, REVIEWED_FAMILIES
+from hf_tc.teachers.parity import random_teacher
 
 COEFFICIENT = 10.0  # what is left out cannot be missed
 WITH_EXPERTS = [family for family, text in REVIEWED_FAMILIES.items() if EXPERTS in text]

@@ -15,10 +15,10 @@ from peft import LoraConfig, get_peft_model
 from tiny_causal_lms import labelled_examples, tiny_config, tiny_qwen3
 from transformers import AutoModelForCausalLM, OlmoHybridConfig, Trainer, TrainingArguments
 
-from hf_tc.build_student import build_student
 from hf_tc.distillation import DistillationTrainer
-from hf_tc.families import REVIEWED_FAMILIES
-from hf_tc.weight_decay import UndecayedMemoryMixin
+from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
+from hf_tc.teachers.build_student import build_student
+from hf_tc.teachers.families import REVIEWED_FAMILIES
 
 
 class PlainTrainer(UndecayedMemoryMixin, Trainer):

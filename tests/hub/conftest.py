@@ -9,7 +9,7 @@ from fake_hub import FakeHub
 from student_folders import letter_tokenizer, tiny_report, tiny_student
 
 import hf_tc
-from hf_tc.hub import save_student
+from hf_tc.hub.model_card import save_student
 
 
 @pytest.fixture(scope="session")

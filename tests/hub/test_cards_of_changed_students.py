@@ -14,9 +14,9 @@ from tiny_causal_lms import labelled_examples
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
-from hf_tc.hub import push_folder, save_student
-from hf_tc.report import ConversionReport
-from hf_tc.student_folder import check_card
+from hf_tc.hub.model_card import push_folder, save_student
+from hf_tc.hub.student_folder import check_card
+from hf_tc.report.records import ConversionReport
 
 FIGURES = "1.5 times the teacher's perplexity: 30.00 against 20.00"
 CHANGED = "Since then the student was trained further or changed in another way. This card has no figures of it"

@@ -12,20 +12,20 @@ from hf_tc.modeling.supported_versions import HF_TC_VERSION
 from optional_packages import needs_extra
 from student_folders import run_python
 
-from hf_tc.cli import main
-from hf_tc.saved_code import SavedCode
-from hf_tc.student_folder import check_student_folder
+from hf_tc.cli.main import main
+from hf_tc.hub.saved_code import SavedCode
+from hf_tc.hub.student_folder import check_student_folder
 
 REPO = "some-user/earlier-student"
-PUSH = "import sys; from hf_tc.hub import push_folder; push_folder(sys.argv[1], sys.argv[2])"
+PUSH = "import sys; from hf_tc.hub.model_card import push_folder; push_folder(sys.argv[1], sys.argv[2])"
 # Without the server itself, whose command comes last.
 SERVE = """
 import sys, transformers.processing_utils, transformers.cli.transformers as command
-from hf_tc.serving import serve
+from hf_tc.hub.serving import serve
 command.app = lambda arguments, prog_name: print(arguments)
 serve(sys.argv[1])
 """
-REFRESH = "import sys; from hf_tc.cli import main; sys.exit(main(['refresh', *sys.argv[1:]]))"
+REFRESH = "import sys; from hf_tc.cli.main import main; sys.exit(main(['refresh', *sys.argv[1:]]))"
 
 
 @pytest.mark.parametrize("name", EARLIER)

@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 from student_folders import run_python, tiny_report, tiny_student
 
 import hf_tc
-from hf_tc.hub import render_card, save_student
-from hf_tc.student_folder import check_student_folder
+from hf_tc.hub.model_card import render_card, save_student
+from hf_tc.hub.student_folder import check_student_folder
 
 
 def test_card_shows_the_real_figures_and_no_others(saved: Path) -> None:
@@ -66,7 +66,7 @@ CARDS = """
 import sys
 from pathlib import Path
 from transformers import AutoConfig
-from hf_tc.hub import render_card
+from hf_tc.hub.model_card import render_card
 for name in sys.argv[3:] * 2:
     card = render_card(AutoConfig.from_pretrained(sys.argv[1]), {"teacher": f"some-org/{name}"}, "some/model")
     Path(sys.argv[2], name).write_text(card)
@@ -91,7 +91,7 @@ def test_a_hub_out_of_reach_costs_no_card(monkeypatch: pytest.MonkeyPatch) -> No
     def fails(*args: object, **kwargs: object) -> None:
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr("hf_tc.hub.model_info", fails)
+    monkeypatch.setattr("hf_tc.hub.model_card.model_info", fails)
     card = ModelCard(render_card(tiny_student().config, {"teacher": "some-org/another"}, "some/model"))
     assert card.data.license is None
     assert card.data.base_model == "some-org/another"

@@ -9,8 +9,8 @@ import torch
 from fake_hub import REPO
 from safetensors.torch import save_file
 
-from hf_tc.hub import push_folder
-from hf_tc.student_folder import check_student_folder, weight_files
+from hf_tc.hub.model_card import push_folder
+from hf_tc.hub.student_folder import check_student_folder, weight_files
 
 
 def test_a_missing_shard_is_refused(folder: Path) -> None:

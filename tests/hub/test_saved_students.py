@@ -20,8 +20,8 @@ from student_folders import (
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import hf_tc
-from hf_tc.report import ConversionReport
-from hf_tc.student_folder import check_student_folder, weight_files
+from hf_tc.hub.student_folder import check_student_folder, weight_files
+from hf_tc.report.records import ConversionReport
 
 SAVE_UNDER_FSDP2 = """
 import sys

@@ -12,8 +12,8 @@ from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from planted import random_blocks
 from transformers import PreTrainedModel
 
-from hf_tc.conversion_settings import ConversionSettings
-from hf_tc.evaluation import perplexity
+from hf_tc.config import ConversionSettings
+from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection import policies, probe
 from hf_tc.layer_selection.policies import CANDIDATES, MEASURING_POLICIES, SCORES, check_policy, choose_layers
 from hf_tc.layer_selection.probe import bypassed

@@ -13,13 +13,14 @@ from hf_tc.modeling import HybridGDNForCausalLM
 from student_folders import letter_tokenizer
 from transformers import AutoModelForCausalLM
 
-from hf_tc import convert_layers, fit_layer
-from hf_tc.cli import main
+from hf_tc.cli.main import main
+from hf_tc.conversion import fit_layer
+from hf_tc.conversion import run as convert_layers
 from hf_tc.convert import select_layers
 from hf_tc.layer_selection import probe
 from hf_tc.layer_selection.policies import MEASURING_POLICIES
 from hf_tc.layer_selection.selection import LayerSelection
-from hf_tc.report import ConversionReport
+from hf_tc.report.records import ConversionReport
 
 SELECTION = {name: value for name, value in QUICK.items() if name != "alignment_steps"}
 

@@ -12,7 +12,7 @@ from distributed_worker import results
 from hf_tc.modeling import HybridGDNForCausalLM
 from tiny_models import student, token_ids
 
-WORKER = Path(__file__).with_name("distributed_worker.py")
+WORKER = Path(__file__).parents[1] / "testing" / "distributed_worker.py"
 
 
 def run_on_two_ranks(mode: str, folder: Path) -> list[dict]:

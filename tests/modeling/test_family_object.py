@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 
-from hf_tc.families import REVIEWED_FAMILIES
+from hf_tc.teachers.families import REVIEWED_FAMILIES
 
 # What families override today. A new name here wants a look: does the family's version see what the student's own
 # would see? Those bound to the family object get its configuration, its modules and the student's masks.

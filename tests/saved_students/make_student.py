@@ -9,10 +9,10 @@ from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from safetensors.torch import save_file
 from transformers import AutoConfig
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "testing"))
 from student_folders import VOCABULARY, letter_tokenizer
 
-from hf_tc.hub import save_student
+from hf_tc.hub.model_card import save_student
 
 SIZES = {
     "vocab_size": len(VOCABULARY),

@@ -1,0 +1,183 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Phase 2: fit one calibrated layer to the teacher's attention output, by a short run of gradient descent.
+
+Source: Taylor-Calibrate (arXiv 2606.16429), section 3.3. Unlike the paper's: minibatches, a cosine schedule, float32
+weights, an error relative to the teacher's own size, corrupted copies of the text beside it
+(`calibration.corrupted_text`), and the best weights by held-out error, the start included. On a GPU the mixer is
+replayed as a CUDA graph: at the sizes of a short fit, launching its kernels takes longer than running them.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.modeling.masks import RecurrentMask
+
+TEACHER_PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")  # trained already: they move slower
+HELD_OUT_CHECKS = 10  # times the held-out error is looked at during a run
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """Budget and step sizes of the alignment of one layer.
+
+    Attributes:
+        steps: optimiser steps; 0 keeps the closed form.
+        batch_tokens: tokens of a minibatch, rounded to whole blocks; one block at least.
+        gate_learning_rate: of what the teacher does not have (gates, decay, convolution, norm).
+        teacher_learning_rate: of the projections and norms that came from the teacher.
+    """
+
+    steps: int = 1200
+    batch_tokens: int = 2048
+    gate_learning_rate: float = 9e-3
+    teacher_learning_rate: float = 3e-3
+    warmup_share: float = 0.05
+    gradient_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"alignment_steps is {self.steps}; it must be 0 (closed form alone) or more.")
+
+    def batch_blocks(self, length: int) -> int:
+        """Blocks of that many tokens in a minibatch."""
+        return max(1, round(self.batch_tokens / length))
+
+    def step_tokens(self, length: int) -> int:
+        """Tokens of a minibatch of such blocks."""
+        return self.batch_blocks(length) * length
+
+
+def relative_error(output: Tensor, target: Tensor) -> Tensor:
+    """||output - target||^2 / ||target||^2 over all tokens of `[N, T, C]`: 0 for the teacher, 1 for a silent layer."""
+    return (output - target).square().sum() / target.square().sum()
+
+
+def mix(mixer: GatedDeltaNet, captured: CapturedAttention, rows: Tensor | slice) -> Tensor:
+    """The mixer's output on some captured blocks, `[rows, T, C]`."""
+    return _Mixer(mixer, captured.position_embeddings)(captured.attn_input[rows])
+
+
+@torch.no_grad()
+def held_out_error(mixer: GatedDeltaNet, captured: CapturedAttention) -> float:
+    """Relative error of the mixer on captured blocks it was not fitted to; 0 or 1 where the teacher adds nothing."""
+    difference = size = 0.0
+    for row in range(len(captured.attn_input)):
+        rows = slice(row, row + 1)
+        target = captured.teacher_output[rows]
+        difference += (mix(mixer, captured, rows) - target).square().sum().item()
+        size += target.square().sum().item()
+    return difference / size if size else float(difference != 0)
+
+
+def align_layer(
+    mixer: GatedDeltaNet,
+    captured: CapturedAttention,
+    held_out: CapturedAttention,
+    settings: AlignmentSettings,
+    seed: int,
+    on_step: Callable[[], None] = lambda: None,
+) -> float:
+    """Fits a float32 mixer in place and returns its held-out error, never above the error it came with.
+
+    Raises:
+        ValueError: weights that are not float32: small steps would be rounded away.
+    """
+    if any(parameter.dtype not in (torch.float32, torch.float64) for parameter in mixer.parameters()):
+        raise ValueError("align_layer needs a float32 mixer; call .float() on it and cast the result back.")
+    best_error, best_state = held_out_error(mixer, captured=held_out), snapshot(mixer)
+    if settings.steps == 0:
+        return best_error
+    optimizer = alignment_optimizer(mixer.requires_grad_(True), settings)
+    schedule = cosine_schedule(optimizer, settings)
+    generator = torch.Generator().manual_seed(seed)
+    blocks, length = captured.attn_input.shape[:2]
+    batch = min(blocks, settings.batch_blocks(length))
+    check_every = max(1, settings.steps // HELD_OUT_CHECKS)
+    with _training_forward(mixer, captured, batch) as forward:
+        for step in range(1, settings.steps + 1):
+            rows = torch.randperm(blocks, generator=generator)[:batch].to(captured.attn_input.device)
+            loss = relative_error(forward(captured.attn_input[rows]), captured.teacher_output[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(mixer.parameters(), settings.gradient_clip)
+            optimizer.step()
+            schedule.step()
+            on_step()
+            if step % check_every == 0 or step == settings.steps:
+                error = held_out_error(mixer, held_out)
+                if error < best_error:
+                    best_error, best_state = error, snapshot(mixer)
+    mixer.load_state_dict(best_state)
+    return best_error
+
+
+class _Mixer(nn.Module):
+    """The mixer as a function of one tensor, `[B, T, C]` to `[B, T, C]`."""
+
+    def __init__(self, mixer: GatedDeltaNet, position_embeddings: tuple[Tensor, Tensor] | None) -> None:
+        super().__init__()
+        self.mixer, self.position_embeddings = mixer, position_embeddings
+
+    def forward(self, attn_input: Tensor) -> Tensor:
+        return self.mixer(attn_input, self.position_embeddings, recurrent_mask=RecurrentMask())[0]
+
+
+@contextmanager
+def _training_forward(
+    mixer: GatedDeltaNet, captured: CapturedAttention, batch: int
+) -> Iterator[Callable[[Tensor], Tensor]]:
+    """The mixer for batches of one size, its gradient included; a CUDA graph of both where there is a GPU."""
+    forward, sample = _Mixer(mixer, captured.position_embeddings), captured.attn_input[:batch]
+    if sample.device.type != "cuda":
+        yield forward
+        return
+    stream = torch.cuda.graph.default_capture_stream
+    with torch.cuda.device(sample.device), warnings.catch_warnings():
+        # Gradients of a replayed graph come from its stream, and are waited for.
+        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
+        torch.cuda.graph.default_capture_stream = None  # torch keeps one for all, on the GPU that came first
+        try:
+            yield torch.cuda.make_graphed_callables(forward, (sample.clone(),))  # type: ignore[misc]
+        finally:
+            torch.cuda.graph.default_capture_stream = stream
+            # The graph hangs on the module that it calls: this circle would keep its memory until it is collected.
+            vars(forward).pop("forward", None)
+
+
+def alignment_optimizer(mixers: nn.Module, settings: AlignmentSettings) -> torch.optim.Optimizer:
+    """Adam over one mixer or several, with a step size for what the teacher had and one for what is new."""
+    teacher_parts: list[nn.Parameter] = []
+    gates: list[nn.Parameter] = []
+    for name, parameter in mixers.named_parameters():
+        (gates if set(TEACHER_PARTS).isdisjoint(name.split(".")) else teacher_parts).append(parameter)
+    groups = [
+        {"params": gates, "lr": settings.gate_learning_rate},
+        {"params": teacher_parts, "lr": settings.teacher_learning_rate},
+    ]
+    # No weight decay: the fit is short, and decay parameters pulled towards 0 would forget at another rate.
+    return torch.optim.Adam(groups, betas=(0.9, 0.95))
+
+
+def cosine_schedule(optimizer: torch.optim.Optimizer, settings: AlignmentSettings) -> torch.optim.lr_scheduler.LambdaLR:
+    """Linear warm-up, then a cosine to zero over the steps of the settings."""
+    warmup = max(1, round(settings.warmup_share * settings.steps))
+
+    def share(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
+
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+
+
+def snapshot(mixer: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights."""
+    return {name: value.detach().clone() for name, value in mixer.state_dict().items()}

@@ -1,0 +1,77 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""What the recurrent memory of a mixer answers on captured blocks, a few blocks at a time."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE, chunk_gated_delta_rule, to_chunks
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
+from hf_tc.modeling.masks import RecurrentMask
+
+BATCH_TOKENS = 8192  # tokens whose read-outs exist at the same time
+
+
+def block_batches(captured: CapturedAttention) -> Iterator[slice]:
+    """Slices of blocks, each of about BATCH_TOKENS tokens."""
+    blocks, length = captured.attn_input.shape[:2]
+    step = max(1, BATCH_TOKENS // length)
+    return (slice(start, min(start + step, blocks)) for start in range(0, blocks, step))
+
+
+def recurrence_inputs(mixer: GatedDeltaNet, captured: CapturedAttention, rows: slice) -> RecurrenceInputs:
+    """q, k, v and gates of the mixer on some captured blocks."""
+    return mixer.recurrence_inputs(captured.attn_input[rows], captured.position_embeddings, RecurrentMask())[0]
+
+
+def context_by_head(captured: CapturedAttention, rows: slice, head_dim: int) -> Tensor:
+    """The teacher's context `[B, T, H, V]`."""
+    return captured.teacher_context[rows].unflatten(-1, (-1, head_dim))
+
+
+def before_gate(mixer: GatedDeltaNet, inputs: RecurrenceInputs) -> tuple[Tensor, Tensor]:
+    """What the gate multiplies, `[B, T, H, V]`, and its ratio to the read-out, `[B, T, H]` (1 without a norm)."""
+    read_out, _ = chunk_gated_delta_rule(**inputs._asdict())
+    if mixer.o_norm is None:
+        return read_out, read_out.new_ones(read_out.shape[:-1])
+    factor = torch.rsqrt(read_out.square().mean(-1) + mixer.o_norm.eps)
+    return read_out * factor[..., None], factor
+
+
+def norm_factor(mixer: GatedDeltaNet, inputs: RecurrenceInputs) -> Tensor:
+    """The ratio of `before_gate` alone, `[B, T, H]`; without a norm nothing has to be read out to know it."""
+    return torch.ones_like(inputs.beta) if mixer.o_norm is None else before_gate(mixer, inputs)[1]
+
+
+def writes(inputs: RecurrenceInputs) -> Tensor:
+    """u_t of S_t = alpha_t S_{t-1} + k_t u_t^T, `[B, T, H, V]`: what each token really adds to the memory.
+
+    Reading with k_t right after the write gives r_t = S_t^T k_t; for unit k_t, u_t = beta_t (v_t - r_t) / (1 - beta_t).
+    """
+    own, _ = chunk_gated_delta_rule(**inputs._replace(q=inputs.k * inputs.k.shape[-1] ** 0.5)._asdict())
+    beta = inputs.beta[..., None].clamp_max(0.999)
+    return beta * (inputs.v - own) / (1 - beta * inputs.k.square().sum(-1, keepdim=True))
+
+
+def decayed_linear_attention(*, q: Tensor, k: Tensor, u: Tensor, log_decay: Tensor) -> Tensor:
+    """o_t = sum_{i<=t} exp(G_t - G_i) (q_t.k_i) u_i / sqrt(K): a read-out whose memory is given by its writes.
+
+    Linear in q. q, k `[B, T, H, K]`, u `[B, T, H, V]`, log_decay `[B, T, H]`, running sum G; returns `[B, T, H, V]`.
+    """
+    length, scale = q.shape[1], q.shape[-1] ** -0.5
+    size = min(CHUNK_SIZE, length)
+    q, k, u = (to_chunks(x, size) for x in (q * scale, k, u))  # [B, H, N, C, D]
+    total = to_chunks(log_decay[..., None], size)[..., 0].cumsum(-1)
+    future = torch.ones(size, size, dtype=torch.bool, device=q.device).triu(1)
+    between = (total[..., :, None] - total[..., None, :]).masked_fill(future, float("-inf")).exp()
+    inside = ((q @ k.transpose(-1, -2)) * between) @ u
+    q, k = q * total.exp()[..., None], k * (total[..., -1:] - total).exp()[..., None]
+    added, across = k.transpose(-1, -2) @ u, total[..., -1].exp()[..., None, None]
+    state, states = torch.zeros_like(added[:, :, 0]), []
+    for added_n, across_n in zip(added.unbind(2), across.unbind(2), strict=True):
+        states.append(state)
+        state = across_n * state + added_n
+    output = inside + q @ torch.stack(states, dim=2)
+    return output.flatten(2, 3)[:, :, :length].transpose(1, 2)

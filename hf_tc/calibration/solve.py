@@ -1,0 +1,185 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Phase 1, the closed form: solve all of a recurrent layer from what its attention did, then write it.
+
+Given everything else, the layer is linear in its gate, in its values, in its queries and in its output projection, so
+each is a least-squares problem; `solve` takes them in turn. It only computes: `apply` is the one place that assigns
+weights.
+
+Pieces that can be left out, and what then stands in their place:
+
+    half_life          the paper's rule: the head's mean attention distance
+    write_gate         beta = 0.5
+    token_gates        decay and write gate of a head are the same at all tokens
+    query, value       the teacher's projection
+    output_gate        one scale per head, the same at all tokens: the paper's rule
+    output_projection  the teacher's projection, times that scale
+
+Half-life and write gate are searched together, the same at all tokens; `token_gates` then makes both respond to the
+token, before and after the queries. The output gate is fitted again after every piece before it.
+"""
+
+import copy
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_tc.calibration.attention_statistics import AttentionStatistics, attention_statistics
+from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.calibration.decay import HALF_LIFE_FACTORS, dt_bias_of, half_life_candidates
+from hf_tc.calibration.half_life_search import search_memory
+from hf_tc.calibration.output_gate import OutputGate, solve_constant_gate, solve_output_gate
+from hf_tc.calibration.output_projection import scaled_output_projection, solve_output_projection
+from hf_tc.calibration.query_projection import solve_query_projection
+from hf_tc.calibration.recurrence_outputs import block_batches, context_by_head, recurrence_inputs
+from hf_tc.calibration.token_decay import solve_token_decay
+from hf_tc.calibration.token_write_gate import solve_token_write_gate
+from hf_tc.calibration.value_projection import share_scale, solve_value_projection
+from hf_tc.calibration.write_gate import BETA_CANDIDATES, NEUTRAL_BETA, write_gate_bias_of
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+
+SOLVED_TOKENS = 65_536  # of text that layers are solved on; four times as many gained a quarter of a percent
+SEARCH_TOKENS = 8192  # tokens that choose half-life and beta; more change the choice little and cost time
+
+TOKEN_GATES = (solve_token_write_gate, solve_token_decay)
+# The step of the token gates is taken at the teacher's queries, and again at the solved ones.
+REFITS = (
+    ("token_gates", TOKEN_GATES),
+    ("query", (solve_query_projection,)),
+    ("token_gates", TOKEN_GATES),
+    ("value", (solve_value_projection,)),
+)
+PIECES = ("half_life", "write_gate", "token_gates", "query", "value", "output_gate", "output_projection")
+
+
+@dataclass
+class GDNInitialization:
+    """New values of a mixer's parameters by name, and the quantities behind them, per head `[H]`."""
+
+    weights: dict[str, Tensor]
+    statistics: AttentionStatistics
+    half_life: Tensor  # tokens, of the mean log decay
+    beta: Tensor  # mean over tokens
+    output_scale: Tensor
+
+
+@torch.no_grad()
+def solve(
+    mixer: GatedDeltaNet,
+    captured: CapturedAttention,
+    *,
+    scaling: float,
+    window: int | None = None,
+    pieces: Collection[str] = PIECES,
+) -> GDNInitialization:
+    """The closed form of one layer. The mixer (float32, fresh from the teacher's projections) is only read.
+
+    Args:
+        captured: the teacher's attention on the calibration blocks.
+        scaling, window: of the teacher's attention, see `attention_statistics`.
+        pieces: which of PIECES to solve, in whatever order they are named.
+
+    Raises:
+        ValueError: a piece that does not exist.
+    """
+    if unknown := set(pieces) - set(PIECES):
+        raise ValueError(f"No piece of the closed form is called {sorted(unknown)}; there are {', '.join(PIECES)}.")
+    scratch, weights = copy.deepcopy(mixer), {}
+
+    def take(solved: dict[str, Tensor]) -> None:
+        weights.update(solved)
+        apply(scratch, solved)
+
+    fit_gate = solve_output_gate if "output_gate" in pieces else solve_constant_gate
+    statistics = layer_statistics(mixer, captured, scaling, window)
+    half_life, beta = _search(mixer, captured, statistics.mean_attention_distance, pieces)
+    take(_memory_weights(mixer, half_life, beta))
+    gate = fit_gate(scratch, captured)
+    for piece, solvers in REFITS:
+        if piece in pieces:
+            for solve_part in solvers:
+                take(solve_part(scratch, captured, gate))
+            gate = fit_gate(scratch, captured)
+    take(_gate_weights(gate, mixer.head_dim))
+    values, scale = share_scale(scratch, gate.scale)
+    take(values)
+    if "output_projection" in pieces:
+        take(solve_output_projection(scratch, captured, scale))
+    else:
+        take({"o_proj.weight": scaled_output_projection(scratch.o_proj.weight, scale)})
+    return GDNInitialization(weights, statistics, *_mean_memory(scratch, captured), gate.scale)
+
+
+@torch.no_grad()
+def apply(mixer: GatedDeltaNet, weights: dict[str, Tensor]) -> None:
+    """Writes solved weights into a mixer, in the mixer's dtype.
+
+    Raises:
+        KeyError, ValueError: a name the mixer does not have, another shape, or a value that is not finite.
+    """
+    parameters = dict(mixer.named_parameters())
+    for name, value in weights.items():
+        if parameters[name].shape != value.shape:
+            raise ValueError(f"{name} is {tuple(parameters[name].shape)}, the solution is {tuple(value.shape)}.")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(
+                f"The solution of {name} in layer {mixer.layer_idx} is not finite; calibrate on more text."
+            )
+        parameters[name].copy_(value)
+
+
+def layer_statistics(
+    mixer: GatedDeltaNet, captured: CapturedAttention, scaling: float, window: int | None
+) -> AttentionStatistics:
+    """Attention statistics of the layer, from queries and keys recomputed out of its inputs."""
+    parts = []
+    for rows in block_batches(captured):
+        q, k, _ = mixer.heads(mixer.project(captured.attn_input[rows]), captured.position_embeddings)
+        parts.append(attention_statistics(q=q, k=k, scaling=scaling, window=window))
+    return AttentionStatistics.merged(parts)
+
+
+def _search(
+    mixer: GatedDeltaNet, captured: CapturedAttention, mean_attention_distance: Tensor, pieces: Collection[str]
+) -> tuple[Tensor, Tensor]:
+    rows = slice(0, max(1, SEARCH_TOKENS // captured.attn_input.shape[1]))
+    inputs = recurrence_inputs(mixer, captured, rows)
+    factors = HALF_LIFE_FACTORS if "half_life" in pieces else (1.0,)
+    return search_memory(
+        q=inputs.q,
+        k=inputs.k,
+        v=inputs.v,
+        context=context_by_head(captured, rows, mixer.head_dim),
+        half_lives=half_life_candidates(mean_attention_distance.to(inputs.q), factors),
+        betas=BETA_CANDIDATES if "write_gate" in pieces else (NEUTRAL_BETA,),
+    )
+
+
+def _mean_memory(mixer: GatedDeltaNet, captured: CapturedAttention) -> tuple[Tensor, Tensor]:
+    """Half-life in tokens, of the mean log decay, and mean beta, `[H]`."""
+    log_decay, beta = torch.zeros(2, mixer.num_heads, device=captured.attn_input.device)
+    for rows in block_batches(captured):
+        x = captured.attn_input[rows]
+        log_decay = log_decay + mixer.log_decay(x).sum((0, 1))
+        beta = beta + mixer.beta(x).sum((0, 1))
+    tokens = captured.attn_input.shape[0] * captured.attn_input.shape[1]
+    return -math.log(2) * tokens / log_decay, beta / tokens
+
+
+def _memory_weights(mixer: GatedDeltaNet, half_life: Tensor, beta: Tensor) -> dict[str, Tensor]:
+    return {
+        "A_log": torch.zeros_like(mixer.A_log),
+        "dt_bias": dt_bias_of(half_life),
+        "a_proj.weight": torch.zeros_like(mixer.a_proj.weight),
+        "b_proj.weight": torch.zeros_like(mixer.b_proj.weight),
+        "b_proj.bias": write_gate_bias_of(beta),
+    }
+
+
+def _gate_weights(gate: OutputGate, head_dim: int) -> dict[str, Tensor]:
+    return {
+        "g_proj.weight": gate.weight.repeat_interleave(head_dim, 0),
+        "g_proj.bias": gate.bias.repeat_interleave(head_dim, 0),
+    }

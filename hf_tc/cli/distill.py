@@ -1,0 +1,44 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""`hf-tc distill`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hf_tc.cli.shared import DATA_HELP, DEFAULT, add_command, console, one_or_many
+
+
+def add_parser(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "distill",
+        run,
+        "train a student on its teacher's predictions",
+        "student --teacher Qwen/Qwen3-0.6B --data books.txt --out distilled --tokens 1000000",
+    )
+    parser.add_argument("student", help="folder or Hub id")
+    parser.add_argument("--teacher", required=True, help="folder or Hub id")
+    parser.add_argument("--data", required=True, nargs="+", help=DATA_HELP)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the distilled student")
+    parser.add_argument("--tokens", type=int, required=True, help="tokens to train on")
+    parser.add_argument("--seq-len", type=int, default=1024, help=f"tokens per block {DEFAULT}")
+    parser.add_argument("--batch-size", type=int, default=8, help=f"blocks per step and device {DEFAULT}")
+    parser.add_argument("--learning-rate", type=float, default=3e-4, help=f"at its peak {DEFAULT}")
+    parser.add_argument("--seed", type=int, default=0, help=f"of all that is random {DEFAULT}")
+
+
+def run(options: argparse.Namespace) -> None:
+    from hf_tc.distillation.distill import distill
+
+    distill(
+        options.student,
+        options.teacher,
+        one_or_many(options.data),
+        options.out,
+        tokens=options.tokens,
+        seq_len=options.seq_len,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+    )
+    console.print(f"Distilled student in {options.out}. Next: hf-tc push {options.out} USER/NAME")

@@ -1,0 +1,72 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The command `hf-tc`: one file per subcommand in `hf_tc.commands`, each a thin layer over the Python interface."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers.utils import logging
+
+from hf_tc.cli import convert, demo, distill, evaluate, push, refresh, select, serve
+from hf_tc.cli.shared import console
+
+COMMANDS = (demo, select, convert, distill, evaluate, push, serve, refresh)
+# What goes wrong outside this program: options, files, the network, missing packages, memory.
+EXPECTED_ERRORS = (ValueError, OSError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
+TRACEBACK = "HF_TC_TRACEBACK"
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Its errors are one line, as all others; argparse puts the whole usage before them."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (usage: {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; errors of the user's making are one line on stderr and exit status 2.
+
+    With HF_TC_TRACEBACK=1 in the environment they are raised, with their traceback.
+    """
+    options = build_parser().parse_args(arguments)
+    if getattr(options, "json", False):
+        logging.set_verbosity_error()
+    try:
+        # Whatever a library prints goes to stderr: with --json, stdout is for the result alone.
+        with contextlib.redirect_stdout(sys.stderr):
+            result = options.run(options)
+    except EXPECTED_ERRORS as error:
+        if os.environ.get(TRACEBACK) == "1":
+            raise
+        # Most errors of this kind are the library's own: they say what failed, not what asked for it.
+        internal = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
+        hint = f"({TRACEBACK}=1 shows where.)" if internal else ""
+        message = " ".join(f"hf-tc {options.command}: {error} {hint}".split())
+        console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    if result is not None:
+        print(json.dumps(result))
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        "hf-tc",
+        description="Turn Transformer language models into hybrids.",
+        epilog=f"{TRACEBACK}=1 in the environment: errors with their traceback instead of one line",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""`hf-tc select`."""
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hf_tc.cli.convert import add_calibration_options, add_share, calibration_arguments
+from hf_tc.cli.shared import add_command, console
+from hf_tc.resume.arguments import replace_file
+from hf_tc.resume.output_folder import check_writable
+
+
+def add_parser(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "select",
+        run,
+        "ranks a teacher's layers by how much they are worth retaining, and converts nothing",
+        "Qwen/Qwen3-0.6B --out selection.json --data books.txt --layer-policy greedy --retain 0.25",
+    )
+    parser.add_argument("teacher", help="folder or Hub id")
+    parser.add_argument("--out", type=Path, required=True, help="file for the ranking; must not exist")
+    add_share(parser)
+    add_calibration_options(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    from hf_tc.convert import select_layers
+
+    out: Path = options.out
+    if out.exists():
+        raise ValueError(f"{out} exists. Choose another --out, or remove it.")
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    check_writable(unfinished)
+    selection = select_layers(
+        options.teacher,
+        retained_layers=options.retain,
+        checkpoint_dir=unfinished,
+        **calibration_arguments(options),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(out, selection.save)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    if selection.ranking:
+        console.print(selection.table())
+        console.print(f"Score: {selection.score_meaning}. Cost: {selection.cost}.", highlight=False)
+    console.print(f"Retained layers: {','.join(map(str, selection.retained_layers))}", highlight=False)
+    console.print(f"Next: hf-tc convert {options.teacher} --out STUDENT --retained-layers {out}", soft_wrap=True)

@@ -1,0 +1,131 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Blocks of token ids from documents: the same for calibration, alignment, distillation and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import LongTensor, Tensor, nn
+
+from hf_tc.data.conversations import Conversation, Document
+from hf_tc.data.text_files import CalibrationDataError, read_documents
+
+__all__ = ["CalibrationDataError", "calibration_batches", "check_vocabulary", "read_documents", "token_blocks"]
+
+# Characters read per token wanted: English has 4 to 5; a cut this far away cannot change the tokens that are kept.
+_CHARACTERS_PER_TOKEN = 8
+_TOKENS_NEAR_A_CUT = 32
+
+
+def token_blocks(
+    documents: Sequence[Document], tokenizer: Any, seq_len: int, max_tokens: int | None = None
+) -> LongTensor:
+    """Documents in a row, cut into blocks of token ids [N, seq_len]; the last, incomplete block is dropped.
+
+    A text starts with bos where the tokenizer puts one by itself, and ends with eos where another document follows. A
+    conversation is what the tokenizer's chat template makes of it and no more. A block may hold parts of several
+    documents.
+
+    Args:
+        documents: texts or conversations, as `read_documents` gives them.
+        tokenizer: a `PreTrainedTokenizerBase` with an eos token (not needed for a single document, nor after
+            conversations) and, for conversations, a chat template.
+        seq_len: tokens per block, at least 2.
+        max_tokens: use at most that many tokens from the start; all by default.
+
+    Raises:
+        CalibrationDataError: the text is too short for one block, there is no eos token to join documents with, or a
+            conversation cannot be written: no chat template, or one that refuses it.
+    """
+    if seq_len < 2:
+        raise CalibrationDataError(
+            f"seq_len is {seq_len}; a block needs at least 2 tokens, one to predict from another."
+        )
+    if max_tokens is not None and max_tokens < seq_len:
+        raise CalibrationDataError(
+            f"max_tokens is {max_tokens}, below one block of seq_len {seq_len}. Raise max_tokens or lower seq_len."
+        )
+    if tokenizer.eos_token_id is None and any(isinstance(document, str) for document in documents[:-1]):
+        raise CalibrationDataError(
+            f"{len(documents)} documents are to be joined with eos, and the tokenizer has none. Set "
+            "tokenizer.eos_token."
+        )
+    prefix = _bos_prefix(tokenizer)
+    ids: list[int] = []
+    previous: Document | None = None
+    for document in documents:
+        if max_tokens is not None and len(ids) >= max_tokens:
+            break
+        if ids and isinstance(previous, str):
+            ids.append(tokenizer.eos_token_id)
+        ids += prefix if isinstance(document, str) else []
+        text = document if isinstance(document, str) else _rendered(document, tokenizer)
+        ids += _encode(text, tokenizer, None if max_tokens is None else max(max_tokens - len(ids), 0))
+        previous = document
+    ids = ids[:max_tokens]
+    count = len(ids) // seq_len
+    if count == 0:
+        raise CalibrationDataError(
+            f"The text has {len(ids)} tokens; one block of seq_len needs {seq_len}. Give more text or lower seq_len."
+        )
+    return torch.tensor(ids[: count * seq_len]).view(count, seq_len)  # type: ignore[return-value]
+
+
+def calibration_batches(blocks: Tensor, batch_size: int, seed: int) -> Iterator[LongTensor]:
+    """Batches [batch_size, T] of blocks [N, T], shuffled by ``seed`` alone: the order of blocks is the same for every
+    batch size. The last batch may be smaller."""
+    if batch_size < 1:
+        raise CalibrationDataError(f"batch_size is {batch_size}; it must be at least 1.")
+    order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))
+    return (blocks[rows] for rows in order.split(batch_size))  # type: ignore[misc]
+
+
+def check_vocabulary(tokenizer: Any, model: nn.Module) -> None:
+    """Raise CalibrationDataError if the tokenizer has token ids for which the model has no embedding."""
+    tokens = max(tokenizer.get_vocab().values()) + 1
+    embeddings = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
+    if tokens > embeddings:
+        raise CalibrationDataError(
+            f"The tokenizer has {tokens} tokens, {type(model).__name__} has embeddings for {embeddings}. Use the "
+            "model's own tokenizer, or call resize_token_embeddings() on the model and train the new rows first."
+        )
+
+
+def _bos_prefix(tokenizer: Any) -> list[int]:
+    ids = list(tokenizer("")["input_ids"])
+    return ids[:1] if ids and ids[0] == tokenizer.bos_token_id else []
+
+
+def _rendered(conversation: Conversation, tokenizer: Any) -> str:
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise CalibrationDataError(
+            "The data holds conversations, and the tokenizer has no chat template to write them with. Set "
+            "tokenizer.chat_template, convert the instruct version of the teacher, or give text in a column 'text'."
+        )
+    try:
+        return tokenizer.apply_chat_template(conversation, tokenize=False)
+    except Exception as error:  # a template raises whatever it likes
+        shown = repr(conversation) if len(repr(conversation)) <= 300 else repr(conversation)[:300] + "..."
+        raise CalibrationDataError(
+            f"The tokenizer's chat template refuses the conversation {shown}: {type(error).__name__}: {error}. Remove "
+            "or mend such rows."
+        ) from error
+
+
+def _encode(document: str, tokenizer: Any, needed: int | None) -> list[int]:
+    """The document's tokens, or its first ``needed`` without tokenizing much more than these."""
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    if needed is None:
+        return encode(document)
+    characters = (needed + _TOKENS_NEAR_A_CUT) * _CHARACTERS_PER_TOKEN
+    while characters < len(document):
+        ids = encode(document[:characters])
+        if len(ids) >= needed + _TOKENS_NEAR_A_CUT:
+            return ids[:needed]
+        characters *= 2
+    return encode(document)[:needed]

@@ -1,0 +1,154 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""A student's folder, complete with tokenizer, report and model card, and its way to the Hub."""
+
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitInfo, ModelCard, ModelCardData, hf_hub_url, model_info
+from transformers import PreTrainedTokenizerBase
+
+from hf_tc.hub.student_folder import CARD_FILE, check_card, check_student_folder, warn_of_other_code
+from hf_tc.modeling import HybridGDNConfig, HybridGDNPreTrainedModel
+from hf_tc.modeling.saving import create_repository, upload_folder
+from hf_tc.modeling.supported_versions import NEWEST_TRANSFORMERS, OLDEST_TRANSFORMERS, transformers_bounds
+from hf_tc.report.page import is_local, report_sections, teacher_name, template
+from hf_tc.report.records import ConversionReport
+from hf_tc.resume.fingerprint import weights_fingerprint
+
+CARD_MARK = "Converted with hf_tc"  # in every card from template.md
+HUB_SECONDS = 10.0  # to answer for the teacher's licence
+# Lines of the card that name the student; a push makes them name the repository.
+NAMING_LINES = {
+    r'^model_id = ".*"$': 'model_id = "{}"',
+    r"^transformers serve .* --trust-remote-code$": "transformers serve {} --trust-remote-code",
+}
+TAGS = ["hf_tc", "gated-deltanet", "linear-attention", "hybrid"]
+
+
+def save_student(
+    student: HybridGDNPreTrainedModel,
+    folder: str | os.PathLike,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    report: ConversionReport | None = None,
+    **kwargs: Any,
+) -> None:
+    """Saves a student with what belongs to it; later saves of the same object include it as well.
+
+    Args:
+        tokenizer, report: default to `student.tokenizer` and `student.conversion_report`, which conversion sets. A
+            report that does not say which weights its figures are of is taken to be of these.
+        kwargs: of `save_pretrained`, such as `max_shard_size`.
+    """
+    if tokenizer is not None:
+        student.tokenizer = tokenizer
+    if report is not None:
+        if not report.student_weights:
+            report.student_weights = weights_fingerprint(student.state_dict().values())
+        student.conversion_report = report
+    student.save_pretrained(folder, **kwargs)
+
+
+def render_card(
+    config: HybridGDNConfig,
+    report: dict[str, Any],
+    model_id: str,
+    tags: list[str] | None = None,
+    plots: Mapping[str, str] | None = None,
+) -> str:
+    """The model card, from model_cards/template.md.
+
+    Args:
+        report: `ConversionReport.to_dict()`, or as much of it as is known. What is missing is left out of the card.
+        model_id: folder or `user/name` that the usage examples load.
+        tags: further tags of the metadata.
+        plots: pictures beside the card, see `report_sections`.
+    """
+    teacher, name = str(report.get("teacher") or ""), teacher_name(report)
+    terms = _license(teacher)
+    metadata = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=teacher if teacher and not is_local(teacher) else None,
+        license=terms.get("license"),
+        license_name=terms.get("license_name"),
+        license_link=terms.get("license_link"),
+        tags=[*TAGS, *(tag for tag in tags or [] if tag not in TAGS)],
+    )
+    card = ModelCard.from_template(
+        metadata,
+        template_str=template("template.md"),
+        title=f"{name.split('/')[-1] or config.text_config.model_type} with Gated DeltaNet layers",
+        teacher=f"`{name}`" if name else f"a {config.text_config.model_type} model",
+        model_id=model_id,
+        served_id=shlex.quote(model_id),
+        license=terms.get("license"),
+        transformers_bounds=transformers_bounds(),
+        tested_transformers=f"{OLDEST_TRANSFORMERS} to {NEWEST_TRANSFORMERS}",
+        layer_count=config.num_hidden_layers,
+        linear_layers=config.linear_layers,
+        retained_layers=config.retained_layers,
+        report=report_sections(report, plots or {}, config.num_hidden_layers),
+    )
+    return str(card) + "\n"
+
+
+def _license(teacher: str) -> dict[str, Any]:
+    """What the teacher's model card, in its folder or on the Hub, states of its licence: fields of ModelCardData."""
+    local = is_local(teacher)
+    data = _card_in_folder(Path(teacher).expanduser()) if local else _card_on_hub(teacher)
+    terms = {name: data[name] for name in ("license", "license_name", "license_link") if data.get(name)}
+    if "://" not in terms.get("license_link", "://"):  # a file beside the teacher's card
+        link = terms.pop("license_link")
+        terms |= {} if local else {"license_link": hf_hub_url(teacher, link)}
+    return terms
+
+
+def _card_in_folder(folder: Path) -> dict[str, Any]:
+    card = folder / CARD_FILE
+    return ModelCard.load(card, ignore_metadata_errors=True).data.to_dict() if card.is_file() else {}
+
+
+@lru_cache  # asked for once, though a trainer saves many times
+def _card_on_hub(teacher: str) -> dict[str, Any]:
+    """Metadata of the card; none where the Hub or the teacher is out of reach: offline, gated, not a Hub id."""
+    try:
+        card = model_info(teacher, timeout=HUB_SECONDS).card_data if teacher else None
+    except Exception:  # errors of the HTTP library have no base in common over its versions
+        return {}
+    return card.to_dict() if card is not None else {}
+
+
+def push_folder(
+    folder: str | os.PathLike,
+    repo_id: str,
+    private: bool | None = None,
+    token: str | bool | None = None,
+    **options: Any,
+) -> CommitInfo:
+    """Uploads a student's folder as it is, after checking that whoever downloads it can load it.
+
+    The usage examples of its model card are made to name the repository.
+
+    Args:
+        private, token, options: as in `push_to_hub`: `revision`, `create_pr`, `commit_message`, `commit_description`.
+
+    Raises:
+        ValueError: the folder is not a complete student, or its card has figures of another; nothing was uploaded.
+    """
+    folder = Path(folder)
+    check_student_folder(folder)
+    check_card(folder)
+    warn_of_other_code(folder)
+    repo_id = create_repository(repo_id, private, token)
+    card = folder / CARD_FILE
+    if card.is_file():
+        text = card.read_text(encoding="utf-8")
+        for pattern, line in NAMING_LINES.items():
+            text = re.sub(pattern, line.format(repo_id), text, count=1, flags=re.MULTILINE)
+        card.write_text(text, encoding="utf-8")
+    return upload_folder(folder, repo_id, token=token, **options)

@@ -1,0 +1,67 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Makes Transformers and PEFT know the student's model type."""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
+from transformers.models.auto import modeling_auto
+
+from hf_tc.hub.save_extras import read_companions, write_companions
+from hf_tc.modeling import (
+    HybridGDNConfig,
+    HybridGDNForCausalLM,
+    HybridGDNForQuestionAnswering,
+    HybridGDNForSequenceClassification,
+    HybridGDNForTokenClassification,
+    HybridGDNModel,
+    HybridGDNPreTrainedModel,
+)
+
+# Class, auto class, and the table in which tools look the class up by name only: the trainer's label smoothing and
+# default labels, lm-eval, the library's common tests.
+MODELS = (
+    (HybridGDNModel, AutoModel, modeling_auto.MODEL_MAPPING_NAMES),
+    (HybridGDNForCausalLM, AutoModelForCausalLM, modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    (
+        HybridGDNForSequenceClassification,
+        AutoModelForSequenceClassification,
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    ),
+    (
+        HybridGDNForTokenClassification,
+        AutoModelForTokenClassification,
+        modeling_auto.MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES,
+    ),
+    (
+        HybridGDNForQuestionAnswering,
+        AutoModelForQuestionAnswering,
+        modeling_auto.MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES,
+    ),
+)
+
+# What LoRA adapts by default: the projections that attention and recurrent layers have in common.
+LORA_TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+def register() -> None:
+    """Registers configuration, models and PEFT targets; safe to call twice."""
+    model_type = HybridGDNConfig.model_type
+    AutoConfig.register(model_type, HybridGDNConfig, exist_ok=True)
+    for model_class, auto_class, names in MODELS:
+        auto_class.register(HybridGDNConfig, model_class, exist_ok=True)
+        names[model_type] = model_class.__name__
+    # Saving a student writes report and model card too, loading it reads the report.
+    HybridGDNPreTrainedModel.write_companions = write_companions
+    HybridGDNPreTrainedModel.read_companions = read_companions
+    _register_lora_targets(model_type)
+
+
+def _register_lora_targets(model_type: str) -> None:
+    from peft.utils import constants
+
+    constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type] = LORA_TARGET_MODULES

@@ -1,0 +1,229 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""What a conversion would do and cost, from the teacher's configuration alone: `hf-tc convert --dry-run`.
+
+Teacher and student are built on the meta device, so their parameters are counted, not estimated; caches and states
+follow from their modules' shapes. Memory and time are estimates, see `conversion_memory` and `conversion_time`.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+
+from hf_tc.config import ConversionSettings
+from hf_tc.layer_selection.policies import (
+    DEFAULT_POLICY,
+    MEASURING_POLICIES,
+    SELECTION_TOKENS,
+    check_policy,
+    checked_indices,
+)
+from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.layer_selection.uniform import uniform
+from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.planning.cache_size import CacheSizes, cache_sizes
+from hf_tc.planning.memory import PeakMemory, Widths, joint_pass, peak_memory, widths_of
+from hf_tc.planning.time import ALIGNMENT_RULES, Speed, seconds_by_part
+from hf_tc.teachers.adapters import adapter_base, refuse_teacher_to_unwrap
+from hf_tc.teachers.checks import QUANTISED, check_architecture
+from hf_tc.teachers.families import REVIEWED_FAMILIES
+
+
+@dataclass(frozen=True)
+class ConversionPlan:
+    """Counted figures of a conversion.
+
+    Attributes:
+        carried: what of the family's attention a recurrent layer carries; None for a family nobody reviewed.
+        policy: how the retained layers are chosen. Where it has to measure, `retained_layers` are as many as it will
+            retain, but `uniform`'s.
+        teacher_parameters, student_parameters: tied ones once.
+        mixer_parameters: of each recurrent layer.
+        head_parameters: of the language model head, tied or not.
+    """
+
+    teacher: str
+    family: str
+    carried: str | None
+    dtype: torch.dtype
+    policy: str
+    retained_layers: tuple[int, ...]
+    linear_layers: tuple[int, ...]
+    longest_context: int | None
+    cache: CacheSizes
+    teacher_parameters: int
+    student_parameters: int
+    mixer_parameters: tuple[int, ...]
+    head_parameters: int
+    settings: ConversionSettings
+    widths: Widths
+
+    @property
+    def added_parameters(self) -> int:
+        return self.student_parameters - self.teacher_parameters
+
+    @property
+    def teacher_bytes(self) -> int:
+        """The teacher's weights, loaded in `dtype`."""
+        return self.teacher_parameters * self.dtype.itemsize
+
+    @property
+    def student_bytes(self) -> int:
+        """The student's weights on disk."""
+        return self.student_parameters * self.dtype.itemsize
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """The folder of finished layers at its largest: every recurrent layer at each stage."""
+        return self.settings.stages * sum(self.mixer_parameters) * self.dtype.itemsize
+
+    @property
+    def selection_forwards(self) -> int:
+        """Forward passes of SELECTION_TOKENS that choose the layers; `greedy` measures all that are left each time."""
+        if self.policy not in MEASURING_POLICIES:
+            return 0
+        layers, count = len(self.cache.layers), max(1, len(self.retained_layers))
+        return sum(range(count, layers + 1)) if self.policy == "greedy" else layers
+
+    def memory(self, device_bytes: int | None, weights_fit: bool = True) -> PeakMemory:
+        """Expected peak of a conversion by name, whose student shares what it retains with the loaded teacher.
+
+        Arguments as in `conversion_memory.peak_memory`.
+        """
+        weights = self.teacher_bytes + self._mixers_at_once * self.dtype.itemsize
+        joint = 0
+        if self.settings.joint.steps:
+            layers = (len(self.cache.layers), len(self.linear_layers))
+            free = None if device_bytes is None else device_bytes - weights
+            joint = joint_pass(self.widths, self.settings.sequence_length, *layers, free)[1]
+        return peak_memory(
+            self.widths, self.settings, weights, joint, device_bytes=device_bytes, weights_fit=weights_fit
+        )
+
+    @property
+    def _mixers_at_once(self) -> int:
+        """Parameters of the recurrent layers; of all layers as such, where the policy compares them."""
+        others = len(self.retained_layers) if self._calibrates_all else 0
+        return sum(self.mixer_parameters) + others * max(self.mixer_parameters, default=0)
+
+    @property
+    def _calibrates_all(self) -> bool:
+        """Whether the policy compares layers that are calibrated, and so every layer is."""
+        return self.policy in MEASURING_POLICIES and MEASURING_POLICIES[self.policy].calibrates
+
+    def seconds(self, speed: Speed) -> dict[str, float]:
+        """Expected seconds by part, see `seconds_by_part`; and those of the selection where the policy measures."""
+        layers, converted = len(self.cache.layers), len(self.linear_layers)
+        parts = seconds_by_part(self.widths, self.settings, layers, converted, self.head_parameters, speed)
+        joint_tokens = self.settings.joint.steps * self.settings.joint.step_tokens(self.settings.sequence_length)
+        if joint_tokens:  # the teacher's forward, the student's forward and backward
+            parts["joint"] = joint_tokens * 8 * self.teacher_parameters / speed.teacher
+            attention = (layers + 3.5 * len(self.retained_layers)) * speed.attention
+            parts["joint"] += joint_tokens * (ALIGNMENT_RULES * converted * speed.rule + attention)
+        if self.selection_forwards:
+            token = 2 * self.teacher_parameters / speed.teacher + layers * speed.attention
+            parts["selection"] = self.selection_forwards * SELECTION_TOKENS * token
+            if self._calibrates_all and converted:
+                parts["selection"] += parts["closed_form"] / converted * layers
+                parts["closed_form"] = 0.0  # what was solved to select is not solved again
+        return parts
+
+
+def plan_conversion(
+    teacher: str | Path | PreTrainedConfig,
+    *,
+    retained_layers: float | Sequence[int] | LayerSelection = 0.25,
+    layer_policy: str | None = None,
+    settings: ConversionSettings | None = None,
+    dtype: str | torch.dtype = "auto",
+    allow_unreviewed: bool = False,
+    merge_adapter: bool = False,
+) -> ConversionPlan:
+    """The plan of a conversion, from a Hub id (of which config.json alone is fetched), a folder, a JSON file or a
+    configuration; with `merge_adapter` from those of an adapter's base model.
+
+    Raises:
+        OSError: there is no such configuration.
+        ValueError: what `from_teacher` would refuse before it looks at weights and text.
+    """
+    settings = settings or ConversionSettings()
+    check_policy(retained_layers, layer_policy)
+    config = _configuration(teacher, merge_adapter)
+    _check_quantisation(config)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    check_architecture(model, allow_unreviewed=allow_unreviewed)
+    if isinstance(retained_layers, LayerSelection):
+        retained_layers = retained_layers.retained_layers
+    if isinstance(retained_layers, int | float):
+        policy, retained = layer_policy or DEFAULT_POLICY, uniform(float(retained_layers), config.num_hidden_layers)
+    else:
+        policy, retained = "list", checked_indices(retained_layers, config.num_hidden_layers)
+    student = _student_on_meta(config, retained, settings)
+    mixers = tuple(_parameters(module) for module in student.modules() if isinstance(module, GatedDeltaNet))
+    value = _dtype(dtype, config)
+    return ConversionPlan(
+        teacher=str(config.name_or_path if isinstance(teacher, PreTrainedConfig) else teacher),
+        family=config.model_type,
+        carried=REVIEWED_FAMILIES.get(config.model_type),
+        dtype=value,
+        policy=policy,
+        retained_layers=retained,
+        linear_layers=student.config.linear_layers,
+        longest_context=getattr(config, "max_position_embeddings", None),
+        cache=cache_sizes(model, student, value.itemsize),
+        teacher_parameters=_parameters(model),
+        student_parameters=_parameters(student),
+        mixer_parameters=mixers,
+        head_parameters=_parameters(model.get_output_embeddings()),
+        settings=settings,
+        widths=widths_of(model, max(mixers, default=0), value.itemsize),
+    )
+
+
+def _configuration(teacher: str | Path | PreTrainedConfig, merge_adapter: bool) -> PreTrainedConfig:
+    if isinstance(teacher, PreTrainedConfig):
+        return teacher
+    refuse_teacher_to_unwrap(teacher, merge_adapter)
+    if isinstance(teacher, nn.Module):
+        raise ValueError(
+            f"A plan is made from a configuration; the teacher is a {type(teacher).__name__}. Give its config."
+        )
+    base = adapter_base(teacher) if merge_adapter else None
+    return AutoConfig.from_pretrained(base or teacher)
+
+
+def _dtype(dtype: str | torch.dtype, config: PreTrainedConfig) -> torch.dtype:
+    if dtype == "auto":
+        dtype = config.dtype or torch.float32
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def _check_quantisation(config: PreTrainedConfig) -> None:
+    quantisation = getattr(config, "quantization_config", None)
+    if quantisation is not None:
+        fields = quantisation if isinstance(quantisation, dict) else quantisation.to_dict()
+        if not fields.get("load_in_8bit"):
+            raise ValueError(QUANTISED)
+
+
+def _student_on_meta(
+    config: PreTrainedConfig, retained: tuple[int, ...], settings: ConversionSettings
+) -> HybridGDNForCausalLM:
+    kinds = HybridGDNConfig(text_config=copy.deepcopy(config)).teacher_layer_types
+    layer_types = [kind if index in retained else "linear_attention" for index, kind in enumerate(kinds)]
+    student_config = HybridGDNConfig(
+        text_config=copy.deepcopy(config), layer_types=layer_types, nope_layers=[], **settings.student_options
+    )
+    with torch.device("meta"):
+        return HybridGDNForCausalLM(student_config)
+
+
+def _parameters(module: nn.Module) -> int:
+    """Parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,242 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The report of a conversion as Markdown: a page of its own, and the same as part of the model card."""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jinja2
+
+from hf_tc.report.records import ERROR, known_by_stage, words
+
+PAGE_FILE = "conversion_report.md"
+MANY_LAYERS = 16  # beyond, the table of layers is folded
+LAYER_COLUMNS = {
+    "layer": "layer",
+    "mean_attention_distance": "distance",
+    "timescale_tokens": "half-life",
+    "beta": "beta",
+}
+
+
+def template(name: str) -> str:
+    """The text of a template in model_cards/."""
+    return files("hf_tc.model_cards").joinpath(name).read_text(encoding="utf-8")
+
+
+def report_page(report: dict[str, Any], plots: Mapping[str, str], layer_count: int) -> str:
+    """The page `conversion_report.md`; arguments as in `report_sections`."""
+    name = teacher_name(report).split("/")[-1] or "a teacher"
+    return f"# How {name} became a hybrid\n\n{report_sections(report, plots, layer_count)}\n"
+
+
+def report_sections(report: dict[str, Any], plots: Mapping[str, str], layer_count: int) -> str:
+    """The sections of the report, from model_cards/report.md.
+
+    Args:
+        report: `ConversionReport.to_dict()`, or as much of it as is known; "distilled_tokens" and "distilled_steps" of
+            a student that was distilled; "changed", see `marked_as_changed`. What is missing is left out.
+        plots: file names of the pictures by what they show, see `hf_tc.report.plots`.
+        layer_count: layers of the teacher.
+    """
+    layers = report.get("layers") or []
+    text = jinja2.Template(template("report.md")).render(
+        summary=_summary(report, layer_count),
+        plots=plots,
+        perplexity_table=_perplexity_table(report),
+        layer_table=_layer_table(layers),
+        many_layers=len(layers) if len(layers) > MANY_LAYERS else None,
+        heads=_heads(layers),
+        selection=_selection(report.get("selection")),
+        is_changed=bool(report.get("changed")),
+        code=_code(report),
+        provenance=_provenance(report),
+    )
+    # Lines that a template's conditions leave empty; between two items of a list not even one.
+    return re.sub(r"(?m)^(- .*)\n\n(?=- )", r"\1\n", re.sub(r"\n{3,}", "\n\n", text)).strip()
+
+
+def marked_as_changed(report: dict[str, Any]) -> dict[str, Any]:
+    """For the page of a student whose weights are not, or not for sure, those that the figures are of."""
+    return {**report, "changed": "The figures here are from before."}
+
+
+def without_figures(report: dict[str, Any], has_page: bool) -> dict[str, Any]:
+    """For the card of such a student: what stays true.
+
+    Args:
+        has_page: whether the page of the report is beside the card.
+    """
+    place = f"; those of the conversion are in [{PAGE_FILE}]({PAGE_FILE})" if has_page else ""
+    figures = {"layers": [], "perplexity": {}, "perplexity_tokens": 0}
+    return {**report, **figures, "changed": f"This card has no figures of it{place}."}
+
+
+def teacher_name(report: dict[str, Any]) -> str:
+    """The teacher as it may be published: of a folder its name alone."""
+    teacher = str(report.get("teacher") or "")
+    return Path(teacher).name if is_local(teacher) else teacher
+
+
+def is_local(teacher: str) -> bool:
+    """Whether this is a folder rather than a Hub id."""
+    return os.path.isabs(teacher) or teacher.startswith((".", "~")) or os.path.isdir(teacher)
+
+
+def _summary(report: dict[str, Any], layer_count: int) -> str:
+    """The conversion in a few sentences, and what was done to the student after it."""
+    return " ".join([*_conversion(report, layer_count), *_aftermath(report)])
+
+
+def _conversion(report: dict[str, Any], layer_count: int) -> list[str]:
+    linear, known = report.get("linear_layers"), known_by_stage(report.get("perplexity") or {})
+    if linear is None:
+        return []
+    name = f"`{teacher_name(report)}`" if report.get("teacher") else "the teacher"
+    sentences = [
+        f"{len(linear)} of the {layer_count} attention layers of {name} became Gated DeltaNet, calibrated on "
+        f"{report.get('calibration_tokens') or 0:,} tokens of {report.get('data') or 'text'}."
+    ]
+    if "teacher" in known and len(known) > 1:
+        teacher, (stage, value) = known["teacher"], list(known.items())[-1]
+        sentences.append(
+            f"On {report.get('perplexity_tokens') or 0:,} held-out tokens the student ({words(stage)}) has "
+            f"{value / teacher:.3g} times the teacher's perplexity: {value:,.2f} against {teacher:,.2f}."
+        )
+    errors = _last_errors(report.get("layers") or [])
+    if len(errors) > 1:
+        worst, best = max(errors, key=errors.__getitem__), min(errors, key=errors.__getitem__)
+        sentences.append(
+            f"Layer {worst} lost the most of what its attention said ({errors[worst]:.3f}), layer {best} the least "
+            f"({errors[best]:.3f})."
+        )
+    return sentences
+
+
+def _aftermath(report: dict[str, Any]) -> list[str]:
+    sentences, tokens, steps = [], report.get("distilled_tokens"), report.get("distilled_steps")
+    if tokens or steps:
+        amount = (f" on {tokens:,} tokens" if tokens else "") + (f" in {steps:,} steps" if steps else "")
+        sentences.append(f"Then the student was distilled{amount}.")
+    if report.get("changed") and not report.get("student_weights"):
+        sentences.append("It was not recorded whether the weights are still those that the conversion gave it.")
+    elif report.get("changed") and not sentences:
+        sentences.append("Since then the student was trained further or changed in another way.")
+    if report.get("changed"):
+        sentences.append(report["changed"])
+    return sentences
+
+
+def _last_errors(layers: list[dict[str, Any]]) -> dict[int, float]:
+    """The error of each layer at the last stage it was measured at."""
+    last = {row["layer"]: [row[key] for key in row if key.startswith(ERROR) and is_known(row[key])] for row in layers}
+    return {layer: errors[-1] for layer, errors in last.items() if errors}
+
+
+def is_known(value: Any) -> bool:
+    """Whether a figure was measured."""
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _number(value: Any) -> str:
+    if not is_known(value):
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _layer_table(layers: list[dict[str, Any]]) -> str:
+    if not layers:
+        return ""
+    errors = {key: f"error, {words(key.removeprefix(ERROR))}" for key in layers[0] if key.startswith(ERROR)}
+    titles = {**LAYER_COLUMNS, **errors, "seconds": "seconds"}
+    columns = {key: title for key, title in titles.items() if any(is_known(row.get(key)) for row in layers)}
+    return _table(list(columns.values()), [[_number(row.get(key)) for key in columns] for row in layers])
+
+
+def _perplexity_table(report: dict[str, Any]) -> str:
+    known = known_by_stage(report.get("perplexity") or {})
+    teacher = known.get("teacher")
+    header = ["model", "perplexity"] + ([] if teacher is None else ["times the teacher's"])
+    rows = []
+    for stage, value in known.items():
+        share = [] if teacher is None else [f"{value / teacher:.2f}"]
+        rows.append([words(stage), f"{value:,.2f}", *share])
+    return _table(header, rows) if rows else ""
+
+
+def _heads(layers: list[dict[str, Any]]) -> str:
+    """The pictures of the heads in words."""
+    pairs = [
+        (distance, half_life)
+        for row in layers
+        for distance, half_life in zip(row.get("head_distances", ()), row.get("head_half_lives", ()), strict=True)
+    ]
+    if not pairs:
+        return ""
+    distances = [distance for distance, _ in pairs]
+    shorter = sum(half_life < distance for distance, half_life in pairs)
+    betas = [beta for row in layers for beta in row.get("head_betas", ())]
+    return (
+        f"Every point is one of {len(pairs):,} heads. Half of them look back further than {_number(median(distances))} "
+        f"tokens on average; {shorter / len(pairs):.0%} have a half-life below their mean distance. Half of the heads "
+        f"write with a beta above {_number(median(betas))}."
+    )
+
+
+def _selection(selection: dict[str, Any] | None) -> str:
+    if not selection:
+        return ""
+    kept = ", ".join(map(str, selection["retained_layers"])) or "none"
+    text = f"Retained: {kept}; policy `{selection['policy']}`."
+    if selection.get("ranking"):
+        text += (
+            f" Scores are {selection.get('score_meaning')}. Finding them took {selection.get('forwards', 0):,} forward "
+            f"passes over {selection.get('tokens', 0):,} tokens and {_duration(selection.get('seconds') or 0)}."
+        )
+    return text
+
+
+def _code(report: dict[str, Any]) -> str:
+    arguments = dict(report.get("arguments") or {})
+    if not arguments:
+        return ""
+    lines = [f"    {teacher_name(report)!r},", *(f"    {name}={value!r}," for name, value in arguments.items())]
+    body = "\n".join(lines)
+    return f"from hf_tc import HybridGDNForCausalLM\n\nstudent = HybridGDNForCausalLM.from_teacher(\n{body}\n)"
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{seconds:.1f} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+
+
+def _provenance(report: dict[str, Any]) -> dict[str, str]:
+    versions, fingerprints = report.get("versions") or {}, report.get("fingerprints") or {}
+    seconds = [row.get("seconds") or 0.0 for row in report.get("layers") or []]
+    facts = {
+        "teacher": teacher_name(report),
+        "calibration data": report.get("data"),
+        "calibration tokens": report.get("calibration_tokens"),
+        "alignment steps per layer": report.get("alignment_steps"),
+        "joint alignment steps": report.get("joint_steps") or None,
+        "distillation tokens": report.get("distilled_tokens") or None,
+        "distillation steps": report.get("distilled_steps") or None,
+        "tokens behind the perplexities": report.get("perplexity_tokens") or None,
+        "seed": None if report.get("seed") is None else str(report["seed"]),
+        "time of all layers": _duration(sum(seconds)) if any(seconds) else None,
+        "device": report.get("device"),
+        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
+        "fingerprints": ", ".join(f"{name} `{value}`" for name, value in fingerprints.items()),
+    }
+    shown = {name: value for name, value in facts.items() if is_known(value) and value != ""}
+    return {name: value if isinstance(value, str) else _number(value) for name, value in shown.items()}

@@ -1,0 +1,93 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""What the memory answers and what is written to it, against the recurrence token by token."""
+
+import pytest
+import torch
+from planted import captured_layer, planted_mixer, random_blocks, read_out_of, tiny_teacher
+from tiny_sizes import HEAD_DIM
+from torch import Tensor
+
+from hf_tc.calibration import recurrence_outputs as read_outs
+from hf_tc.calibration.recurrence_outputs import (
+    before_gate,
+    block_batches,
+    context_by_head,
+    decayed_linear_attention,
+    recurrence_inputs,
+    writes,
+)
+
+LENGTHS = [1, 63, 64, 65, 500]
+
+
+def slow_attention(q: Tensor, k: Tensor, u: Tensor, log_decay: Tensor) -> Tensor:
+    total = log_decay.cumsum(1)
+    gap = total[:, :, None] - total[:, None]  # [B, T, I, H]
+    causal = torch.ones(q.shape[1], q.shape[1]).tril()[None, :, :, None]
+    weights = torch.einsum("bthk,bihk->btih", q, k) * (gap * causal).exp() * causal / q.shape[-1] ** 0.5
+    return torch.einsum("btih,bihv->bthv", weights, u)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_decayed_linear_attention_equals_its_sum(length: int) -> None:
+    generator = torch.Generator().manual_seed(length)
+    q, k, u = (torch.randn(2, length, 2, d, generator=generator, dtype=torch.float64) for d in (3, 3, 5))
+    log_decay = -0.2 * torch.rand(2, length, 2, generator=generator, dtype=torch.float64)
+    direction = torch.randn(2, length, 2, 5, generator=generator, dtype=torch.float64)
+    results = []
+    for attention in (decayed_linear_attention, slow_attention):
+        leaves = {"q": q, "k": k, "u": u, "log_decay": log_decay}
+        leaves = {name: x.clone().requires_grad_(True) for name, x in leaves.items()}
+        output = attention(**leaves)
+        results.append([output, *torch.autograd.grad((output * direction).sum(), list(leaves.values()))])
+    assert results[0][0].shape == (2, length, 2, 5)
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("length", [1, 64, 100])
+def test_writes_rebuild_the_read_out(length: int) -> None:
+    """S_t = alpha_t S_{t-1} + k_t u_t^T must be the delta rule's state: read with q it gives the mixer's read-out."""
+    mixer, captured = planted_mixer()
+    captured.attn_input = captured.attn_input[:, :length]
+    cos, sin = captured.position_embeddings
+    captured.position_embeddings = cos[:, :length], sin[:, :length]
+    inputs = recurrence_inputs(mixer, captured, slice(0, 2))
+    u = writes(inputs)
+    state = torch.zeros(2, 4, HEAD_DIM, HEAD_DIM)
+    for t in range(length):
+        decayed = inputs.log_decay[:, t].exp()[..., None, None] * state
+        held = torch.einsum("bhkv,bhk->bhv", decayed, inputs.k[:, t])
+        written = inputs.beta[:, t, :, None] * (inputs.v[:, t] - held)
+        torch.testing.assert_close(u[:, t], written, rtol=1e-3, atol=1e-4)
+        state = decayed + inputs.k[:, t, ..., None] * written[..., None, :]
+    rebuilt = decayed_linear_attention(q=inputs.q, k=inputs.k, u=u, log_decay=inputs.log_decay)
+    torch.testing.assert_close(rebuilt, read_out_of(mixer, captured)[:2], rtol=1e-3, atol=1e-4)
+
+
+def test_before_gate_is_what_the_mixer_gates() -> None:
+    for output_norm in (False, True):
+        mixer, captured = planted_mixer(output_norm=output_norm)
+        inputs = recurrence_inputs(mixer, captured, slice(0, 3))
+        gated, factor = before_gate(mixer, inputs)
+        read_out = read_out_of(mixer, captured)[:3]
+        expected = read_out if mixer.o_norm is None else mixer.o_norm(read_out)
+        torch.testing.assert_close(gated, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(read_out * factor[..., None], gated, rtol=1e-4, atol=1e-5)
+        assert bool((factor == 1).all()) == (not output_norm)
+
+
+def test_batches_cover_all_blocks_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    captured = captured_layer(tiny_teacher(), random_blocks(5, 10))
+    for tokens, sizes in ((1, [1] * 5), (20, [2, 2, 1]), (50, [5]), (999, [5])):
+        monkeypatch.setattr(read_outs, "BATCH_TOKENS", tokens)
+        batches = [list(range(5))[rows] for rows in block_batches(captured)]
+        assert [len(batch) for batch in batches] == sizes
+        assert [row for batch in batches for row in batch] == list(range(5))
+
+
+def test_context_is_split_by_head() -> None:
+    captured = captured_layer(tiny_teacher(), random_blocks(3, 10))
+    context = context_by_head(captured, slice(1, 3), HEAD_DIM)
+    assert context.shape == (2, 10, 4, HEAD_DIM)
+    torch.testing.assert_close(context[:, :, 2], captured.teacher_context[1:, :, 2 * HEAD_DIM : 3 * HEAD_DIM])

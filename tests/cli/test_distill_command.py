@@ -1,0 +1,99 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""`hf-tc distill`: a student that has learned, going on after an interruption, and what it refuses."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from command_lines import DISTILLATION, evaluated, refused
+from conversion_inputs import state_of
+from transformers import AutoModelForCausalLM
+
+from hf_tc.assets import tiny_teacher_path
+from hf_tc.cli.main import main
+from hf_tc.distillation.trainer import DistillationTrainer
+from hf_tc.report.records import ConversionReport
+
+
+def test_distill_writes_a_student_that_loads_and_has_learned(
+    student: Path, teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "distilled"
+    files = {path: path.read_bytes() for path in student.iterdir() if path.is_file()}
+    arguments = [str(student), "--teacher", str(teacher), "--data", str(text), "--out", str(out), *DISTILLATION]
+    assert main(["distill", *arguments]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["distilled"]
+    assert {path: path.read_bytes() for path in student.iterdir() if path.is_file()} == files
+    assert ConversionReport.load(out).layers == ConversionReport.load(student).layers
+    options = ["--data", text, "--teacher", teacher, "--seq-len", "32", "--max-tokens", "320"]
+    before, after = (evaluated(capsys, folder, *options)["kl"] for folder in (student, out))
+    assert after < before
+
+
+def test_distill_goes_on_after_an_interruption(
+    student: Path, teacher: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, step = [], DistillationTrainer.training_step
+
+    def run(name: str, dies_at: int | None = None) -> dict[str, torch.Tensor] | None:
+        steps.clear()
+
+        def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if len(steps) == dies_at:
+                raise KeyboardInterrupt
+            steps.append(1)
+            return step(self, *args, **kwargs)
+
+        monkeypatch.setattr(DistillationTrainer, "training_step", counted)
+        out = tmp_path / name
+        arguments = [str(student), "--teacher", str(teacher), "--data", str(text), "--out", str(out), *DISTILLATION]
+        if dies_at is not None:
+            with pytest.raises(KeyboardInterrupt):
+                main(["distill", *arguments])
+            return None
+        assert main(["distill", *arguments]) == 0
+        return state_of(AutoModelForCausalLM.from_pretrained(out))
+
+    expected = run("whole")
+    assert len(steps) == 10
+    run("parts", dies_at=6)
+    assert [path.name for path in tmp_path.iterdir() if "parts" in path.name] == ["parts.unfinished"]
+    found = run("parts")
+    assert len(steps) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tokens", "100000", "--seq-len", "32"], "were asked for"),
+        (["--tokens", "10", "--seq-len", "32"], "max_tokens is 10"),
+        (["--tokens", "64", "--seq-len", "32", "--data", "/no/such.txt"], "/no/such.txt"),
+        (["--tokens", "64", "--seq-len", "32", "--teacher", "/no/such"], "/no/such"),
+    ],
+)
+def test_distill_refuses(
+    arguments: list[str],
+    message: str,
+    student: Path,
+    teacher: Path,
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = ["--teacher", teacher, "--data", text, "--out", tmp_path / "deep" / "out", *arguments]
+    assert message in refused(capsys, "distill", student, *given)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_distill_refuses_a_teacher_with_another_vocabulary(
+    student: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    given = ["--teacher", tiny_teacher_path(), "--data", text, "--out", out, *DISTILLATION]
+    line = refused(capsys, "distill", student, *given)
+    assert "The student's tokenizer and the teacher's differ: 'a' is 4 here, 66 there" in line
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,129 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The command line as a whole: help, what does not parse, and how errors are shown."""
+
+import inspect
+
+import pytest
+import torch
+from command_lines import refused, unparsed
+
+from hf_tc.cli.main import build_parser, main
+from hf_tc.cli.shared import DATA_HELP
+from hf_tc.convert import from_teacher
+
+COMMANDS = ["demo", "select", "convert", "distill", "evaluate", "push", "serve"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example_that_parses(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    words = " ".join(capsys.readouterr().out.split())
+    example = words.split("example: hf-tc ")[1].split()
+    assert example[0] == command
+    build_parser().parse_args(example)
+
+
+def test_the_command_and_the_classmethod_have_the_same_defaults() -> None:
+    options = vars(build_parser().parse_args(["convert", "t", "--out", "o"]))
+    called = {name: parameter.default for name, parameter in inspect.signature(from_teacher).parameters.items()}
+    same = ("alignment_steps", "joint_steps", "calibration_tokens", "seed", "dtype")
+    assert [options[name] for name in same] == [called[name] for name in same]
+    assert (options["calibration_seq_len"], options["retain"]) == (called["sequence_length"], called["retained_layers"])
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("demo", ["--out"]),
+        ("select", ["--retain", "--calibration-tokens", "--calibration-seq-len", "--dtype", "--seed"]),
+        ("convert", ["--alignment-steps", "--joint-steps", "--calibration-tokens", "--calibration-seq-len", "--seed"]),
+        ("distill", ["--seq-len", "--batch-size", "--learning-rate", "--seed"]),
+        ("evaluate", ["--seq-len", "--batch-size"]),
+    ],
+)
+def test_help_shows_defaults_and_formats_of_text(
+    command: str, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    required = {"select": ["t", "--out", "o"], "convert": ["t"], "evaluate": ["m", "--data", "d"]}
+    required["distill"] = ["s", "--teacher", "t", "--data", "d", "--out", "o", "--tokens", "9"]
+    defaults = vars(build_parser().parse_args([command, *required.get(command, [])]))
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    shown = " ".join(capsys.readouterr().out.split("options:")[1].split())
+    for option in options:
+        text = shown.split(f" {option} ")[1].split(" --")[0]
+        assert f"(default: {defaults[option.strip('-').replace('-', '_')]}" in text
+    if command != "demo":
+        assert DATA_HELP in shown
+
+
+PARSED = {
+    "nothing": ([], "required: command"),
+    "command": (["nonsense"], "invalid choice: 'nonsense'"),
+    "both": (["convert", "teacher", "--retain", "0.5", "--retained-layers", "0"], "not allowed with"),
+    "letters": (["convert", "teacher", "--retained-layers", "0,a"], "'0,a' is no list of layers. Give their indices"),
+    "no file": (["convert", "teacher", "--retained-layers", "no.json"], "no.json cannot be read: No such file"),
+    "dtype": (["convert", "teacher", "--out", "x", "--dtype", "float17"], "invalid choice: 'float17'"),
+    "missing": (["distill", "student", "--teacher", "t", "--data", "d", "--out", "o"], "required: --tokens"),
+}
+
+
+@pytest.mark.parametrize("kind", PARSED)
+def test_a_command_line_that_does_not_parse_ends_with_one_line(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, message = PARSED[kind]
+    line = unparsed(capsys, *arguments)
+    assert message in line
+    assert "(usage: hf-tc" in line
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "abacus", "meta", "cpu"])
+@pytest.mark.parametrize(
+    "command", [["convert", "t", "--dry-run"], ["select", "t", "--out", "o"], ["evaluate", "m", "--data", "d"]]
+)
+def test_a_device_that_is_not_there_is_refused_while_parsing(
+    command: list[str], device: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 0)
+    if device == "cpu":
+        assert build_parser().parse_args([*command, "--device", device]).device == device
+        return
+    line = unparsed(capsys, *command, "--device", device)
+    assert f"argument --device: '{device}' is not on this machine, which has cpu. Give one of these" in line
+
+
+def test_devices_are_those_of_the_machine(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    for device in ("cuda", "cuda:0", "cuda:1", "cpu"):
+        assert build_parser().parse_args(["convert", "t", "--device", device]).device == device
+    assert "'cuda:2' is not on this machine, which has cpu, cuda:0, cuda:1." in unparsed(
+        capsys, "convert", "t", "--device", "cuda:2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "hinted"),
+    [(ValueError("words"), False), (RuntimeError("words"), True), (torch.OutOfMemoryError("words"), False)],
+)
+def test_errors_are_one_line_unless_their_traceback_is_asked_for(
+    error: Exception, hinted: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("hf_tc.hub.model_card.push_folder", fails)
+    monkeypatch.delenv("HF_TC_TRACEBACK", raising=False)
+    assert ("HF_TC_TRACEBACK=1" in refused(capsys, "push", "folder", "me/student")) == hinted
+    monkeypatch.setenv("HF_TC_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        main(["push", "folder", "me/student"])

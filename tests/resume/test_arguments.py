@@ -1,0 +1,47 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Arguments beside unfinished work: the same go on, others are refused by name; files are whole or absent."""
+
+from pathlib import Path
+
+import pytest
+
+from hf_tc.resume.arguments import record_arguments, replace_file
+
+ARGUMENTS = {"data": [Path("a.txt"), "b.txt"], "settings": {"seed": 0, "deep": {"rope": True}}, "none": None}
+
+
+def test_the_same_arguments_may_be_recorded_again(tmp_path: Path) -> None:
+    path = tmp_path / "arguments.json"
+    record_arguments(path, ARGUMENTS)
+    before = path.read_text()
+    record_arguments(path, {**ARGUMENTS, "data": ["a.txt", Path("b.txt")]})
+    assert path.read_text() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["arguments.json"]
+
+
+def test_each_other_argument_is_named_with_both_values_and_no_equal_one(tmp_path: Path) -> None:
+    path = tmp_path / "arguments.json"
+    record_arguments(path, ARGUMENTS)
+    changed = {"data": "a.txt", "settings": {"seed": 0, "deep": {"rope": False}}, "new": 1.5}
+    with pytest.raises(ValueError, match="holds unfinished work with other arguments") as error:
+        record_arguments(path, changed)
+    assert (
+        "(data: ['a.txt', 'b.txt'] there, 'a.txt' now; new: None there, 1.5 now; "
+        "settings.deep.rope: True there, False now)"
+    ) in str(error.value)
+    record_arguments(path, ARGUMENTS)  # still the first ones
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    replace_file(path, lambda part: part.write_text("first"))
+
+    def dies(part: Path) -> None:
+        part.write_text("sec")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(path, dies)
+    assert path.read_text() == "first"
+    replace_file(path, lambda part: part.write_text("second"))
+    assert path.read_text() == "second"

@@ -1,0 +1,58 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""A conversion of a tiny teacher on random blocks, layer by layer, and its interruption."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conversion_inputs import letter_teacher
+from hf_tc.modeling import HybridGDNForCausalLM
+from planted import random_blocks
+
+from hf_tc.alignment.layerwise import AlignmentSettings
+from hf_tc.config import ConversionSettings
+from hf_tc.conversion import fit_layer
+from hf_tc.conversion.run import Conversion
+
+BLOCKS = random_blocks(8, 32)
+
+
+def settings(steps: int = 2, **changes: Any) -> ConversionSettings:
+    return ConversionSettings(
+        calibration_tokens=256,
+        sequence_length=32,
+        alignment=AlignmentSettings(steps=steps, batch_tokens=64),
+        **changes,
+    )
+
+
+def convert(
+    folder: Path, retained: tuple[int, ...] = (0,), *, steps: int = 2, blocks: torch.Tensor = BLOCKS, **changes: Any
+) -> HybridGDNForCausalLM:
+    names = ("evaluation_blocks", "share_weights")
+    options = {name: changes.pop(name) for name in names if name in changes}
+    teacher = changes.pop("teacher", None) or letter_teacher()
+    return Conversion(teacher, blocks, retained, settings(steps, **changes), folder, **options).run()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_at_layer(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
+    """Makes the alignment of the layer with this number (0: the first converted) die, once.
+
+    Returns the numbers of the alignments begun, which grows as they are.
+    """
+    calls: list[int] = []
+    align = fit_layer.align_layer
+
+    def dying(*args: Any, **kwargs: Any) -> float:
+        calls.append(len(calls))
+        if len(calls) == number + 1:
+            raise Interrupted
+        return align(*args, **kwargs)
+
+    monkeypatch.setattr(fit_layer, "align_layer", dying)
+    return calls
