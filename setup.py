@@ -4,7 +4,7 @@
 import runpy
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 RELEASES = runpy.run_path(str(Path(__file__).with_name("modeling") / "supported_versions.py"))
 
@@ -33,16 +33,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=[
-        "hf_tc",
-        "hf_tc.assets",
-        "hf_tc.calibration",
-        "hf_tc.commands",
-        "hf_tc.layer_selection",
-        "hf_tc.distillation",
-        "hf_tc.model_cards",
-        "hf_tc.modeling",
-    ],
+    packages=[*find_packages(include=["hf_tc", "hf_tc.*"]), "hf_tc.model_cards", "hf_tc.modeling"],
     package_dir={"hf_tc.modeling": "modeling", "hf_tc.model_cards": "model_cards"},
     package_data={"hf_tc.assets": ["*.md", "*.txt", "tiny_teacher/*"], "hf_tc.model_cards": ["*.md"]},
     install_requires=[

@@ -15,11 +15,11 @@ from benchmarks.reference_layer import (
     paper_write_gate,
     rows_repeated,
 )
-from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
-from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from planted import captured_layer, random_blocks, tiny_teacher
 
 from hf_tc.calibration.attention_statistics import AttentionStatistics
+from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 
 TASK = NeedleTask(filler=8, keys=16, values=16)
 

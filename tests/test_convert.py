@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 from conversion_inputs import QUICK, circumstances, equal_states, letter_teacher, state_of, teacher_folder, text_file
-from hf_tc.modeling import HybridGDNForCausalLM
 from student_folders import letter_tokenizer
 from transformers import AutoModelForCausalLM
 
 from hf_tc.convert import from_teacher
+from hf_tc.modeling import HybridGDNForCausalLM
 
 
 @pytest.fixture

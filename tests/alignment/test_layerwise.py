@@ -5,13 +5,13 @@ import copy
 
 import pytest
 import torch
-from hf_tc.modeling.gated_deltanet import GatedDeltaNet
-from hf_tc.modeling.masks import RecurrentMask
 from planted import captured_layer, fresh_mixer, plant_memory, random_blocks, tiny_teacher
 
 from hf_tc.alignment import layerwise as alignment
 from hf_tc.alignment.layerwise import AlignmentSettings, align_layer, held_out_error, relative_error
 from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.modeling.masks import RecurrentMask
 
 HALF_LIFE, BETA = torch.tensor([3.0, 8.0, 20.0, 50.0]), torch.tensor([0.1, 0.5, 0.3, 0.9])
 

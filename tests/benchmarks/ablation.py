@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hf_tc.modeling import HybridGDNForCausalLM
-from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from torch import Tensor
 
 from hf_tc.alignment.layerwise import held_out_error
@@ -24,6 +22,8 @@ from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.solve import PIECES, apply, solve
 from hf_tc.conversion.run import mixer_of
 from hf_tc.evaluation.perplexity import evaluate_blocks
+from hf_tc.modeling import HybridGDNForCausalLM
+from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.planning.memory import blocks_at_once
 from hf_tc.teachers.build_student import build_student
 

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from hf_tc.modeling.library_cache import cache_argument, cache_of
 from transformers import AutoModelForCausalLM, Qwen3Config
 
+from hf_tc.modeling.library_cache import cache_argument, cache_of
 from hf_tc.teachers.checks import build_student
 
 PROMPT, ROUNDS = 512, 60

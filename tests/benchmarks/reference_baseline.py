@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -28,6 +27,7 @@ from hf_tc.calibration.solve import layer_statistics
 from hf_tc.config import ConversionSettings
 from hf_tc.conversion.run import Conversion, mixer_of
 from hf_tc.evaluation.perplexity import evaluate_blocks
+from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.planning.memory import blocks_at_once
 from hf_tc.teachers.checks import build_student
 

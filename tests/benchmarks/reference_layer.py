@@ -17,15 +17,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from hf_tc.modeling.decay import log_decay
-from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
-from hf_tc.modeling.gated_deltanet import HeadwiseRMSNorm, l2_normalise
-from hf_tc.modeling.teacher_attention import head_shape, output_projection
 from torch import Tensor, nn
 
 from hf_tc.calibration.attention_statistics import AttentionStatistics
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.decay import dt_bias_of
+from hf_tc.modeling.decay import log_decay
+from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from hf_tc.modeling.gated_deltanet import HeadwiseRMSNorm, l2_normalise
+from hf_tc.modeling.teacher_attention import head_shape, output_projection
 
 GATE_DAMPING = 0.01
 SMALLEST_SCALE, LARGEST_SCALE = 0.1, 10.0

@@ -2,10 +2,10 @@
 """Decay: a memory halves in as many tokens as was asked for, in the real mixer."""
 
 import torch
-from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 from planted import captured_layer, fresh_mixer, plant_memory, random_blocks, tiny_teacher
 
 from hf_tc.calibration.decay import SHORTEST_HALF_LIFE, dt_bias_of, half_life_candidates, log_decay_of
+from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 
 
 def test_mixer_decays_with_the_half_life_whatever_its_input() -> None:

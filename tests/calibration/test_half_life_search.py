@@ -4,11 +4,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 
 from hf_tc.calibration.decay import half_life_candidates, log_decay_of
 from hf_tc.calibration.half_life_search import readout_residual, search_memory
 from hf_tc.calibration.write_gate import BETA_CANDIDATES
+from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 
 HEADS = 5
 

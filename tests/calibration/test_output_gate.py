@@ -3,7 +3,6 @@
 
 import pytest
 import torch
-from hf_tc.modeling.masks import RecurrentMask
 from planted import planted_mixer, read_out_of, relative, with_context
 from tiny_sizes import HEAD_DIM, HEADS
 
@@ -17,6 +16,7 @@ from hf_tc.calibration.output_gate import (
 from hf_tc.calibration.output_projection import scaled_output_projection
 from hf_tc.calibration.recurrence_outputs import before_gate, recurrence_inputs
 from hf_tc.calibration.ridge import LeastSquares
+from hf_tc.modeling.masks import RecurrentMask
 
 SIZES = torch.tensor([1.0, 0.01, 40.0, 3.0])
 

@@ -6,13 +6,13 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from hf_tc.modeling.masks import RecurrentMask
 from planted import planted_mixer, relative
 from tiny_sizes import HEAD_DIM, HEADS
 
 from hf_tc.calibration.output_projection import scaled_output_projection, solve_output_projection, value_scale
 from hf_tc.calibration.ridge import LeastSquares
 from hf_tc.calibration.solve import apply
+from hf_tc.modeling.masks import RecurrentMask
 
 SCALE = torch.tensor([1.0, 0.2, 5.0, 2.0])
 

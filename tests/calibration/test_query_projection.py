@@ -5,8 +5,6 @@ import copy
 
 import pytest
 import torch
-from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
-from hf_tc.modeling.gated_deltanet import l2_normalise
 from planted import (
     captured_layer,
     fresh_mixer,
@@ -30,6 +28,8 @@ from hf_tc.calibration.query_projection import (
 )
 from hf_tc.calibration.recurrence_outputs import recurrence_inputs
 from hf_tc.calibration.solve import apply
+from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
+from hf_tc.modeling.gated_deltanet import l2_normalise
 
 # Every way in which families treat a query between its projection and the memory.
 QUERY_KINDS = {

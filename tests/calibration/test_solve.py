@@ -5,7 +5,6 @@ import copy
 
 import pytest
 import torch
-from hf_tc.modeling.teacher_attention import find_attention
 from planted import captured_layer, fresh_mixer, random_blocks, read_out_of, relative, tiny_teacher
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
@@ -15,6 +14,7 @@ from hf_tc.calibration.attention_statistics import attention_statistics
 from hf_tc.calibration.output_gate import SIZE_AT_WORKING_POINT
 from hf_tc.calibration.solve import PIECES, apply, layer_statistics, solve
 from hf_tc.data.token_blocks import read_documents, token_blocks
+from hf_tc.modeling.teacher_attention import find_attention
 
 # All kinds of queries and projections.
 FAMILIES = {

@@ -9,8 +9,6 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
-from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
 from planted import planted_mixer, read_out_of, relative, with_context
 from tiny_sizes import HEADS
 from torch import Tensor
@@ -22,6 +20,8 @@ from hf_tc.calibration.output_gate import OutputGate, solve_output_gate
 from hf_tc.calibration.solve import apply
 from hf_tc.calibration.token_decay import decay_jacobian, decay_slope, solve_token_decay
 from hf_tc.calibration.token_write_gate import solve_token_write_gate, write_gate_jacobian
+from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
 
 GAINS = torch.tensor([1.0, 0.3, 2.0, 1.0])
 SOLVERS = {"write gate": solve_token_write_gate, "decay": solve_token_decay}

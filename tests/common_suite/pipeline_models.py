@@ -4,6 +4,9 @@
 import json
 from pathlib import Path
 
+from transformers import AutoConfig, AutoTokenizer
+
+from hf_tc.assets import tiny_teacher_path
 from hf_tc.modeling import (
     HybridGDNConfig,
     HybridGDNForCausalLM,
@@ -11,9 +14,6 @@ from hf_tc.modeling import (
     HybridGDNForTokenClassification,
     HybridGDNModel,
 )
-from transformers import AutoConfig, AutoTokenizer
-
-from hf_tc.assets import tiny_teacher_path
 
 CLASSES = (
     HybridGDNModel,

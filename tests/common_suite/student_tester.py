@@ -4,6 +4,9 @@
 from typing import Any
 
 import torch
+from transformers import AutoConfig
+from transformers.testing_utils import torch_device
+
 from hf_tc.modeling import (
     HybridGDNConfig,
     HybridGDNForCausalLM,
@@ -12,8 +15,6 @@ from hf_tc.modeling import (
     HybridGDNForTokenClassification,
     HybridGDNModel,
 )
-from transformers import AutoConfig
-from transformers.testing_utils import torch_device
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},

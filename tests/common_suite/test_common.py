@@ -15,7 +15,6 @@ if "HF_TC_COMMON_SUITE_UNREACHABLE" in os.environ:
     pytest.skip(os.environ["HF_TC_COMMON_SUITE_UNREACHABLE"], allow_module_level=True)
 
 import tests.generation.test_utils as generation_tests
-from hf_tc.modeling import GDNCacheLayer, HybridGDNConfig
 from student_tester import StudentClasses, StudentTester
 from tests.test_configuration_common import ConfigTester
 from tests.test_fsdp_mixin import FSDPTesterMixin
@@ -25,6 +24,7 @@ from tests.test_training_mixin import TrainingTesterMixin
 from transformers.testing_utils import torch_device
 
 import hf_tc  # noqa: F401  registers the student's classes
+from hf_tc.modeling import GDNCacheLayer, HybridGDNConfig
 
 if checkout() is None:
 

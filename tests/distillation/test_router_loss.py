@@ -11,12 +11,12 @@ import pytest
 import torch
 from distillation_runs import config, logged
 from family_checks import exists, family_config
-from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from tiny_causal_lms import labelled_examples, tiny_config
 from transformers import MixtralConfig, MixtralForCausalLM, Trainer
 
 from hf_tc.distillation import DistillationTrainer
 from hf_tc.evaluation.lm_head import BackboneThenHead
+from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.families import EXPERTS, REVIEWED_FAMILIES
 from hf_tc.teachers.parity import random_teacher

@@ -10,13 +10,13 @@ import pytest
 import torch
 from distillation_runs import config
 from family_checks import exists, family_config
-from hf_tc.modeling import HybridGDNForCausalLM
 from peft import LoraConfig, get_peft_model
 from tiny_causal_lms import labelled_examples, tiny_config, tiny_qwen3
 from transformers import AutoModelForCausalLM, OlmoHybridConfig, Trainer, TrainingArguments
 
 from hf_tc.distillation import DistillationTrainer
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
+from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.families import REVIEWED_FAMILIES
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from earlier_students import CHECK, EARLIER, earlier_student, expected_of
 from fake_hub import FakeHub
-from hf_tc.modeling.saving import AUTO_MAP, code_files
-from hf_tc.modeling.supported_versions import HF_TC_VERSION
 from optional_packages import needs_extra
 from student_folders import run_python
 
 from hf_tc.cli.main import main
 from hf_tc.hub.saved_code import SavedCode
 from hf_tc.hub.student_folder import check_student_folder
+from hf_tc.modeling.saving import AUTO_MAP, code_files
+from hf_tc.modeling.supported_versions import HF_TC_VERSION
 
 REPO = "some-user/earlier-student"
 PUSH = "import sys; from hf_tc.hub.model_card import push_folder; push_folder(sys.argv[1], sys.argv[2])"

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from command_lines import refused
-from hf_tc.modeling.saving import code_files, code_sha256
-from hf_tc.modeling.supported_versions import HF_TC_VERSION
 from student_folders import run_python, tiny_report
 
 from hf_tc.cli.main import main
 from hf_tc.hub.saved_code import SavedCode
+from hf_tc.modeling.saving import code_files, code_sha256
+from hf_tc.modeling.supported_versions import HF_TC_VERSION
 
 LATER = "99.0"
 LOAD_TWICE = """

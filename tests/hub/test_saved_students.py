@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hf_tc.modeling.saving import AUTO_MAP, MODELING_FILE, code_files
 from optional_packages import NEEDS_A_NEWER_PEFT
 from peft import LoraConfig
 from student_folders import (
@@ -21,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import hf_tc
 from hf_tc.hub.student_folder import check_student_folder, weight_files
+from hf_tc.modeling.saving import AUTO_MAP, MODELING_FILE, code_files
 from hf_tc.report.records import ConversionReport
 
 SAVE_UNDER_FSDP2 = """

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from conversion_inputs import circumstances, equal_states, letter_teacher, state_of
-from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, output_projection
 from planted import random_blocks
 from transformers import PreTrainedModel
 
@@ -18,6 +17,7 @@ from hf_tc.layer_selection import policies, probe
 from hf_tc.layer_selection.policies import CANDIDATES, MEASURING_POLICIES, SCORES, check_policy, choose_layers
 from hf_tc.layer_selection.probe import bypassed
 from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, output_projection
 
 SETTINGS = ConversionSettings(calibration_tokens=256, sequence_length=32)
 

@@ -9,7 +9,6 @@ import torch
 from accelerate import cpu_offload
 from command_lines import CALIBRATION, unparsed
 from conversion_inputs import QUICK, equal_states, letter_teacher, state_of, teacher_folder, text_file
-from hf_tc.modeling import HybridGDNForCausalLM
 from student_folders import letter_tokenizer
 from transformers import AutoModelForCausalLM
 
@@ -20,6 +19,7 @@ from hf_tc.convert import select_layers
 from hf_tc.layer_selection import probe
 from hf_tc.layer_selection.policies import MEASURING_POLICIES
 from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.report.records import ConversionReport
 
 SELECTION = {name: value for name, value in QUICK.items() if name != "alignment_steps"}

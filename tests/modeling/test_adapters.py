@@ -3,11 +3,12 @@
 
 import pytest
 import torch
-from hf_tc.modeling import HybridGDNForCausalLM
 from library_names import checkpoint_activations
 from optional_packages import NEEDS_A_NEWER_PEFT
 from peft import LoraConfig, PeftModel, PrefixTuningConfig, PromptTuningConfig, TaskType, get_peft_model
 from tiny_models import student, token_ids
+
+from hf_tc.modeling import HybridGDNForCausalLM
 
 ALL_LINEAR = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "g_proj"}
 

@@ -3,7 +3,6 @@
 
 import pytest
 import torch
-from hf_tc.modeling import HybridGDNModel
 from library_names import checkpoint_activations
 from tiny_models import pad_rows, student, student_config, token_ids
 from transformers import (
@@ -11,6 +10,8 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
+
+from hf_tc.modeling import HybridGDNModel
 
 HEADS = {
     AutoModelForSequenceClassification: {"labels": torch.tensor([0, 2])},

@@ -5,10 +5,11 @@ import json
 
 import pytest
 import torch
-from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from tiny_models import FAMILIES, student, student_config, teacher_config, token_ids
 from transformers import AutoConfig
+
+from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 
 FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 from distributed_worker import results
-from hf_tc.modeling import HybridGDNForCausalLM
 from tiny_models import student, token_ids
+
+from hf_tc.modeling import HybridGDNForCausalLM
 
 WORKER = Path(__file__).parents[1] / "testing" / "distributed_worker.py"
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
-from hf_tc.modeling.family_object import overridden_methods
 from tiny_models import perturb, token_ids
 from tiny_sizes import SIZES_WITHOUT_HEAD_DIM
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
 
+from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
+from hf_tc.modeling.family_object import overridden_methods
 from hf_tc.teachers.families import REVIEWED_FAMILIES
 
 # What families override today. A new name here wants a look: does the family's version see what the student's own

@@ -6,6 +6,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.nn.functional as F
+
 from hf_tc.modeling.chunk_states import states_in_one_product
 from hf_tc.modeling.gated_delta_rule import (
     CHUNK_SIZE,

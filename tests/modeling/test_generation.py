@@ -6,13 +6,14 @@ from unittest.mock import MagicMock
 
 import pytest
 import torch
-from hf_tc.modeling import GDNCacheLayer, HybridGDNForCausalLM
-from hf_tc.modeling.cache import OFFLOADING_IS_SAFE, adopt_cache
-from hf_tc.modeling.library_cache import cache_argument, cache_of
 from tiny_models import pad_rows, student, token_ids
 from torch._dynamo import testing as dynamo_testing
 from transformers import AutoModelForCausalLM, CompileConfig, DynamicCache, GenerationConfig, StaticCache
 from transformers.cache_utils import DynamicLayer
+
+from hf_tc.modeling import GDNCacheLayer, HybridGDNForCausalLM
+from hf_tc.modeling.cache import OFFLOADING_IS_SAFE, adopt_cache
+from hf_tc.modeling.library_cache import cache_argument, cache_of
 
 ALL = (0, 1, 2, 3)
 STUDENTS = [("llama", (0, 2)), ("qwen2", (0, 2)), ("qwen2", ALL), ("mistral", (1,)), ("qwen3_moe", (0, 3))]

@@ -5,6 +5,10 @@ import importlib.util
 
 import pytest
 import torch
+from test_gated_delta_rule import LENGTHS, draw, random_starts, relative_error
+from tiny_models import packed_row, pad_rows, student, token_ids
+from transformers import DynamicCache
+
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.cache import OFFLOADING_IS_SAFE
 from hf_tc.modeling.gated_delta_rule import (
@@ -14,9 +18,6 @@ from hf_tc.modeling.gated_delta_rule import (
     gated_delta_rule,
 )
 from hf_tc.modeling.library_cache import cache_argument
-from test_gated_delta_rule import LENGTHS, draw, random_starts, relative_error
-from tiny_models import packed_row, pad_rows, student, token_ids
-from transformers import DynamicCache
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 needs_fla = pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="needs flash-linear-attention")

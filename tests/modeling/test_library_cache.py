@@ -6,10 +6,11 @@ import warnings
 
 import pytest
 import torch
-from hf_tc.modeling import HybridGDNForCausalLM, HybridGDNModel
-from hf_tc.modeling.library_cache import CACHE_NAME, SUCCESSIVE_NAMES, cache_argument, cache_of
 from tiny_models import student, token_ids
 from transformers import DynamicCache, LlamaForCausalLM
+
+from hf_tc.modeling import HybridGDNForCausalLM, HybridGDNModel
+from hf_tc.modeling.library_cache import CACHE_NAME, SUCCESSIVE_NAMES, cache_argument, cache_of
 
 
 @pytest.mark.parametrize("name", SUCCESSIVE_NAMES)

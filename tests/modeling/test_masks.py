@@ -3,10 +3,11 @@
 
 import pytest
 import torch
-from hf_tc.modeling.library_cache import cache_argument, cache_of
-from hf_tc.modeling.masks import RecurrentMask, packed_positions, padding_of
 from tiny_models import FAMILIES, packed_row, pad_rows, student, token_ids
 from transformers import DataCollatorWithFlattening, DynamicCache, StaticCache
+
+from hf_tc.modeling.library_cache import cache_argument, cache_of
+from hf_tc.modeling.masks import RecurrentMask, packed_positions, padding_of
 
 LINEAR = [(0, 2), (0, 1, 2, 3)]
 LENGTHS = [5, 1, 9, 3]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hf_tc.modeling import GatedDeltaNet, HybridGDNForCausalLM, HybridGDNModel
 from library_names import checkpoint_activations, checkpoints_activations
 from tiny_models import FAMILIES, perturb, student, student_config, teacher_config, token_ids
 from tiny_sizes import VOCABULARY
 from transformers import AutoModel, AutoModelForCausalLM
 
 from hf_tc import modeling
+from hf_tc.modeling import GatedDeltaNet, HybridGDNForCausalLM, HybridGDNModel
 
 
 @pytest.mark.parametrize("family", FAMILIES)

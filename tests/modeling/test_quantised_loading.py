@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from hf_tc.modeling import GatedDeltaNet, HybridGDNForCausalLM
 from optional_packages import needs_extra
 from tiny_models import student, token_ids
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, QuantoConfig, TorchAoConfig
 
 import hf_tc  # noqa: F401  registers the student's classes
+from hf_tc.modeling import GatedDeltaNet, HybridGDNForCausalLM
 
 HAS_BITSANDBYTES = importlib.util.find_spec("bitsandbytes") is not None
 SIZES = dict(hidden_size=128, head_dim=32, intermediate_size=128)  # 4-bit kernels for CPUs want multiples of 32

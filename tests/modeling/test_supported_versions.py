@@ -5,7 +5,6 @@ import runpy
 from pathlib import Path
 from typing import Any
 
-import hf_tc.modeling.supported_versions as releases
 import pytest
 import setuptools
 from packaging.specifiers import SpecifierSet
@@ -13,6 +12,7 @@ from packaging.version import Version
 from student_folders import run_python, tiny_student
 
 import hf_tc
+import hf_tc.modeling.supported_versions as releases
 
 ROOT = Path(__file__).parents[2]
 # The first import of processing_utils puts another `transformers` in the place of the first one.

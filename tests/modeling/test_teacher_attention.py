@@ -5,6 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_sizes import SIZES_WITHOUT_HEAD_DIM
+from torch import nn
+from transformers import AutoConfig, AutoModel, GPT2Config, GPT2Model
+from transformers.models.gpt_neox import modeling_gpt_neox
+from transformers.models.llama import modeling_llama
+from transformers.models.phi import modeling_phi
+
 from hf_tc.modeling.teacher_attention import (
     find_attention,
     find_decoder_layers,
@@ -15,12 +22,6 @@ from hf_tc.modeling.teacher_attention import (
     rotary_function,
     split_fused_projection,
 )
-from tiny_sizes import SIZES_WITHOUT_HEAD_DIM
-from torch import nn
-from transformers import AutoConfig, AutoModel, GPT2Config, GPT2Model
-from transformers.models.gpt_neox import modeling_gpt_neox
-from transformers.models.llama import modeling_llama
-from transformers.models.phi import modeling_phi
 
 ONE_LAYER = {**SIZES_WITHOUT_HEAD_DIM, "num_hidden_layers": 1}
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from conversion_inputs import QWEN3_8B, letter_teacher
 from family_checks import family_config
-from hf_tc.modeling.library_cache import cache_of
 from tiny_sizes import SIZES, SIZES_WITHOUT_HEAD_DIM
 from transformers import AutoConfig, BertConfig, Gemma3Config, PreTrainedConfig, T5Config
 
+from hf_tc.modeling.library_cache import cache_of
 from hf_tc.planning.plan import ConversionPlan, plan_conversion
 from hf_tc.planning.time import Speed
 from hf_tc.teachers.checks import UnreviewedTeacherError, build_student

@@ -12,7 +12,6 @@ import pytest
 import torch
 from command_lines import CALIBRATION, DISTILLATION
 from conversion_inputs import teacher_folder, text_file
-from hf_tc.modeling import saving
 from killed_commands import die, layer_done, start, status_of
 from safetensors.torch import load_file, save_file
 from transformers import Trainer
@@ -20,6 +19,7 @@ from transformers import Trainer
 from hf_tc.cli.main import main
 from hf_tc.conversion import checkpoint as conversion_checkpoint
 from hf_tc.distillation.trainer import DistillationTrainer
+from hf_tc.modeling import saving
 from hf_tc.report.records import ConversionReport
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import torch
-from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from safetensors.torch import save_file
 from transformers import AutoConfig
+
+from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "testing"))
 from student_folders import VOCABULARY, letter_tokenizer

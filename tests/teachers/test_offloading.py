@@ -8,11 +8,11 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from conversion_inputs import QUICK, equal_states, letter_teacher, state_of, teacher_folder, text_file
-from hf_tc.modeling import HybridGDNForCausalLM
 from student_folders import letter_tokenizer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from hf_tc.convert import from_teacher
+from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.teachers.checks import build_student
 from hf_tc.teachers.offloading import (
     computing_beside,

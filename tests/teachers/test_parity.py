@@ -6,9 +6,9 @@ import copy
 import pytest
 import torch
 from family_checks import allowed_difference, exists, family_config, family_differences
-from hf_tc.modeling import GatedDeltaNet
 from transformers import AutoConfig
 
+from hf_tc.modeling import GatedDeltaNet
 from hf_tc.teachers import parity as family_parity
 from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.families import REVIEWED_FAMILIES

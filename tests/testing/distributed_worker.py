@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from hf_tc.modeling import HybridGDNForCausalLM
 from tiny_models import token_ids
 
 import hf_tc  # noqa: F401  registers the student's classes
+from hf_tc.modeling import HybridGDNForCausalLM
 
 ON_GPUS = torch.cuda.device_count() >= 2
 

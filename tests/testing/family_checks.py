@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from library_names import checkpoint_activations
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.cache_utils import StaticCache
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.parity import (
     LENGTH,

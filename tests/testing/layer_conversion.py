@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from conversion_inputs import letter_teacher
-from hf_tc.modeling import HybridGDNForCausalLM
 from planted import random_blocks
 
 from hf_tc.alignment.layerwise import AlignmentSettings
 from hf_tc.config import ConversionSettings
 from hf_tc.conversion import fit_layer
 from hf_tc.conversion.run import Conversion
+from hf_tc.modeling import HybridGDNForCausalLM
 
 BLOCKS = random_blocks(8, 32)
 

@@ -6,8 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from hf_tc.modeling.gated_deltanet import GatedDeltaNet
-from hf_tc.modeling.masks import RecurrentMask
 from tiny_sizes import SIZES, VOCABULARY
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
@@ -16,6 +14,8 @@ from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.decay import dt_bias_of
 from hf_tc.calibration.write_gate import write_gate_bias_of
 from hf_tc.conversion.run import mixer_of
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.modeling.masks import RecurrentMask
 from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.parity import random_teacher
 

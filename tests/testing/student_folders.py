@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
-from hf_tc.modeling.saving import code_files
 from safetensors.torch import load_file
 from tiny_sizes import SIZES
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config
 
 from hf_tc.hub.student_folder import check_student_folder
+from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
+from hf_tc.modeling.saving import code_files
 from hf_tc.report.records import ConversionReport, LayerReport
 
 PROMPT_IDS = [[5, 17, 50, 3, 44, 9, 20, 61]]

@@ -4,9 +4,10 @@
 from typing import Any
 
 import torch
-from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from tiny_sizes import SIZES, VOCABULARY
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+
+from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 
 COMMON = {**SIZES, "num_hidden_layers": 4, "max_position_embeddings": 128, "eos_token_id": None}
 LLAMA3_ROPE = dict(
