@@ -4,24 +4,53 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hf_tc.alignment.layerwise import AlignmentSettings
+
+@dataclass(frozen=True)
+class AlignmentConfig:
+    """Budget and step sizes of the alignment of one layer.
+
+    Attributes:
+        steps: optimiser steps; 0 keeps the closed form.
+        batch_tokens: tokens of a minibatch, rounded to whole blocks; one block at least.
+        gate_learning_rate: of what the teacher does not have (gates, decay, convolution, norm).
+        teacher_learning_rate: of the projections and norms that came from the teacher.
+    """
+
+    steps: int = 1200
+    batch_tokens: int = 2048
+    gate_learning_rate: float = 9e-3
+    teacher_learning_rate: float = 3e-3
+    warmup_ratio: float = 0.05
+    gradient_clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"alignment_steps is {self.steps}; it must be 0 (closed form alone) or more.")
+
+    def batch_blocks(self, length: int) -> int:
+        """Blocks of that many tokens in a minibatch."""
+        return max(1, round(self.batch_tokens / length))
+
+    def step_tokens(self, length: int) -> int:
+        """Tokens of a minibatch of such blocks."""
+        return self.batch_blocks(length) * length
 
 
-def joint_settings(steps: int) -> AlignmentSettings:
+def joint_settings(steps: int) -> AlignmentConfig:
     """Phase 3 with its step sizes, smaller than those of a single layer: errors of one layer reach all above it."""
     if steps < 0:
         raise ValueError(f"joint_steps is {steps}; it must be 0 (no joint alignment) or more.")
-    return AlignmentSettings(steps, batch_tokens=8192, gate_learning_rate=2e-3, teacher_learning_rate=6e-4)
+    return AlignmentConfig(steps, batch_tokens=8192, gate_learning_rate=2e-3, teacher_learning_rate=6e-4)
 
 
 @dataclass(frozen=True)
-class ConversionSettings:
+class ConversionConfig:
     """How much text, in what pieces, and what is made of it.
 
     Attributes:
         calibration_tokens: tokens of text to calibrate on, held-out ones included.
         sequence_length: tokens of a calibration block; heads cannot be seen to look further.
-        held_out_share: share of the blocks that no fit sees; it decides what is kept. At least one block.
+        held_out_fraction: share of the blocks that no fit sees; it decides what is kept. At least one block.
         alignment: budget of phase 2.
         joint: budget of phase 3; none by default.
         student_options: fields of `HybridGDNConfig` that shape the recurrent layers.
@@ -29,9 +58,9 @@ class ConversionSettings:
 
     calibration_tokens: int = 65_536
     sequence_length: int = 1024
-    held_out_share: float = 0.0625
-    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
-    joint: AlignmentSettings = field(default_factory=lambda: joint_settings(0))
+    held_out_fraction: float = 0.0625
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
+    joint: AlignmentConfig = field(default_factory=lambda: joint_settings(0))
     student_options: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
 
@@ -52,6 +81,6 @@ class ConversionSettings:
         """How many stages of a layer are kept: closed form, aligned, and jointly aligned where asked for."""
         return 3 if self.joint.steps else 2
 
-    def closed_form_alone(self) -> "ConversionSettings":
+    def closed_form_alone(self) -> "ConversionConfig":
         """The same without alignment."""
-        return replace(self, alignment=AlignmentSettings(steps=0), joint=joint_settings(0))
+        return replace(self, alignment=AlignmentConfig(steps=0), joint=joint_settings(0))

@@ -12,21 +12,22 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from hf_tc.alignment.layerwise import AlignmentSettings
 from hf_tc.assets import sample_text_path
-from hf_tc.config import ConversionSettings, joint_settings
-from hf_tc.conversion.run import LADDER_TOKENS, Conversion
-from hf_tc.data.contamination import refuse_overlap
+from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
+from hf_tc.conversion.choose_layers import CANDIDATES, choose_layers
+from hf_tc.conversion.run import Conversion
+from hf_tc.data.contamination import check_contamination
 from hf_tc.data.conversations import Document
 from hf_tc.data.text_files import source_name
-from hf_tc.data.token_blocks import CalibrationDataError, check_vocabulary, read_documents, token_blocks
-from hf_tc.layer_selection.policies import CANDIDATES, check_policy, choose_layers
+from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
+from hf_tc.evaluation.perplexity import EVAL_TOKENS
+from hf_tc.layer_selection.policies import check_policy
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
-from hf_tc.teachers.adapters import refuse_teacher_to_unwrap
+from hf_tc.teachers.adapters import check_no_adapter
 from hf_tc.teachers.checks import check_teacher, load_teacher, parity_self_check, resolve_text_config
 from hf_tc.teachers.nope_layers import evaluating
-from hf_tc.teachers.tokenizers import check_tokenizers_agree
+from hf_tc.teachers.vocabulary import check_tokenizers_agree, check_vocabulary
 
 logger = logging.get_logger(__name__)
 
@@ -41,9 +42,9 @@ def from_teacher(
     evaluation_data: Any = None,
     retained_layers: float | Sequence[int] | LayerSelection = 0.25,
     layer_policy: str | None = None,
-    calibration_tokens: int = ConversionSettings.calibration_tokens,
-    sequence_length: int = ConversionSettings.sequence_length,
-    alignment_steps: int = AlignmentSettings.steps,
+    calibration_tokens: int = ConversionConfig.calibration_tokens,
+    sequence_length: int = ConversionConfig.sequence_length,
+    alignment_steps: int = AlignmentConfig.steps,
     joint_steps: int = 0,
     recurrent_rope: bool = True,
     conv_kernel_size: int = 4,
@@ -84,10 +85,10 @@ def from_teacher(
         ValueError: the teacher, the text or an option cannot be used; the message says why.
     """
     arguments = dict(locals())
-    settings = ConversionSettings(
+    settings = ConversionConfig(
         calibration_tokens=calibration_tokens,
         sequence_length=sequence_length,
-        alignment=AlignmentSettings(steps=alignment_steps),
+        alignment=AlignmentConfig(steps=alignment_steps),
         joint=joint_settings(joint_steps),
         student_options={
             "recurrent_rope": recurrent_rope,
@@ -97,9 +98,9 @@ def from_teacher(
         seed=seed,
     )
     check_policy(retained_layers, layer_policy)
-    refuse_teacher_to_unwrap(teacher, merge_adapter)
+    check_no_adapter(teacher, merge_adapter)
     # Read before the teacher is loaded: that a file is missing should not take minutes to find out.
-    evaluation_tokens = max(LADDER_TOKENS, sequence_length)
+    evaluation_tokens = max(EVAL_TOKENS, sequence_length)
     evaluation_documents = None if evaluation_data is None else read_documents(evaluation_data, evaluation_tokens)
     owned = not isinstance(teacher, PreTrainedModel)
     loading = {"device": device, "device_map": device_map, "dtype": dtype, "merge_adapter": merge_adapter}
@@ -109,7 +110,7 @@ def from_teacher(
     evaluation_blocks = None
     if evaluation_documents is not None:
         evaluation_blocks = token_blocks(evaluation_documents, tokenizer, sequence_length, evaluation_tokens)
-        refuse_overlap(evaluation_blocks, blocks, tokenizer)
+        check_contamination(evaluation_blocks, blocks, tokenizer)
     with ExitStack() as stack:
         stack.enter_context(evaluating(teacher))
         folder = Path(checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory()))
@@ -157,8 +158,8 @@ def select_layers(
     calibration_data: Any = None,
     retained_layers: float = 0.25,
     layer_policy: str | None = None,
-    calibration_tokens: int = ConversionSettings.calibration_tokens,
-    sequence_length: int = ConversionSettings.sequence_length,
+    calibration_tokens: int = ConversionConfig.calibration_tokens,
+    sequence_length: int = ConversionConfig.sequence_length,
     seed: int = 0,
     device: str | torch.device | None = None,
     device_map: str | dict[str, Any] | None = None,
@@ -172,8 +173,8 @@ def select_layers(
     The result can be given to `from_teacher` as `retained_layers`. Arguments and errors are those of `from_teacher`.
     """
     check_policy(retained_layers, layer_policy)
-    refuse_teacher_to_unwrap(teacher, merge_adapter)
-    settings = ConversionSettings(calibration_tokens=calibration_tokens, sequence_length=sequence_length, seed=seed)
+    check_no_adapter(teacher, merge_adapter)
+    settings = ConversionConfig(calibration_tokens=calibration_tokens, sequence_length=sequence_length, seed=seed)
     loading = {"device": device, "device_map": device_map, "dtype": dtype, "merge_adapter": merge_adapter}
     teacher, tokenizer, blocks, _ = teacher_and_text(
         teacher, tokenizer, calibration_data, settings, loading, allow_unreviewed
@@ -188,7 +189,7 @@ def teacher_and_text(
     teacher: PreTrainedModel | str | Path,
     tokenizer: PreTrainedTokenizerBase | None,
     calibration_data: Any,
-    settings: ConversionSettings,
+    settings: ConversionConfig,
     loading: dict[str, Any],
     allow_unreviewed: bool,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Tensor, str]:
@@ -218,7 +219,7 @@ def calibration_documents(source: Any, max_tokens: int | None = None) -> tuple[l
 
 
 def calibration_blocks(
-    documents: list[Document], name: str, tokenizer: PreTrainedTokenizerBase, settings: ConversionSettings
+    documents: list[Document], name: str, tokenizer: PreTrainedTokenizerBase, settings: ConversionConfig
 ) -> Tensor:
     """Token ids `[N, T]` in a seeded order.
 

@@ -18,7 +18,7 @@ class Recording(NamedTuple):
     """What one or more forwards fed to the recurrence, so that a rollback can be replayed exactly."""
 
     initial_state: torch.Tensor | None  # [B, H, K, V] before the first recorded token
-    initial_window: torch.Tensor | None  # [B, taps - 1, channels]
+    initial_conv_state: torch.Tensor | None  # [B, kernel_size - 1, channels]
     inputs: dict[str, torch.Tensor]  # k, v, log_decay, beta, each [B, T, ...]
     window: torch.Tensor | None  # [B, T, channels], what entered the convolution
 
@@ -62,7 +62,7 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
         return self.recurrent_states[0] if self.has_previous_state[0] else None
 
     @property
-    def convolution_window(self) -> torch.Tensor | None:
+    def conv_state(self) -> torch.Tensor | None:
         return self.conv_states[0] if self.has_previous_state[0] else None
 
     def store(
@@ -71,17 +71,17 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
         window: torch.Tensor | None,
         tokens: int,
         recurrence_inputs: dict[str, torch.Tensor],
-        new_window: torch.Tensor | None,
+        new_conv_inputs: torch.Tensor | None,
     ) -> None:
         """Takes over what a forward of `tokens` tokens left behind.
 
         Args:
             state: `[B, H, K, V]` after the last token.
-            window: `[B, taps - 1, channels]`, the last tokens that entered the convolution; None without one.
-            recurrence_inputs, new_window: as in `Recording`; kept only while rollback is on.
+            window: `[B, kernel_size - 1, channels]`, the last tokens that entered the convolution; None without one.
+            recurrence_inputs, new_conv_inputs: as in `Recording`; kept only while rollback is on.
         """
         if self.record_past:
-            self._record(recurrence_inputs, new_window)
+            self._record(recurrence_inputs, new_conv_inputs)
         self._write(self.recurrent_states, self.is_recurrent_states_initialized, state)
         if window is not None:
             self._write(self.conv_states, self.is_conv_states_initialized, window)
@@ -109,16 +109,16 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
             states[0].copy_(value)
         initialized[0] = True
 
-    def _record(self, inputs: dict[str, torch.Tensor], new_window: torch.Tensor | None) -> None:
+    def _record(self, inputs: dict[str, torch.Tensor], new_conv_inputs: torch.Tensor | None) -> None:
         if self.recording is None:
-            state, window = self.recurrent_state, self.convolution_window
+            state, window = self.recurrent_state, self.conv_state
             if self.max_cache_len is not None and state is not None:
                 state, window = state.clone(), None if window is None else window.clone()
-            self.recording = Recording(state, window, inputs, new_window)
+            self.recording = Recording(state, window, inputs, new_conv_inputs)
             return
         old = self.recording
         joined = {name: torch.cat([old.inputs[name], x], dim=1) for name, x in inputs.items()}
-        window = None if new_window is None else torch.cat([old.window, new_window], dim=1)
+        window = None if new_conv_inputs is None else torch.cat([old.window, new_conv_inputs], dim=1)
         self.recording = old._replace(inputs=joined, window=window)
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -158,12 +158,14 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
             state = recording.initial_state
         self._write(self.recurrent_states, self.is_recurrent_states_initialized, state)
         if recording.window is not None:
-            taps = self.conv_kernel_size[0]
-            past = recording.initial_window
+            kernel_size = self.conv_kernel_size[0]
+            past = recording.initial_conv_state
             if past is None:
                 past = torch.zeros_like(self.conv_states[0])
             window = torch.cat([past, recording.window[:, :kept]], dim=1)
-            self._write(self.conv_states, self.is_conv_states_initialized, window[:, window.shape[1] - taps + 1 :])
+            self._write(
+                self.conv_states, self.is_conv_states_initialized, window[:, window.shape[1] - kernel_size + 1 :]
+            )
 
     def get_seq_length(self) -> Any:
         return self.cumulative_length
@@ -211,7 +213,7 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
         if self.recording is not None:
             old = self.recording
             self.recording = Recording(
-                *(None if x is None else change(x) for x in (old.initial_state, old.initial_window)),
+                *(None if x is None else change(x) for x in (old.initial_state, old.initial_conv_state)),
                 {name: change(x) for name, x in old.inputs.items()},
                 None if old.window is None else change(old.window),
             )

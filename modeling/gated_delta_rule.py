@@ -101,8 +101,8 @@ def chunk_gated_delta_rule(
     run_chunks = states_in_one_product if state.is_cuda else states_by_writes
     states, writes, final = run_chunks(state, own_writes, state_writes, from_start[..., -1, None, None], k_out)
     scores = (q @ k.transpose(-1, -2)) * between
-    read_out = (q * from_start[..., None]) @ states + scores @ writes
-    return read_out.flatten(2, 3)[:, :, :length].transpose(1, 2).to(dtype), final
+    recurrence_output = (q * from_start[..., None]) @ states + scores @ writes
+    return recurrence_output.flatten(2, 3)[:, :, :length].transpose(1, 2).to(dtype), final
 
 
 def gated_delta_rule(
@@ -173,8 +173,8 @@ def _fla_gated_delta_rule(
     states = state.new_zeros(bounds.numel() - 1, *state.shape[1:])
     states = states.index_copy(0, first, state * carried[:, None, None, None])
     flat = {name: x.flatten(0, 1)[None] for name, x in inputs.items()}
-    read_out, finals = fla_chunk(**flat, initial_state=states, output_final_state=True, cu_seqlens=bounds)
-    return read_out[0].unflatten(0, (batch, length)), finals[starts.sum(1).cumsum(0) - 1]
+    recurrence_output, finals = fla_chunk(**flat, initial_state=states, output_final_state=True, cu_seqlens=bounds)
+    return recurrence_output[0].unflatten(0, (batch, length)), finals[starts.sum(1).cumsum(0) - 1]
 
 
 @functools.cache
@@ -212,7 +212,7 @@ def _fla_error(device: torch.device, dtype: torch.dtype, key_dim: int, value_dim
         results = []
         for rule in (functools.partial(_fla_gated_delta_rule, state=None, document_start=None), chunk_gated_delta_rule):
             leaves = {name: x.clone().requires_grad_(training) for name, x in problem.items()}
-            read_out = rule(**leaves)[0].float()
-            gradients = torch.autograd.grad(read_out.square().sum(), list(leaves.values())) if training else ()
-            results.append([read_out.detach(), *gradients])
+            recurrence_output = rule(**leaves)[0].float()
+            gradients = torch.autograd.grad(recurrence_output.square().sum(), list(leaves.values())) if training else ()
+            results.append([recurrence_output.detach(), *gradients])
     return max(((a - b).float().norm() / b.float().norm()).item() for a, b in zip(*results, strict=True))

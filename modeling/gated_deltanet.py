@@ -24,7 +24,7 @@ from .gate_projection import GateProjection, check_one_dtype
 from .gated_delta_rule import gated_delta_rule
 from .library_cache import cache_in_layer
 from .masks import RecurrentMask
-from .short_convolution import ShortConvolution, pad_window
+from .short_convolution import ShortConvolution, pad_left
 from .teacher_attention import fused_projection, head_shape, output_projection, query_key_norms, rotary_function
 from .tensor_parallel import HeadShard, find_head_shard
 
@@ -50,7 +50,7 @@ class HeadwiseRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor, shard: HeadShard | None = None) -> torch.Tensor:
-        weight = self.weight if shard is None else shard.shared(self.weight)
+        weight = self.weight if shard is None else shard.copy(self.weight)
         normalised = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
         return (normalised * weight.float()).to(x.dtype)
 
@@ -77,8 +77,8 @@ class GatedDeltaNet(nn.Module):
         self.clip_qkv = getattr(getattr(attention, "config", None), "clip_qkv", None)
 
         channels = inner + 2 * self.num_kv_heads * self.head_dim
-        taps = config.conv_kernel_size
-        self.short_conv = ShortConvolution(channels, taps) if taps > 1 else None
+        kernel_size = config.conv_kernel_size
+        self.short_conv = ShortConvolution(channels, kernel_size) if kernel_size > 1 else None
         self.A_log = nn.Parameter(torch.empty(self.num_heads))
         self.dt_bias = nn.Parameter(torch.empty(self.num_heads))
         self.a_proj = GateProjection(hidden, self.num_heads, bias=False)
@@ -116,10 +116,12 @@ class GatedDeltaNet(nn.Module):
                 "layers do not hand keyword arguments to their attention, and then it cannot be converted."
             )
         check_one_dtype(hidden_states, self.a_proj.weight, self.layer_idx)
-        read_out = self.read_out(hidden_states, position_embeddings, recurrent_mask, cache_in_layer(kwargs))
-        return self.o_proj(self.gated_output(hidden_states, read_out)), None
+        recurrence_output = self.recurrence_output(
+            hidden_states, position_embeddings, recurrent_mask, cache_in_layer(kwargs)
+        )
+        return self.o_proj(self.gated_output(hidden_states, recurrence_output)), None
 
-    def read_out(
+    def recurrence_output(
         self,
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
@@ -127,41 +129,41 @@ class GatedDeltaNet(nn.Module):
         cache: Cache | None = None,
     ) -> torch.Tensor:
         """o of the equations, `[B, T, H, V]`: what the memory answers, before norm, gate and output projection."""
-        memory = None if cache is None else cache.layers[self.layer_idx]
-        inputs, window = self.recurrence_inputs(hidden_states, position_embeddings, recurrent_mask, memory)
-        read_out, state = gated_delta_rule(
+        layer_cache = None if cache is None else cache.layers[self.layer_idx]
+        inputs, window = self.recurrence_inputs(hidden_states, position_embeddings, recurrent_mask, layer_cache)
+        recurrence_output, state = gated_delta_rule(
             **inputs._asdict(),
-            state=None if memory is None else memory.recurrent_state,
+            state=None if layer_cache is None else layer_cache.recurrent_state,
             document_start=recurrent_mask.document_start,
         )
-        if memory is not None:
-            tokens, taps = hidden_states.shape[1], 0 if self.short_conv is None else self.short_conv.taps
-            memory.store(
+        if layer_cache is not None:
+            tokens, kernel_size = hidden_states.shape[1], 0 if self.short_conv is None else self.short_conv.kernel_size
+            layer_cache.store(
                 state,
-                None if window is None else window[:, window.shape[1] - taps + 1 :],
+                None if window is None else window[:, window.shape[1] - kernel_size + 1 :],
                 tokens,
                 {"k": inputs.k, "v": inputs.v, "log_decay": inputs.log_decay, "beta": inputs.beta},
-                None if window is None else window[:, taps - 1 :],
+                None if window is None else window[:, kernel_size - 1 :],
             )
-        return read_out
+        return recurrence_output
 
     def recurrence_inputs(
         self,
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
         recurrent_mask: RecurrentMask,
-        memory: GDNCacheLayer | None = None,
+        layer_cache: GDNCacheLayer | None = None,
     ) -> tuple[RecurrenceInputs, torch.Tensor | None]:
         """Everything the delta rule reads, and the window that entered the convolution (None without one)."""
         qkv = self.project(hidden_states)
         if recurrent_mask.padding is not None:
             qkv = qkv * recurrent_mask.padding[..., None].to(qkv.dtype)
-        qkv, window = self._convolve(qkv, recurrent_mask, memory)
+        qkv, window = self._convolve(qkv, recurrent_mask, layer_cache)
         q, k, v = self.heads(qkv, position_embeddings if self.recurrent_rope else None)
         log_decay, beta = self.log_decay(hidden_states), self.beta(hidden_states)
         shard = self._shard(q.shape[2])
         if shard is not None:
-            log_decay, beta = shard.part(log_decay, -1), shard.part(beta, -1)
+            log_decay, beta = shard.scatter(log_decay, -1), shard.scatter(beta, -1)
         if recurrent_mask.padding is not None:  # nothing forgotten, nothing written: padding leaves the state as it was
             real = recurrent_mask.padding[..., None]
             log_decay, beta = log_decay.masked_fill(~real, 0.0), beta.masked_fill(~real, 0.0)
@@ -192,12 +194,12 @@ class GatedDeltaNet(nn.Module):
         """The write gate beta_t `[B, T, H]`, in float32."""
         return self.b_proj(hidden_states).float().sigmoid()
 
-    def gated_output(self, hidden_states: torch.Tensor, read_out: torch.Tensor) -> torch.Tensor:
+    def gated_output(self, hidden_states: torch.Tensor, recurrence_output: torch.Tensor) -> torch.Tensor:
         """Norm and output gate: `[B, T, H, V]` to the input of o_proj, `[B, T, H * V]`."""
-        shard, gate = self._shard(read_out.shape[2]), F.silu(self.g_proj(hidden_states))
+        shard, gate = self._shard(recurrence_output.shape[2]), F.silu(self.g_proj(hidden_states))
         if shard is not None:
-            gate = shard.part(gate, -1)
-        normed = read_out if self.o_norm is None else self.o_norm(read_out, shard)
+            gate = shard.scatter(gate, -1)
+        normed = recurrence_output if self.o_norm is None else self.o_norm(recurrence_output, shard)
         return normed.flatten(2) * gate
 
     def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
@@ -214,16 +216,18 @@ class GatedDeltaNet(nn.Module):
         return find_head_shard(self.q_proj, heads, self.num_heads)
 
     def _convolve(
-        self, qkv: torch.Tensor, recurrent_mask: RecurrentMask, memory: GDNCacheLayer | None
+        self, qkv: torch.Tensor, recurrent_mask: RecurrentMask, layer_cache: GDNCacheLayer | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.short_conv is None:
             return qkv, None
-        past = None if memory is None else memory.convolution_window
-        window = pad_window(qkv, self.short_conv.taps) if past is None else torch.cat([past.to(qkv.dtype), qkv], dim=1)
+        past = None if layer_cache is None else layer_cache.conv_state
+        window = (
+            pad_left(qkv, self.short_conv.kernel_size) if past is None else torch.cat([past.to(qkv.dtype), qkv], dim=1)
+        )
         own_channels = None
         shard = self._shard(self._split(qkv)[0].shape[-1] // self.head_dim)
         if shard is not None:
-            own_channels = lambda weight: torch.cat([shard.part(x, -1) for x in self._split(weight)], dim=-1)  # noqa: E731
+            own_channels = lambda weight: torch.cat([shard.scatter(x, -1) for x in self._split(weight)], dim=-1)  # noqa: E731
         return self.short_conv(window, recurrent_mask.document_position, own_channels), window
 
     def _normalised_heads(self, x: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:

@@ -23,13 +23,13 @@ from .gate_projection import GateProjection
 from .gated_deltanet import GatedDeltaNet, HeadwiseRMSNorm
 from .library_cache import cache_argument, takes_cache
 from .masks import RecurrentMask, check_mask, has_past, packed_positions, padding_of
-from .saving import SavesItsCode
+from .saving import SelfContainedSaveMixin
 from .short_convolution import ShortConvolution
 from .teacher_attention import find_attention, find_decoder_layers
 from .tensor_parallel import check_heads_divide
 
 
-class HybridGDNPreTrainedModel(SavesItsCode, AroundFamilyObject):
+class HybridGDNPreTrainedModel(SelfContainedSaveMixin, AroundFamilyObject):
     """What the backbone and the causal LM share: the family object behind them, weight initialisation, saving."""
 
     config: HybridGDNConfig

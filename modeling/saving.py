@@ -33,26 +33,26 @@ AUTO_MAP = {
 }
 
 
-class SavesItsCode:
+class SelfContainedSaveMixin:
     """Replaces `save_pretrained` and `push_to_hub` of a PreTrainedModel; comes before it among the bases.
 
     `tokenizer` and `conversion_report` may be set on a student; then they are saved with it. hf_tc, where it is
-    installed, sets `write_companions`, which writes the report and the model card, and `read_companions`, which gives a
+    installed, sets `save_extras`, which writes the report and the model card, and `load_extras`, which gives a
     student that is loaded its report again.
     """
 
     tokenizer: Any = None
     conversion_report: Any = None
-    write_companions: Callable[[Any, Path, str], None] | None = None
-    read_companions: Callable[[Any, str | os.PathLike, dict[str, Any]], None] | None = None
+    save_extras: Callable[[Any, Path, str], None] | None = None
+    load_extras: Callable[[Any, str | os.PathLike, dict[str, Any]], None] | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any) -> Any:
         """As in `PreTrainedModel`, and the report beside the weights where hf_tc is installed."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
         student = loaded[0] if isinstance(loaded, tuple) else loaded
-        if student.read_companions is not None and pretrained_model_name_or_path is not None:
-            student.read_companions(pretrained_model_name_or_path, kwargs)
+        if student.load_extras is not None and pretrained_model_name_or_path is not None:
+            student.load_extras(pretrained_model_name_or_path, kwargs)
         return loaded
 
     @classmethod
@@ -93,8 +93,8 @@ class SavesItsCode:
             copy_code(folder)
             if self.tokenizer is not None:
                 self.tokenizer.save_pretrained(folder)
-            if self.write_companions is not None:
-                self.write_companions(folder, repo_id)
+            if self.save_extras is not None:
+                self.save_extras(folder, repo_id)
             elif push_to_hub or (folder / "README.md").exists():
                 logger.warning_once(CARD_WARNING)
         if push_to_hub:
@@ -118,7 +118,7 @@ class SavesItsCode:
         self.add_model_tags(tags or [])  # type: ignore[attr-defined]
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, max_shard_size=max_shard_size, repo_id=repo_id)
-            if self.write_companions is None:
+            if self.save_extras is None:
                 logger.warning_once(CARD_WARNING)
             return upload_folder(folder, repo_id, **options)
 

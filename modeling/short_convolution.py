@@ -9,14 +9,14 @@ from torch import nn
 
 
 class ShortConvolution(nn.Module):
-    """y_t = sum_j weight[j] * x_{t-j}, channel by channel; weight `[taps, channels]`, tap 0 is the token itself."""
+    """y_t = sum_j weight[j] * x_{t-j}, channel by channel; weight `[kernel_size, channels]`, row 0: the token itself."""
 
-    def __init__(self, channels: int, taps: int) -> None:
+    def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(taps, channels))
+        self.weight = nn.Parameter(torch.empty(kernel_size, channels))
 
     @property
-    def taps(self) -> int:
+    def kernel_size(self) -> int:
         return self.weight.shape[0]
 
     def forward(
@@ -28,7 +28,7 @@ class ShortConvolution(nn.Module):
         """Convolves.
 
         Args:
-            window: `[B, taps - 1 + T, channels]`, the tokens before the first output, then the T new ones.
+            window: `[B, kernel_size - 1 + T, channels]`, the tokens before the first output, then the T new ones.
             document_position: `[B, T]`, tokens since the packed document began; taps never reach before it.
             own_channels: under tensor parallelism, takes from the weight the channels that the window has.
 
@@ -36,16 +36,16 @@ class ShortConvolution(nn.Module):
             `[B, T, channels]`.
         """
         weight = self.weight if own_channels is None else own_channels(self.weight)
-        length = window.shape[1] - self.taps + 1
-        output = window[:, self.taps - 1 :] * weight[0]
-        for tap in range(1, self.taps):
-            shifted = window[:, self.taps - 1 - tap :][:, :length]
+        length = window.shape[1] - self.kernel_size + 1
+        output = window[:, self.kernel_size - 1 :] * weight[0]
+        for tap in range(1, self.kernel_size):
+            shifted = window[:, self.kernel_size - 1 - tap :][:, :length]
             if document_position is not None:
                 shifted = shifted * (document_position >= tap)[..., None]
             output = output + shifted * weight[tap]
         return output
 
 
-def pad_window(x: torch.Tensor, taps: int) -> torch.Tensor:
-    """The window of a sequence that begins here: `taps - 1` zeros, then x `[B, T, channels]`."""
-    return F.pad(x, (0, 0, taps - 1, 0))
+def pad_left(x: torch.Tensor, kernel_size: int) -> torch.Tensor:
+    """The window of a sequence that begins here: `kernel_size - 1` zeros, then x `[B, T, channels]`."""
+    return F.pad(x, (0, 0, kernel_size - 1, 0))

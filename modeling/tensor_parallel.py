@@ -19,13 +19,13 @@ class HeadShard:
     def __init__(self, group: dist.ProcessGroup) -> None:
         self.group = group
 
-    def part(self, x: torch.Tensor, dim: int) -> torch.Tensor:
+    def scatter(self, x: torch.Tensor, dim: int) -> torch.Tensor:
         """This rank's share of a tensor that all ranks computed whole, along its heads."""
-        return _Part.apply(x, dim, self.group)
+        return _ScatterToHeads.apply(x, dim, self.group)
 
-    def shared(self, x: torch.Tensor) -> torch.Tensor:
+    def copy(self, x: torch.Tensor) -> torch.Tensor:
         """A tensor that each rank applies to its own heads: its gradient is the sum over the ranks."""
-        return _Shared.apply(x, self.group)
+        return _CopyToHeads.apply(x, self.group)
 
 
 def find_head_shard(projection: nn.Linear, heads: int, all_heads: int) -> HeadShard | None:
@@ -47,7 +47,7 @@ def check_heads_divide(heads: int, kv_heads: int, ranks: int) -> None:
         )
 
 
-class _Part(torch.autograd.Function):
+class _ScatterToHeads(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, dim: int, group: dist.ProcessGroup) -> torch.Tensor:
         ctx.dim, ctx.group = dim, group
@@ -61,7 +61,7 @@ class _Part(torch.autograd.Function):
         return torch.cat(parts, dim=ctx.dim), None, None
 
 
-class _Shared(torch.autograd.Function):
+class _CopyToHeads(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, group: dist.ProcessGroup) -> torch.Tensor:
         ctx.group = group

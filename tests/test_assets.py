@@ -8,9 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_tc.assets import sample_text_path, tiny_teacher_path
-from hf_tc.data.token_blocks import check_vocabulary, read_documents, token_blocks
+from hf_tc.data.token_blocks import read_documents, token_blocks
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.teachers.checks import check_teacher
+from hf_tc.teachers.vocabulary import check_vocabulary
 
 FOLDER = tiny_teacher_path().parent
 LARGEST = 6 * 1024 * 1024

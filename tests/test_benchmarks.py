@@ -30,9 +30,9 @@ def test_write_gate_spans_the_paper_s_range() -> None:
 
 
 def test_value_scale_is_the_least_squares_one_and_clipped() -> None:
-    read_out = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0))
+    recurrence_output = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0))
     scale = torch.tensor([2.0, 50.0, -1.0])
-    found = paper_value_scale(read_out, read_out * scale[:, None])
+    found = paper_value_scale(recurrence_output, recurrence_output * scale[:, None])
     torch.testing.assert_close(found, torch.tensor([2.0, 10.0, 0.1]))
 
 
@@ -142,6 +142,6 @@ def test_repeats_repeat() -> None:
 def test_ablation_has_each_piece_alone_and_left_out() -> None:
     rows = dict(variants(("a", "b", "c")))
     assert rows["copied weights"] is None
-    assert (rows["no piece"], rows["all pieces"]) == ([], ["a", "b", "c"])
+    assert (rows["no piece"], rows["all components"]) == ([], ["a", "b", "c"])
     assert (rows["b alone"], rows["all but b"]) == (["b"], ["a", "c"])
     assert len(rows) == 9

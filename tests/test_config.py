@@ -5,27 +5,26 @@ from dataclasses import replace
 
 import pytest
 
-from hf_tc.alignment.layerwise import AlignmentSettings
-from hf_tc.config import ConversionSettings, joint_settings
+from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
 
 
 def test_too_little_text_for_two_blocks_is_refused() -> None:
-    ConversionSettings(calibration_tokens=64, sequence_length=32)
+    ConversionConfig(calibration_tokens=64, sequence_length=32)
     with pytest.raises(ValueError, match="calibration_tokens is 63; at least two blocks of sequence_length 32"):
-        ConversionSettings(calibration_tokens=63, sequence_length=32)
+        ConversionConfig(calibration_tokens=63, sequence_length=32)
 
 
 def test_a_block_without_a_token_to_predict_and_negative_steps_are_refused() -> None:
     for length in (1, 0, -4):
         with pytest.raises(ValueError, match=f"sequence_length is {length}; a block needs at least 2 tokens"):
-            ConversionSettings(calibration_tokens=64, sequence_length=length)
+            ConversionConfig(calibration_tokens=64, sequence_length=length)
     with pytest.raises(ValueError, match="joint_steps is -1"):
         joint_settings(-1)
 
 
 def test_the_closed_form_alone_has_no_steps_and_all_else() -> None:
-    settings = ConversionSettings(
-        512, 64, 0.25, AlignmentSettings(steps=7), joint_settings(5), student_options={"output_norm": True}, seed=3
+    settings = ConversionConfig(
+        512, 64, 0.25, AlignmentConfig(steps=7), joint_settings(5), student_options={"output_norm": True}, seed=3
     )
     alone = settings.closed_form_alone()
     assert (alone.alignment.steps, alone.joint.steps) == (0, 0)

@@ -18,18 +18,19 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
-from hf_tc.alignment.layerwise import HELD_OUT_CHECKS, AlignmentSettings, alignment_optimizer, cosine_schedule, snapshot
-from hf_tc.data.corrupted_sequences import corrupted_windows
+from hf_tc.alignment.layerwise import HELD_OUT_CHECKS, alignment_optimizer, cosine_schedule, snapshot
+from hf_tc.config import AlignmentConfig
+from hf_tc.data.corrupted_sequences import corrupted_sequences
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.distill import BlockDataset, example
 from hf_tc.distillation.trainer import DistillationTrainer
+from hf_tc.memory.estimate import free_bytes, joint_pass, largest, widths_of
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_decoder_layers
-from hf_tc.planning.memory import free_bytes, joint_pass, largest, widths_of
 from hf_tc.teachers.offloading import is_dispatched
 
 
-class TextAndWindows(Dataset):
+class TextAndCorruptedSequences(Dataset):
     """Calibration blocks and corrupted windows of them in turn, `size` examples of `[T]`."""
 
     def __init__(self, blocks: Tensor, size: int, seed: int) -> None:
@@ -39,11 +40,11 @@ class TextAndWindows(Dataset):
         return self.size
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        turn, is_window = divmod(index, 2)
+        turn, is_corrupted = divmod(index, 2)
         row = turn % len(self.blocks)
         tokens = self.blocks[row]
-        if is_window:
-            tokens = corrupted_windows(self.blocks, 1, self.seed + turn)[0]
+        if is_corrupted:
+            tokens = corrupted_sequences(self.blocks, 1, self.seed + turn)[0]
         return example(tokens)
 
 
@@ -67,7 +68,7 @@ class KeepBest(TrainerCallback):
         self.progress.close()
 
 
-def refuse_dispatched(teacher: PreTrainedModel) -> None:
+def check_not_dispatched(teacher: PreTrainedModel) -> None:
     """Raises ValueError for a teacher that is spread over devices or offloaded."""
     if is_dispatched(teacher):
         raise ValueError(
@@ -82,7 +83,7 @@ def align_jointly(
     mixers: Iterable[GatedDeltaNet],
     blocks: Tensor,
     held_out: Tensor,
-    settings: AlignmentSettings,
+    settings: AlignmentConfig,
     seed: int,
 ) -> tuple[float, float]:
     """Trains the student's mixers in place; returns the held-out KL (nats a token) before and after, never above.
@@ -94,7 +95,7 @@ def align_jointly(
     Raises:
         ValueError: the teacher is spread over devices or offloaded.
     """
-    refuse_dispatched(teacher)
+    check_not_dispatched(teacher)
     parts, dtype = nn.ModuleList(mixers), student.dtype
     trainable = {name: parameter.requires_grad for name, parameter in student.named_parameters()}
     student.requires_grad_(False)
@@ -141,7 +142,7 @@ def _trainer(
     mixers: nn.ModuleList,
     blocks: Tensor,
     held_out: Tensor,
-    settings: AlignmentSettings,
+    settings: AlignmentConfig,
     seed: int,
     folder: str,
 ) -> DistillationTrainer:
@@ -172,7 +173,7 @@ def _trainer(
             student,
             teacher,
             arguments,
-            train_dataset=TextAndWindows(blocks, settings.steps * at_once * accumulated, seed),
+            train_dataset=TextAndCorruptedSequences(blocks, settings.steps * at_once * accumulated, seed),
             eval_dataset=BlockDataset(held_out.cpu()),
             optimizers=(optimizer, cosine_schedule(optimizer, settings)),
         )

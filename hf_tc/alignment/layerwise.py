@@ -11,48 +11,17 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.config import AlignmentConfig
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
 
 TEACHER_PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")  # trained already: they move slower
 HELD_OUT_CHECKS = 10  # times the held-out error is looked at during a run
-
-
-@dataclass(frozen=True)
-class AlignmentSettings:
-    """Budget and step sizes of the alignment of one layer.
-
-    Attributes:
-        steps: optimiser steps; 0 keeps the closed form.
-        batch_tokens: tokens of a minibatch, rounded to whole blocks; one block at least.
-        gate_learning_rate: of what the teacher does not have (gates, decay, convolution, norm).
-        teacher_learning_rate: of the projections and norms that came from the teacher.
-    """
-
-    steps: int = 1200
-    batch_tokens: int = 2048
-    gate_learning_rate: float = 9e-3
-    teacher_learning_rate: float = 3e-3
-    warmup_share: float = 0.05
-    gradient_clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.steps < 0:
-            raise ValueError(f"alignment_steps is {self.steps}; it must be 0 (closed form alone) or more.")
-
-    def batch_blocks(self, length: int) -> int:
-        """Blocks of that many tokens in a minibatch."""
-        return max(1, round(self.batch_tokens / length))
-
-    def step_tokens(self, length: int) -> int:
-        """Tokens of a minibatch of such blocks."""
-        return self.batch_blocks(length) * length
 
 
 def relative_error(output: Tensor, target: Tensor) -> Tensor:
@@ -81,7 +50,7 @@ def align_layer(
     mixer: GatedDeltaNet,
     captured: CapturedAttention,
     held_out: CapturedAttention,
-    settings: AlignmentSettings,
+    settings: AlignmentConfig,
     seed: int,
     on_step: Callable[[], None] = lambda: None,
 ) -> float:
@@ -152,7 +121,7 @@ def _training_forward(
             vars(forward).pop("forward", None)
 
 
-def alignment_optimizer(mixers: nn.Module, settings: AlignmentSettings) -> torch.optim.Optimizer:
+def alignment_optimizer(mixers: nn.Module, settings: AlignmentConfig) -> torch.optim.Optimizer:
     """Adam over one mixer or several, with a step size for what the teacher had and one for what is new."""
     teacher_parts: list[nn.Parameter] = []
     gates: list[nn.Parameter] = []
@@ -166,9 +135,9 @@ def alignment_optimizer(mixers: nn.Module, settings: AlignmentSettings) -> torch
     return torch.optim.Adam(groups, betas=(0.9, 0.95))
 
 
-def cosine_schedule(optimizer: torch.optim.Optimizer, settings: AlignmentSettings) -> torch.optim.lr_scheduler.LambdaLR:
+def cosine_schedule(optimizer: torch.optim.Optimizer, settings: AlignmentConfig) -> torch.optim.lr_scheduler.LambdaLR:
     """Linear warm-up, then a cosine to zero over the steps of the settings."""
-    warmup = max(1, round(settings.warmup_share * settings.steps))
+    warmup = max(1, round(settings.warmup_ratio * settings.steps))
 
     def share(step: int) -> float:
         if step < warmup:

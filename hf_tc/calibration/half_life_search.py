@@ -18,17 +18,17 @@ from hf_tc.calibration.decay import log_decay_of
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
 
 
-def readout_residual(read_out: Tensor, context: Tensor) -> Tensor:
+def readout_residual(recurrence_output: Tensor, context: Tensor) -> Tensor:
     """Share of the context that the normalised read-out cannot give with one scale per head, `[H]` in [0, 1].
 
     Both inputs are `[B, T, H, V]`.
     """
-    inner, sizes = _products(read_out, context)
+    inner, sizes = _products(recurrence_output, context)
     return 1.0 - inner.square() / sizes
 
 
-def _products(read_out: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    normalised = read_out * torch.rsqrt(read_out.square().mean(-1, keepdim=True) + 1e-12)
+def _products(recurrence_output: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    normalised = recurrence_output * torch.rsqrt(recurrence_output.square().mean(-1, keepdim=True) + 1e-12)
     inner = (normalised * context).sum((0, 1, 3), dtype=torch.float64)
     size = normalised.square().sum((0, 1, 3), dtype=torch.float64) * context.square().sum(
         (0, 1, 3), dtype=torch.float64
@@ -59,8 +59,8 @@ def search_memory(
         for beta in betas:
             log_decay = log_decay_of(half_life).expand(q.shape[:3])
             gate = torch.full_like(log_decay, beta)
-            read_out, _ = chunk_gated_delta_rule(q=q, k=k, v=v, log_decay=log_decay, beta=gate)
-            residual = readout_residual(read_out, context)
+            recurrence_output, _ = chunk_gated_delta_rule(q=q, k=k, v=v, log_decay=log_decay, beta=gate)
+            residual = readout_residual(recurrence_output, context)
             better = residual < best
             best = torch.where(better, residual, best)
             best_half_life = torch.where(better, half_life, best_half_life)

@@ -41,9 +41,9 @@ class OutputGate(NamedTuple):
         return F.silu(F.linear(attn_input, self.weight, self.bias)) * self.scale
 
 
-def wanted_scale(read_out: Tensor, context: Tensor) -> Tensor:
+def wanted_scale(recurrence_output: Tensor, context: Tensor) -> Tensor:
     """Scale that brings the read-out onto the context, per token and head: two `[.., V]` to `[..]`."""
-    return (read_out * context).sum(-1) / read_out.square().sum(-1).clamp_min(1e-20)
+    return (recurrence_output * context).sum(-1) / recurrence_output.square().sum(-1).clamp_min(1e-20)
 
 
 def gate_from_regression(coefficients: Tensor, intercept: Tensor, size: Tensor) -> OutputGate:
@@ -75,9 +75,12 @@ def _regressed_gate(mixer: GatedDeltaNet, captured: CapturedAttention, channels:
     sums = [LeastSquares.empty(channels + 1, 1, captured.attn_input.device) for _ in range(mixer.num_heads)]
     for rows in block_batches(captured):
         features = F.pad(captured.attn_input[rows][..., :channels], (0, 1), value=1.0).flatten(0, 1)
-        read_out, _ = before_gate(mixer, recurrence_inputs(mixer, captured, rows))
+        recurrence_output, _ = before_gate(mixer, recurrence_inputs(mixer, captured, rows))
         context = context_by_head(captured, rows, mixer.head_dim)
-        scale, weight = wanted_scale(read_out, context).flatten(0, 1), read_out.square().sum(-1).sqrt().flatten(0, 1)
+        scale, weight = (
+            wanted_scale(recurrence_output, context).flatten(0, 1),
+            recurrence_output.square().sum(-1).sqrt().flatten(0, 1),
+        )
         for head, regression in enumerate(sums):
             regression.add(features * weight[:, head, None], (scale[:, head] * weight[:, head])[:, None])
     solutions, sizes = zip(*(_solve_head(regression) for regression in sums), strict=True)

@@ -28,8 +28,8 @@ def solve_output_projection(mixer: GatedDeltaNet, captured: CapturedAttention, s
     columns = scale.repeat_interleave(mixer.head_dim)
     for rows in block_batches(captured):
         x = captured.attn_input[rows]
-        read_out, _ = before_gate(mixer, recurrence_inputs(mixer, captured, rows))
-        gated = read_out.flatten(2) * torch.nn.functional.silu(mixer.g_proj(x))
+        recurrence_output, _ = before_gate(mixer, recurrence_inputs(mixer, captured, rows))
+        gated = recurrence_output.flatten(2) * torch.nn.functional.silu(mixer.g_proj(x))
         sums.add(gated * columns, captured.teacher_output[rows] - bias)
     solution = sums.solve(prior=mixer.o_proj.weight.T).T.float()
     return {"o_proj.weight": scaled_output_projection(solution, scale)}

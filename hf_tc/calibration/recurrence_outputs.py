@@ -33,11 +33,11 @@ def context_by_head(captured: CapturedAttention, rows: slice, head_dim: int) -> 
 
 def before_gate(mixer: GatedDeltaNet, inputs: RecurrenceInputs) -> tuple[Tensor, Tensor]:
     """What the gate multiplies, `[B, T, H, V]`, and its ratio to the read-out, `[B, T, H]` (1 without a norm)."""
-    read_out, _ = chunk_gated_delta_rule(**inputs._asdict())
+    recurrence_output, _ = chunk_gated_delta_rule(**inputs._asdict())
     if mixer.o_norm is None:
-        return read_out, read_out.new_ones(read_out.shape[:-1])
-    factor = torch.rsqrt(read_out.square().mean(-1) + mixer.o_norm.eps)
-    return read_out * factor[..., None], factor
+        return recurrence_output, recurrence_output.new_ones(recurrence_output.shape[:-1])
+    factor = torch.rsqrt(recurrence_output.square().mean(-1) + mixer.o_norm.eps)
+    return recurrence_output * factor[..., None], factor
 
 
 def norm_factor(mixer: GatedDeltaNet, inputs: RecurrenceInputs) -> Tensor:

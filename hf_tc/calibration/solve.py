@@ -15,7 +15,7 @@ Pieces that can be left out, and what then stands in their place:
     output_projection  the teacher's projection, times that scale
 
 Half-life and write gate are searched together, the same at all tokens; `token_gates` then makes both respond to the
-token, before and after the queries. The output gate is fitted again after every piece before it.
+token, before and after the queries. The output gate is fitted again after every component before it.
 """
 
 import copy
@@ -51,7 +51,7 @@ REFITS = (
     ("token_gates", TOKEN_GATES),
     ("value", (solve_value_projection,)),
 )
-PIECES = ("half_life", "write_gate", "token_gates", "query", "value", "output_gate", "output_projection")
+COMPONENTS = ("half_life", "write_gate", "token_gates", "query", "value", "output_gate", "output_projection")
 
 
 @dataclass
@@ -72,40 +72,42 @@ def solve(
     *,
     scaling: float,
     window: int | None = None,
-    pieces: Collection[str] = PIECES,
+    components: Collection[str] = COMPONENTS,
 ) -> GDNInitialization:
     """The closed form of one layer. The mixer (float32, fresh from the teacher's projections) is only read.
 
     Args:
         captured: the teacher's attention on the calibration blocks.
         scaling, window: of the teacher's attention, see `attention_statistics`.
-        pieces: which of PIECES to solve, in whatever order they are named.
+        components: which of COMPONENTS to solve, in whatever order they are named.
 
     Raises:
-        ValueError: a piece that does not exist.
+        ValueError: a component that does not exist.
     """
-    if unknown := set(pieces) - set(PIECES):
-        raise ValueError(f"No piece of the closed form is called {sorted(unknown)}; there are {', '.join(PIECES)}.")
+    if unknown := set(components) - set(COMPONENTS):
+        raise ValueError(
+            f"No component of the closed form is called {sorted(unknown)}; there are {', '.join(COMPONENTS)}."
+        )
     scratch, weights = copy.deepcopy(mixer), {}
 
     def take(solved: dict[str, Tensor]) -> None:
         weights.update(solved)
         apply(scratch, solved)
 
-    fit_gate = solve_output_gate if "output_gate" in pieces else solve_constant_gate
+    fit_gate = solve_output_gate if "output_gate" in components else solve_constant_gate
     statistics = layer_statistics(mixer, captured, scaling, window)
-    half_life, beta = _search(mixer, captured, statistics.mean_attention_distance, pieces)
+    half_life, beta = _search(mixer, captured, statistics.mean_attention_distance, components)
     take(_memory_weights(mixer, half_life, beta))
     gate = fit_gate(scratch, captured)
-    for piece, solvers in REFITS:
-        if piece in pieces:
+    for component, solvers in REFITS:
+        if component in components:
             for solve_part in solvers:
                 take(solve_part(scratch, captured, gate))
             gate = fit_gate(scratch, captured)
     take(_gate_weights(gate, mixer.head_dim))
     values, scale = share_scale(scratch, gate.scale)
     take(values)
-    if "output_projection" in pieces:
+    if "output_projection" in components:
         take(solve_output_projection(scratch, captured, scale))
     else:
         take({"o_proj.weight": scaled_output_projection(scratch.o_proj.weight, scale)})
@@ -142,18 +144,18 @@ def layer_statistics(
 
 
 def _search(
-    mixer: GatedDeltaNet, captured: CapturedAttention, mean_attention_distance: Tensor, pieces: Collection[str]
+    mixer: GatedDeltaNet, captured: CapturedAttention, mean_attention_distance: Tensor, components: Collection[str]
 ) -> tuple[Tensor, Tensor]:
     rows = slice(0, max(1, SEARCH_TOKENS // captured.attn_input.shape[1]))
     inputs = recurrence_inputs(mixer, captured, rows)
-    factors = HALF_LIFE_FACTORS if "half_life" in pieces else (1.0,)
+    factors = HALF_LIFE_FACTORS if "half_life" in components else (1.0,)
     return search_memory(
         q=inputs.q,
         k=inputs.k,
         v=inputs.v,
         context=context_by_head(captured, rows, mixer.head_dim),
         half_lives=half_life_candidates(mean_attention_distance.to(inputs.q), factors),
-        betas=BETA_CANDIDATES if "write_gate" in pieces else (NEUTRAL_BETA,),
+        betas=BETA_CANDIDATES if "write_gate" in components else (NEUTRAL_BETA,),
     )
 
 

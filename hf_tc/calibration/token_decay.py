@@ -34,8 +34,8 @@ def decay_jacobian(features: Tensor, inputs: RecurrenceInputs, slope: Tensor) ->
     summed = (slope * features).cumsum(1)[..., None]  # [B, T, R, 1]
     values = (summed * inputs.v).flatten(2)[:, :, None]
     both, _ = chunk_gated_delta_rule(**inputs._replace(v=values)._asdict())
-    read_out, _ = chunk_gated_delta_rule(**inputs._asdict())
-    return summed * read_out - both.view(*features.shape, -1)
+    recurrence_output, _ = chunk_gated_delta_rule(**inputs._asdict())
+    return summed * recurrence_output - both.view(*features.shape, -1)
 
 
 def solve_token_decay(mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate) -> dict[str, Tensor]:

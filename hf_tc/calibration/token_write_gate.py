@@ -29,8 +29,8 @@ def write_gate_jacobian(features: Tensor, inputs: RecurrenceInputs) -> Tensor:
     in_memory, _ = chunk_gated_delta_rule(**inputs._replace(q=inputs.k * inputs.k.shape[-1] ** 0.5)._asdict())
     lacking = inputs.v - in_memory  # [B, T, 1, V]
     values = (features[..., None] * lacking).flatten(2)[:, :, None]
-    read_out, _ = chunk_gated_delta_rule(**inputs._replace(v=values)._asdict())
-    return read_out.view(*features.shape, -1)
+    recurrence_output, _ = chunk_gated_delta_rule(**inputs._replace(v=values)._asdict())
+    return recurrence_output.view(*features.shape, -1)
 
 
 def solve_token_write_gate(mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate) -> dict[str, Tensor]:

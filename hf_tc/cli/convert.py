@@ -5,9 +5,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_tc.alignment.layerwise import AlignmentSettings
-from hf_tc.cli.shared import DATA_HELP, DEFAULT, add_command, add_device, arguments_of, console, one_or_many
-from hf_tc.config import ConversionSettings, joint_settings
+from hf_tc.cli.shared import (
+    DATA_HELP,
+    DEFAULT,
+    add_command,
+    add_device,
+    add_sequence_length,
+    arguments_of,
+    console,
+    one_or_many,
+)
+from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
 from hf_tc.layer_selection.policies import DEFAULT_POLICY, POLICIES
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.resume.output_folder import WorkFolder
@@ -39,11 +47,11 @@ def add_conversion_options(parser: argparse.ArgumentParser) -> None:
         metavar="0,4,8",
         help="their indices instead of a share, or the file that hf-tc select wrote",
     )
-    step = f"{AlignmentSettings.batch_tokens:,}"
+    step = f"{AlignmentConfig.batch_tokens:,}"
     parser.add_argument(
         "--alignment-steps",
         type=int,
-        default=AlignmentSettings.steps,
+        default=AlignmentConfig.steps,
         help=f"gradient steps per layer, of {step} tokens or one longer block; 0: closed form {DEFAULT}",
     )
     parser.add_argument("--joint-steps", type=int, default=0, help=f"further steps of all layers together {DEFAULT}")
@@ -62,15 +70,10 @@ def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration-tokens",
         type=int,
-        default=ConversionSettings.calibration_tokens,
+        default=ConversionConfig.calibration_tokens,
         help=f"tokens of text to calibrate on {DEFAULT}",
     )
-    parser.add_argument(
-        "--calibration-seq-len",
-        type=int,
-        default=ConversionSettings.sequence_length,
-        help=f"tokens per calibration block {DEFAULT}",
-    )
+    add_sequence_length(parser, ConversionConfig.sequence_length, old_name="--calibration-seq-len")
     placement = parser.add_mutually_exclusive_group()
     add_device(placement)
     placement.add_argument(
@@ -97,7 +100,7 @@ def calibration_arguments(options: argparse.Namespace) -> dict[str, Any]:
         "calibration_data": one_or_many(options.data),
         "layer_policy": options.layer_policy,
         "calibration_tokens": options.calibration_tokens,
-        "sequence_length": options.calibration_seq_len,
+        "sequence_length": options.sequence_length,
         "device": options.device,
         "device_map": options.device_map,
         "dtype": options.dtype,
@@ -152,10 +155,10 @@ def _print_plan(options: argparse.Namespace) -> None:
         options.teacher,
         retained_layers=_retained(options),
         layer_policy=options.layer_policy,
-        settings=ConversionSettings(
+        settings=ConversionConfig(
             calibration_tokens=options.calibration_tokens,
-            sequence_length=options.calibration_seq_len,
-            alignment=AlignmentSettings(steps=options.alignment_steps),
+            sequence_length=options.sequence_length,
+            alignment=AlignmentConfig(steps=options.alignment_steps),
             joint=joint_settings(options.joint_steps),
             seed=options.seed,
         ),

@@ -5,7 +5,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_tc.cli.shared import DATA_HELP, DEFAULT, add_command, console, one_or_many
+from hf_tc.cli.shared import DATA_HELP, DEFAULT, add_command, add_sequence_length, console, one_or_many
 
 
 def add_parser(commands: Any) -> None:
@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--data", required=True, nargs="+", help=DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, help="folder of the distilled student")
     parser.add_argument("--tokens", type=int, required=True, help="tokens to train on")
-    parser.add_argument("--seq-len", type=int, default=1024, help=f"tokens per block {DEFAULT}")
+    add_sequence_length(parser, 1024, old_name="--seq-len")
     parser.add_argument("--batch-size", type=int, default=8, help=f"blocks per step and device {DEFAULT}")
     parser.add_argument("--learning-rate", type=float, default=3e-4, help=f"at its peak {DEFAULT}")
     parser.add_argument("--seed", type=int, default=0, help=f"of all that is random {DEFAULT}")
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> None:
         one_or_many(options.data),
         options.out,
         tokens=options.tokens,
-        seq_len=options.seq_len,
+        sequence_length=options.sequence_length,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         seed=options.seed,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from hf_tc.cli.shared import DATA_HELP, DEFAULT, add_command, add_device, console, one_or_many
+from hf_tc.cli.shared import DATA_HELP, DEFAULT, add_command, add_device, add_sequence_length, console, one_or_many
 from hf_tc.teachers.loading import load_causal_lm
 
 
@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("model", help="folder or Hub id of any causal LM, student or not")
     parser.add_argument("--data", required=True, nargs="+", help=DATA_HELP)
     parser.add_argument("--teacher", help="folder or Hub id")
-    parser.add_argument("--seq-len", type=int, default=1024, help=f"tokens per block {DEFAULT}")
+    add_sequence_length(parser, 1024, old_name="--seq-len")
     parser.add_argument("--max-tokens", type=int, help="tokens of text to use at most (default: all)")
     parser.add_argument("--batch-size", type=int, default=4, help=f"blocks at once {DEFAULT}")
     add_device(parser)
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
         AutoTokenizer.from_pretrained(options.model),
         one_or_many(options.data),
         teacher,
-        seq_len=options.seq_len,
+        sequence_length=options.sequence_length,
         max_tokens=options.max_tokens,
         batch_size=options.batch_size,
         device=device,

@@ -22,6 +22,23 @@ def add_command(commands: Any, name: str, run: Callable[..., Any], text: str, ex
     return command
 
 
+def add_sequence_length(parser: argparse.ArgumentParser, default: int, *, old_name: str) -> None:
+    """`--sequence-length`; its name until release 0.1 goes on working, with a note."""
+    text = f"tokens per block {DEFAULT}"
+    parser.add_argument("--sequence-length", type=int, default=default, help=text)
+    parser.add_argument(old_name, type=int, dest="sequence_length", action=RenamedOption, help=argparse.SUPPRESS)
+
+
+class RenamedOption(argparse.Action):
+    """An option's old name: says the new one and does the same."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        console.print(
+            f"{option_string} is now --{self.dest.replace('_', '-')}; the old name goes with the next release."
+        )
+        setattr(namespace, self.dest, values)
+
+
 def add_device(parser: Any) -> None:
     """`--device`, refused at once where this machine has none such."""
     parser.add_argument("--device", type=_device, help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")

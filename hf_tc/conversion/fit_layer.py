@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_tc.alignment.layerwise import AlignmentSettings, align_layer, held_out_error
+from hf_tc.alignment.layerwise import align_layer, held_out_error
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_projection import value_scale
 from hf_tc.calibration.solve import SOLVED_TOKENS, GDNInitialization, apply, solve
+from hf_tc.config import AlignmentConfig
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.report.records import LayerReport
 
@@ -47,7 +48,7 @@ class FittedLayer:
 def fit_layer(
     target: GatedDeltaNet,
     text: LayerText,
-    settings: AlignmentSettings,
+    settings: AlignmentConfig,
     seed: int,
     *,
     solved: FittedLayer | None = None,

@@ -13,24 +13,22 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hf_tc.alignment.joint import align_jointly, refuse_dispatched
+from hf_tc.alignment.joint import align_jointly, check_not_dispatched
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
-from hf_tc.config import ConversionSettings
+from hf_tc.config import ConversionConfig
 from hf_tc.conversion.checkpoint import ConversionCheckpoint, conversion_arguments
 from hf_tc.conversion.fit_layer import FittedLayer, LayerText, fit_layer
-from hf_tc.data.corrupted_sequences import corrupted_windows, number_of_windows
-from hf_tc.evaluation.perplexity import perplexity
+from hf_tc.data.corrupted_sequences import corrupted_sequences, number_of_corrupted_sequences
+from hf_tc.evaluation.perplexity import EVAL_TOKENS, perplexity
+from hf_tc.memory.estimate import blocks_at_once, free_bytes, largest, layer_bytes, text_bytes, widths_of
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
-from hf_tc.planning.memory import blocks_at_once, free_bytes, largest, layer_bytes, text_bytes, widths_of
 from hf_tc.report.records import ConversionReport, device_name
 from hf_tc.resume.fingerprint import weights_fingerprint
 from hf_tc.resume.output_folder import check_free_space
 from hf_tc.teachers.checks import build_student
-from hf_tc.teachers.offloading import computing_beside, dispatch_beside, execution_device
-
-LADDER_TOKENS = 16_384  # tokens on which the perplexity of every stage is measured
+from hf_tc.teachers.offloading import dispatch_like, dispatched_like, execution_device
 
 
 class Conversion:
@@ -53,7 +51,7 @@ class Conversion:
         teacher: PreTrainedModel,
         blocks: Tensor,
         retained: tuple[int, ...],
-        settings: ConversionSettings,
+        settings: ConversionConfig,
         folder: str | Path,
         *,
         data: str = "",
@@ -62,14 +60,14 @@ class Conversion:
         candidates: str | Path | None = None,
     ) -> None:
         if settings.joint.steps:
-            refuse_dispatched(teacher)
+            check_not_dispatched(teacher)
         self.teacher, self.settings = teacher, settings
-        held_out = max(1, round(settings.held_out_share * len(blocks)))
+        held_out = max(1, round(settings.held_out_fraction * len(blocks)))
         self.blocks, self.held_out_blocks = blocks[:-held_out], blocks[-held_out:]
         self.evaluation_blocks = self.held_out_blocks if evaluation_blocks is None else evaluation_blocks
         self.alignment_blocks = self.blocks  # the text first
         if settings.alignment.steps:
-            windows = corrupted_windows(self.blocks, number_of_windows(*self.blocks.shape), settings.seed)
+            windows = corrupted_sequences(self.blocks, number_of_corrupted_sequences(*self.blocks.shape), settings.seed)
             self.alignment_blocks = torch.cat([self.blocks, windows])
         self.student = _unconverted(teacher, retained, settings, share_weights)
         self.linear_layers = self.student.config.linear_layers
@@ -113,7 +111,7 @@ class Conversion:
         self.report.seconds = time.perf_counter() - start
         self.student.conversion_report = self.report
         self.student.config.calibration = self.report.provenance
-        dispatch_beside(self.student, self.teacher)
+        dispatch_like(self.student, self.teacher)
         return self.student
 
     def _bytes_to_write(self) -> int:
@@ -122,12 +120,12 @@ class Conversion:
         return self.settings.stages * layers + _size(self.student)
 
     def _measure(self, stage: str, model: PreTrainedModel) -> None:
-        blocks = self.evaluation_blocks[: max(1, LADDER_TOKENS // self.evaluation_blocks.shape[1])]
+        blocks = self.evaluation_blocks[: max(1, EVAL_TOKENS // self.evaluation_blocks.shape[1])]
         self.report.perplexity[stage] = perplexity(model, blocks)
         self.report.perplexity_tokens = blocks.shape[0] * (blocks.shape[1] - 1)
 
     def _measure_student(self, stage: str) -> None:
-        with computing_beside(self.student, self.teacher):
+        with dispatched_like(self.student, self.teacher):
             self._measure(stage, self.student)
 
     def load_stage(self, stage: str) -> None:
@@ -205,7 +203,7 @@ def mixer_of(student: HybridGDNForCausalLM, layer: int) -> GatedDeltaNet:
 
 
 def _unconverted(
-    teacher: PreTrainedModel, retained: tuple[int, ...], settings: ConversionSettings, share_weights: bool
+    teacher: PreTrainedModel, retained: tuple[int, ...], settings: ConversionConfig, share_weights: bool
 ) -> HybridGDNForCausalLM:
     kinds = HybridGDNConfig(text_config=copy.deepcopy(teacher.config)).teacher_layer_types
     layer_types = [kind if index in retained else "linear_attention" for index, kind in enumerate(kinds)]

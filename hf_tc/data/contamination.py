@@ -44,9 +44,9 @@ def text_overlap(evaluation: Tensor, calibration: Tensor) -> Overlap:
     """
     length = min(evaluation.shape[1], calibration.shape[1])
     window = min(length, max(SHORTEST_WINDOW, min(WINDOW, length // 2)))
-    hashes = window_hashes(evaluation.cpu().numpy(), window)  # [M, T - window + 1]
+    hashes = ngram_hashes(evaluation.cpu().numpy(), window)  # [M, T - window + 1]
     different = np.unique(hashes)
-    other = window_hashes(calibration.cpu().numpy(), window).ravel()
+    other = ngram_hashes(calibration.cpu().numpy(), window).ravel()
     places = np.searchsorted(different, other).clip(max=len(different) - 1)
     found = np.unique(different[places[different[places] == other]])
     if not len(found):
@@ -59,7 +59,7 @@ def text_overlap(evaluation: Tensor, calibration: Tensor) -> Overlap:
     return Overlap(len(found) / len(different), block, start, start + length + window - 1)
 
 
-def window_hashes(tokens: np.ndarray, window: int) -> np.ndarray:
+def ngram_hashes(tokens: np.ndarray, window: int) -> np.ndarray:
     """A hash of every window of that many tokens of each row: `[N, T]` to unsigned 64-bit `[N, T - window + 1]`.
 
     A polynomial of the mixed token ids modulo 2^64.
@@ -75,7 +75,7 @@ def window_hashes(tokens: np.ndarray, window: int) -> np.ndarray:
     return hashes ^ (hashes >> np.uint64(32))
 
 
-def refuse_overlap(evaluation: Tensor, calibration: Tensor, tokenizer: Any) -> None:
+def check_contamination(evaluation: Tensor, calibration: Tensor, tokenizer: Any) -> None:
     """Refuses evaluation blocks of which more than 1 % stands in the calibration blocks.
 
     Raises:

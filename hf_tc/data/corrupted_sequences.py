@@ -14,12 +14,12 @@ COPIES = 16  # windows for each block, as long as there are
 MOST_TOKENS = 262_144  # of windows; longer texts are not learnt by heart
 
 
-def number_of_windows(blocks: int, length: int) -> int:
+def number_of_corrupted_sequences(blocks: int, length: int) -> int:
     """How many windows go with so many blocks of that length."""
     return min(COPIES * blocks, MOST_TOKENS // length)
 
 
-def corrupted_windows(blocks: Tensor, count: int, seed: int, share: float = CORRUPTED_SHARE) -> Tensor:
+def corrupted_sequences(blocks: Tensor, count: int, seed: int, share: float = CORRUPTED_SHARE) -> Tensor:
     """Token windows `[count, T]` at random places of the joined blocks `[N, T]`, some tokens replaced by others of it.
 
     Args:

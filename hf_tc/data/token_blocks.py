@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import LongTensor, Tensor, nn
+from torch import LongTensor, Tensor
 
 from hf_tc.data.conversations import Conversation, Document
 from hf_tc.data.text_files import CalibrationDataError, read_documents
 
-__all__ = ["CalibrationDataError", "calibration_batches", "check_vocabulary", "read_documents", "token_blocks"]
+__all__ = ["CalibrationDataError", "calibration_batches", "read_documents", "token_blocks"]
 
 # Characters read per token wanted: English has 4 to 5; a cut this far away cannot change the tokens that are kept.
 _CHARACTERS_PER_TOKEN = 8
@@ -20,9 +20,9 @@ _TOKENS_NEAR_A_CUT = 32
 
 
 def token_blocks(
-    documents: Sequence[Document], tokenizer: Any, seq_len: int, max_tokens: int | None = None
+    documents: Sequence[Document], tokenizer: Any, sequence_length: int, max_tokens: int | None = None
 ) -> LongTensor:
-    """Documents in a row, cut into blocks of token ids [N, seq_len]; the last, incomplete block is dropped.
+    """Documents in a row, cut into blocks of token ids [N, sequence_length]; the last, incomplete block is dropped.
 
     A text starts with bos where the tokenizer puts one by itself, and ends with eos where another document follows. A
     conversation is what the tokenizer's chat template makes of it and no more. A block may hold parts of several
@@ -32,20 +32,21 @@ def token_blocks(
         documents: texts or conversations, as `read_documents` gives them.
         tokenizer: a `PreTrainedTokenizerBase` with an eos token (not needed for a single document, nor after
             conversations) and, for conversations, a chat template.
-        seq_len: tokens per block, at least 2.
+        sequence_length: tokens per block, at least 2.
         max_tokens: use at most that many tokens from the start; all by default.
 
     Raises:
         CalibrationDataError: the text is too short for one block, there is no eos token to join documents with, or a
             conversation cannot be written: no chat template, or one that refuses it.
     """
-    if seq_len < 2:
+    if sequence_length < 2:
         raise CalibrationDataError(
-            f"seq_len is {seq_len}; a block needs at least 2 tokens, one to predict from another."
+            f"sequence_length is {sequence_length}; a block needs at least 2 tokens, one to predict from another."
         )
-    if max_tokens is not None and max_tokens < seq_len:
+    if max_tokens is not None and max_tokens < sequence_length:
         raise CalibrationDataError(
-            f"max_tokens is {max_tokens}, below one block of seq_len {seq_len}. Raise max_tokens or lower seq_len."
+            f"max_tokens is {max_tokens}, below one block of sequence_length {sequence_length}. Raise the "
+            "one or lower the other."
         )
     if tokenizer.eos_token_id is None and any(isinstance(document, str) for document in documents[:-1]):
         raise CalibrationDataError(
@@ -65,12 +66,13 @@ def token_blocks(
         ids += _encode(text, tokenizer, None if max_tokens is None else max(max_tokens - len(ids), 0))
         previous = document
     ids = ids[:max_tokens]
-    count = len(ids) // seq_len
+    count = len(ids) // sequence_length
     if count == 0:
         raise CalibrationDataError(
-            f"The text has {len(ids)} tokens; one block of seq_len needs {seq_len}. Give more text or lower seq_len."
+            f"The text has {len(ids)} tokens; one block of sequence_length needs {sequence_length}. Give more text "
+            "or lower sequence_length."
         )
-    return torch.tensor(ids[: count * seq_len]).view(count, seq_len)  # type: ignore[return-value]
+    return torch.tensor(ids[: count * sequence_length]).view(count, sequence_length)  # type: ignore[return-value]
 
 
 def calibration_batches(blocks: Tensor, batch_size: int, seed: int) -> Iterator[LongTensor]:
@@ -80,17 +82,6 @@ def calibration_batches(blocks: Tensor, batch_size: int, seed: int) -> Iterator[
         raise CalibrationDataError(f"batch_size is {batch_size}; it must be at least 1.")
     order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))
     return (blocks[rows] for rows in order.split(batch_size))  # type: ignore[misc]
-
-
-def check_vocabulary(tokenizer: Any, model: nn.Module) -> None:
-    """Raise CalibrationDataError if the tokenizer has token ids for which the model has no embedding."""
-    tokens = max(tokenizer.get_vocab().values()) + 1
-    embeddings = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
-    if tokens > embeddings:
-        raise CalibrationDataError(
-            f"The tokenizer has {tokens} tokens, {type(model).__name__} has embeddings for {embeddings}. Use the "
-            "model's own tokenizer, or call resize_token_embeddings() on the model and train the new rows first."
-        )
 
 
 def _bos_prefix(tokenizer: Any) -> list[int]:

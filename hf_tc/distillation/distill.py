@@ -20,9 +20,9 @@ from hf_tc.resume.fingerprint import fingerprint
 from hf_tc.resume.output_folder import WorkFolder
 from hf_tc.teachers.adapters import adapter_base
 from hf_tc.teachers.loading import load_causal_lm
-from hf_tc.teachers.tokenizers import check_tokenizers_agree
+from hf_tc.teachers.vocabulary import check_tokenizers_agree
 
-WARMUP_SHARE = 0.05
+WARMUP_RATIO = 0.05
 CHECKPOINTS = 10  # of a run; it resumes from the last one
 
 
@@ -51,7 +51,7 @@ def distill(
     out: str | Path,
     *,
     tokens: int,
-    seq_len: int = 1024,
+    sequence_length: int = 1024,
     batch_size: int = 8,
     learning_rate: float = 3e-4,
     seed: int = 0,
@@ -71,7 +71,7 @@ def distill(
         "teacher": str(teacher),
         "data": data,
         "tokens": tokens,
-        "seq_len": seq_len,
+        "sequence_length": sequence_length,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,
@@ -92,7 +92,7 @@ def _training_arguments(folder: Path, batch_size: int, learning_rate: float, see
         per_device_train_batch_size=batch_size,
         learning_rate=learning_rate,
         lr_scheduler_type="cosine",
-        warmup_steps=WARMUP_SHARE,
+        warmup_steps=WARMUP_RATIO,
         bf16=torch.cuda.is_available(),
         logging_steps=1 / 50,
         save_steps=1 / CHECKPOINTS,
@@ -103,7 +103,7 @@ def _training_arguments(folder: Path, batch_size: int, learning_rate: float, see
 
 
 def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFolder) -> None:
-    student, tokens, seq_len = options["student"], options["tokens"], options["seq_len"]
+    student, tokens, sequence_length = options["student"], options["tokens"], options["sequence_length"]
     if (base := adapter_base(student)) is not None:
         raise ValueError(
             f"{student} is a PEFT adapter of {base}, not a student. Save what PeftModel.merge_and_unload() returns and "
@@ -111,11 +111,11 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
         )
     tokenizer = AutoTokenizer.from_pretrained(student)
     check_tokenizers_agree({"The student's tokenizer": tokenizer}, options["teacher"])
-    blocks = token_blocks(read_documents(options["data"], tokens), tokenizer, seq_len, tokens)
-    if len(blocks) < tokens // seq_len:
+    blocks = token_blocks(read_documents(options["data"], tokens), tokenizer, sequence_length, tokens)
+    if len(blocks) < tokens // sequence_length:
         raise CalibrationDataError(
-            f"{source_name(options['data'])} has {blocks.numel():,} tokens in blocks of {seq_len}, {tokens:,} were "
-            "asked for. Give more text or ask for fewer tokens."
+            f"{source_name(options['data'])} has {blocks.numel():,} tokens in blocks of {sequence_length}, "
+            f"{tokens:,} were asked for. Give more text or ask for fewer tokens."
         )
     model = load_causal_lm(student, dtype="auto")
     dtype = model.dtype

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_tc.data.token_blocks import check_vocabulary
-from hf_tc.teachers.adapters import refuse_wrapped
+from hf_tc.teachers.adapters import check_not_wrapped
+from hf_tc.teachers.vocabulary import check_vocabularies_agree, check_vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -18,33 +18,15 @@ logger = logging.getLogger(__name__)
 def check_student_and_teacher(student: nn.Module, teacher: nn.Module, processing_class: Any) -> None:
     """Raises ValueError for models that are wrapped, share trained weights, or have other tokens than each other or the
     tokenizer."""
-    refuse_wrapped(student, "student")
-    refuse_wrapped(teacher, "teacher")
+    check_not_wrapped(student, "student")
+    check_not_wrapped(teacher, "teacher")
     check_vocabularies_agree(student, teacher)
     if hasattr(processing_class, "get_vocab"):
         check_vocabulary(processing_class, teacher)
-    refuse_shared_parameters(student, teacher)
+    check_no_shared_parameters(student, teacher)
 
 
-def check_vocabularies_agree(student: nn.Module, teacher: nn.Module) -> None:
-    """Raise ValueError unless both models give logits over equally many words."""
-    student_size, teacher_size = _logit_count(student), _logit_count(teacher)
-    if student_size != teacher_size:
-        raise ValueError(
-            f"The student has logits for {student_size} words, the teacher for {teacher_size}; distillation compares "
-            "them word by word. Use the teacher that the student was converted from, or resize_token_embeddings() of "
-            "one model to the other's size if both use the same tokenizer."
-        )
-
-
-def _logit_count(model: nn.Module) -> int:
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    if head is not None and getattr(head, "weight", None) is not None and head.weight.dim() == 2:
-        return head.weight.shape[0]
-    return model.config.get_text_config().vocab_size  # type: ignore[operator, union-attr]
-
-
-def refuse_shared_parameters(student: nn.Module, teacher: nn.Module) -> None:
+def check_no_shared_parameters(student: nn.Module, teacher: nn.Module) -> None:
     """Raise ValueError if training the student would change the teacher's weights."""
     teacher_storages = {_storage(parameter) for parameter in teacher.parameters()} - {0}
     shared = [

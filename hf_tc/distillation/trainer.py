@@ -29,7 +29,7 @@ from hf_tc.evaluation.losses import (
 )
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.teachers.loading import load_causal_lm
-from hf_tc.teachers.tokenizers import check_tokenizers_agree, tokenizer_of
+from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 
 logger = logging.getLogger(__name__)
 

@@ -12,18 +12,19 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hf_tc.data.token_blocks import check_vocabulary, read_documents, token_blocks
-from hf_tc.distillation.input_checks import check_vocabularies_agree
+from hf_tc.data.token_blocks import read_documents, token_blocks
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.evaluation.losses import chunked_metrics, next_token_targets, perplexity_from_nll
-from hf_tc.teachers.adapters import refuse_wrapped
+from hf_tc.teachers.adapters import check_not_wrapped
 from hf_tc.teachers.offloading import execution_device
-from hf_tc.teachers.tokenizers import check_tokenizers_agree
+from hf_tc.teachers.vocabulary import check_tokenizers_agree, check_vocabularies_agree, check_vocabulary
+
+EVAL_TOKENS = 16_384  # on which the perplexity of every stage of a conversion is measured
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over all predicted tokens: the first token of each block is given, the other seq_len - 1 are predicted."""
+    """Means over all predicted tokens: the first token of each block is given, all others are predicted."""
 
     perplexity: float
     tokens: int
@@ -42,7 +43,7 @@ def evaluate(
     source: Any,
     teacher: PreTrainedModel | None = None,
     *,
-    seq_len: int = 1024,
+    sequence_length: int = 1024,
     max_tokens: int | None = None,
     batch_size: int = 1,
     device: torch.device | str | None = None,
@@ -54,7 +55,7 @@ def evaluate(
         model, teacher: any decoder-only causal LMs with the same vocabulary.
         tokenizer: the tokenizer of both.
         source: files, a Hub dataset, a `datasets` object or texts; see `hf_tc.data.token_blocks.read_documents`.
-        seq_len: tokens per block; blocks are independent.
+        sequence_length: tokens per block; blocks are independent.
         max_tokens: tokens of text to use at most; all by default.
         batch_size: blocks per forward pass. Logits are held of `losses.tokens_at_once` at most.
         device: where to move the models first; by default they stay where they are.
@@ -65,10 +66,10 @@ def evaluate(
     """
     for checked, role in ((model, "model"), (teacher, "teacher")):
         if checked is not None:
-            refuse_wrapped(checked, role)
+            check_not_wrapped(checked, role)
             check_vocabulary(tokenizer, checked)
             check_tokenizers_agree({"The tokenizer given": tokenizer}, checked, role)
-    blocks = token_blocks(read_documents(source, max_tokens), tokenizer, seq_len, max_tokens)
+    blocks = token_blocks(read_documents(source, max_tokens), tokenizer, sequence_length, max_tokens)
     return evaluate_blocks(model, blocks, teacher, batch_size=batch_size, device=device, show_progress=show_progress)
 
 

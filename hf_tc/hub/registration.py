@@ -11,7 +11,7 @@ from transformers import (
 )
 from transformers.models.auto import modeling_auto
 
-from hf_tc.hub.save_extras import read_companions, write_companions
+from hf_tc.hub.save_extras import load_extras, save_extras
 from hf_tc.modeling import (
     HybridGDNConfig,
     HybridGDNForCausalLM,
@@ -56,8 +56,8 @@ def register() -> None:
         auto_class.register(HybridGDNConfig, model_class, exist_ok=True)
         names[model_type] = model_class.__name__
     # Saving a student writes report and model card too, loading it reads the report.
-    HybridGDNPreTrainedModel.write_companions = write_companions
-    HybridGDNPreTrainedModel.read_companions = read_companions
+    HybridGDNPreTrainedModel.save_extras = save_extras
+    HybridGDNPreTrainedModel.load_extras = load_extras
     _register_lora_targets(model_type)
 
 

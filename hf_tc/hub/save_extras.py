@@ -32,7 +32,7 @@ NOT_NEEDED = {
 }
 
 
-def write_companions(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -> None:
+def save_extras(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -> None:
     """Writes the conversion report with its page and pictures, if the student has one, and the model card;
     `save_pretrained` calls it.
 
@@ -70,7 +70,7 @@ def remove_report(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def read_companions(student: HybridGDNPreTrainedModel, source: str | os.PathLike, options: dict[str, Any]) -> None:
+def load_extras(student: HybridGDNPreTrainedModel, source: str | os.PathLike, options: dict[str, Any]) -> None:
     """Gives a student that was loaded from a folder or the Hub the report that is there; `from_pretrained` calls it.
 
     Args:

@@ -57,7 +57,7 @@ def check_card(folder: Path) -> None:
         ValueError: it has; the message says what to do.
     """
     card = folder / CARD_FILE
-    if not (card.is_file() and ConversionReport.stands_in(folder)):
+    if not (card.is_file() and ConversionReport.exists(folder)):
         return
     measured = ConversionReport.load(folder).student_weights
     has_figures = any(f"\n## {title}\n" in card.read_text(encoding="utf-8") for title in FIGURES)

@@ -12,7 +12,7 @@ from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.evaluation.losses import chunked_metrics, next_token_targets
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
-from hf_tc.teachers.offloading import computing_beside, execution_device
+from hf_tc.teachers.offloading import dispatched_like, execution_device
 
 
 class Hybrid:
@@ -41,7 +41,7 @@ class Hybrid:
 @contextmanager
 def hybrids_of(student: HybridGDNForCausalLM, teacher: PreTrainedModel) -> Iterator[Hybrid]:
     """Inside, hybrids compute where their teacher does; afterwards the student is recurrent in all layers again."""
-    with computing_beside(student, teacher):
+    with dispatched_like(student, teacher):
         hybrid = Hybrid(student, teacher)
         try:
             yield hybrid

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hf_tc.conversion.checkpoint import ConversionCheckpoint
+from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
 
 SCORES_FILE = "scores.jsonl"
 
@@ -25,7 +25,10 @@ class ScoreLog:
     """
 
     def __init__(self, folder: str | Path, arguments: dict[str, Any]) -> None:
-        self.path = ConversionCheckpoint(folder, arguments).folder / SCORES_FILE
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        record_arguments(folder / ARGUMENTS_FILE, arguments)
+        self.path = folder / SCORES_FILE
         self._rows: dict[str, dict[str, Any]] = {}
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
         whole = [line for line in lines if line.endswith("\n")]  # the last is torn where the process died writing it

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from hf_tc.config import ConversionSettings
+from hf_tc.config import ConversionConfig
 from hf_tc.layer_selection.policies import (
     DEFAULT_POLICY,
     MEASURING_POLICIES,
@@ -24,12 +24,12 @@ from hf_tc.layer_selection.policies import (
 )
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.layer_selection.uniform import uniform
+from hf_tc.memory.cache_size import CacheSizes, cache_sizes
+from hf_tc.memory.estimate import PeakMemory, Widths, joint_pass, peak_memory, widths_of
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
-from hf_tc.planning.cache_size import CacheSizes, cache_sizes
-from hf_tc.planning.memory import PeakMemory, Widths, joint_pass, peak_memory, widths_of
 from hf_tc.planning.time import ALIGNMENT_RULES, Speed, seconds_by_part
-from hf_tc.teachers.adapters import adapter_base, refuse_teacher_to_unwrap
+from hf_tc.teachers.adapters import adapter_base, check_no_adapter
 from hf_tc.teachers.checks import QUANTISED, check_architecture
 from hf_tc.teachers.families import REVIEWED_FAMILIES
 
@@ -60,7 +60,7 @@ class ConversionPlan:
     student_parameters: int
     mixer_parameters: tuple[int, ...]
     head_parameters: int
-    settings: ConversionSettings
+    settings: ConversionConfig
     widths: Widths
 
     @property
@@ -139,7 +139,7 @@ def plan_conversion(
     *,
     retained_layers: float | Sequence[int] | LayerSelection = 0.25,
     layer_policy: str | None = None,
-    settings: ConversionSettings | None = None,
+    settings: ConversionConfig | None = None,
     dtype: str | torch.dtype = "auto",
     allow_unreviewed: bool = False,
     merge_adapter: bool = False,
@@ -151,7 +151,7 @@ def plan_conversion(
         OSError: there is no such configuration.
         ValueError: what `from_teacher` would refuse before it looks at weights and text.
     """
-    settings = settings or ConversionSettings()
+    settings = settings or ConversionConfig()
     check_policy(retained_layers, layer_policy)
     config = _configuration(teacher, merge_adapter)
     _check_quantisation(config)
@@ -189,7 +189,7 @@ def plan_conversion(
 def _configuration(teacher: str | Path | PreTrainedConfig, merge_adapter: bool) -> PreTrainedConfig:
     if isinstance(teacher, PreTrainedConfig):
         return teacher
-    refuse_teacher_to_unwrap(teacher, merge_adapter)
+    check_no_adapter(teacher, merge_adapter)
     if isinstance(teacher, nn.Module):
         raise ValueError(
             f"A plan is made from a configuration; the teacher is a {type(teacher).__name__}. Give its config."
@@ -213,7 +213,7 @@ def _check_quantisation(config: PreTrainedConfig) -> None:
 
 
 def _student_on_meta(
-    config: PreTrainedConfig, retained: tuple[int, ...], settings: ConversionSettings
+    config: PreTrainedConfig, retained: tuple[int, ...], settings: ConversionConfig
 ) -> HybridGDNForCausalLM:
     kinds = HybridGDNConfig(text_config=copy.deepcopy(config)).teacher_layer_types
     layer_types = [kind if index in retained else "linear_attention" for index, kind in enumerate(kinds)]

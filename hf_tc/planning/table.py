@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from hf_tc.layer_selection.policies import MEASURING_POLICIES, SELECTION_TOKENS
-from hf_tc.planning.memory import EXPECTED_WITHIN
+from hf_tc.memory.estimate import EXPECTED_WITHIN
 from hf_tc.planning.plan import ConversionPlan
 from hf_tc.planning.time import RANGE, measure_speed
 

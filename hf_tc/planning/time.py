@@ -27,10 +27,10 @@ import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from hf_tc.calibration.solve import SEARCH_TOKENS, SOLVED_TOKENS
-from hf_tc.config import ConversionSettings
-from hf_tc.conversion.run import LADDER_TOKENS
+from hf_tc.config import ConversionConfig
+from hf_tc.evaluation.perplexity import EVAL_TOKENS
+from hf_tc.memory.estimate import STREAM_BATCH_TOKENS, Widths, streamed_tokens
 from hf_tc.modeling.gated_delta_rule import gated_delta_rule
-from hf_tc.planning.memory import STREAM_BATCH_TOKENS, Widths, streamed_tokens
 
 BLOCK_TOKENS = 1024
 MEASURING_SECONDS = 0.3
@@ -107,14 +107,14 @@ def _seconds(work: Callable[[], object], device: torch.device, clock: Callable[[
 
 
 def seconds_by_part(
-    widths: Widths, settings: ConversionSettings, layers: int, converted: int, head_parameters: int, speed: Speed
+    widths: Widths, settings: ConversionConfig, layers: int, converted: int, head_parameters: int, speed: Speed
 ) -> dict[str, float]:
     """Seconds of the parts of a conversion: teacher, closed_form, alignment, perplexity.
 
     Args:
         layers, converted: decoder layers of the teacher, and how many become recurrent.
         head_parameters: of the language model head, which the perplexity needs as well. It is taken on the held-out
-            share of the text; other evaluation text may be longer, up to LADDER_TOKENS.
+            share of the text; other evaluation text may be longer, up to EVAL_TOKENS.
     """
     w, tokens = widths, settings.calibration_tokens
     products = 2 * w.hidden**2 * (GATE_FITS * w.heads + w.heads) + QUERY_PASSES * 4 * w.hidden * w.inner
@@ -126,7 +126,7 @@ def seconds_by_part(
     streamed = streamed_tokens(settings)
     step_tokens = min(streamed, settings.alignment.step_tokens(settings.sequence_length))
     step_token = ALIGNMENT_RULES * speed.rule + 6 * w.mixer_parameters / speed.float32
-    ladder = min(LADDER_TOKENS, max(settings.sequence_length, settings.held_out_share * tokens))
+    ladder = min(EVAL_TOKENS, max(settings.sequence_length, settings.held_out_fraction * tokens))
     # The teacher, and the student at three stages.
     measured = 4 * 2 * (layers * w.layer_parameters + head_parameters) / speed.teacher
     measured += (4 * layers - 3 * converted) * speed.attention + 3 * converted * speed.rule

@@ -120,7 +120,7 @@ class ConversionReport:
                 writer.writerow({name: json.dumps(x) if isinstance(x, list) else x for name, x in asdict(row).items()})
 
     @staticmethod
-    def stands_in(folder: str | Path) -> bool:
+    def exists(folder: str | Path) -> bool:
         """Whether the folder of a student holds a report."""
         return (Path(folder) / REPORT_FILE).is_file()
 

@@ -8,6 +8,13 @@ from pathlib import Path
 from typing import Any
 
 ARGUMENTS_FILE = "arguments.json"
+# Names that earlier releases wrote, and what they are called now; unfinished work of theirs goes on.
+RENAMED = {
+    "held_out_share": "held_out_fraction",
+    "warmup_share": "warmup_ratio",
+    "calibration_seq_len": "sequence_length",
+    "seq_len": "sequence_length",
+}
 
 
 def record_arguments(path: Path, arguments: dict[str, Any]) -> None:
@@ -20,13 +27,13 @@ def record_arguments(path: Path, arguments: dict[str, Any]) -> None:
         ValueError: the file has other arguments; the message names each that differs and both values.
     """
     if path.exists():
-        refuse_other_arguments(path, arguments)
+        check_same_arguments(path, arguments)
     else:
         text = json.dumps(arguments, indent=2, default=str)
         replace_file(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def refuse_other_arguments(path: Path, arguments: dict[str, Any]) -> None:
+def check_same_arguments(path: Path, arguments: dict[str, Any]) -> None:
     """The check of `record_arguments` for a file that exists."""
     found = _flat(json.loads(path.read_text(encoding="utf-8")))
     wanted = _flat(json.loads(json.dumps(arguments, default=str)))
@@ -46,6 +53,7 @@ def _flat(arguments: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one, with names like "settings.seed"."""
     flat: dict[str, Any] = {}
     for name, value in arguments.items():
+        name = RENAMED.get(name, name)
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
     return flat
 

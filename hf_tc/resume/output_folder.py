@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hf_tc.resume.arguments import record_arguments, refuse_other_arguments
+from hf_tc.resume.arguments import check_same_arguments, record_arguments
 
 SAVED_FILE = "saved.json"  # there once the result is complete: the arguments that gave it
 
@@ -35,7 +35,7 @@ class WorkFolder:
             ValueError: that was saved by other arguments; or `out` is occupied or cannot be written.
         """
         if self._saved.exists():
-            refuse_other_arguments(self._saved, arguments)
+            check_same_arguments(self._saved, arguments)
             return True
         refuse_occupied(self.out)
         check_writable(self.out)

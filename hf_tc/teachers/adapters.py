@@ -18,7 +18,7 @@ INNER_MODEL = ("_orig_mod", "module")  # where torch.compile, and DataParallel, 
 MERGE = "merge_adapter=True (--merge-adapter), which merges it into a copy of the weights"
 
 
-def refuse_wrapped(model: Any, role: str) -> None:
+def check_not_wrapped(model: Any, role: str) -> None:
     """Raises ValueError for a "teacher" or "student" that is no Transformers model, nor PEFT's wrapper of one."""
     if isinstance(model, PreTrainedModel) or is_peft_model(model):
         return
@@ -35,7 +35,7 @@ def is_peft_model(model: Any) -> bool:
     return isinstance(model, nn.Module) and hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
-def refuse_teacher_to_unwrap(teacher: Any, merge_adapter: bool = False) -> None:
+def check_no_adapter(teacher: Any, merge_adapter: bool = False) -> None:
     """What can be refused of the teacher of a conversion at once, be it a model, a folder or a Hub id.
 
     Raises:
@@ -51,7 +51,7 @@ def refuse_teacher_to_unwrap(teacher: Any, merge_adapter: bool = False) -> None:
         if base is None and merge_adapter:
             raise ValueError(f"merge_adapter is set, and {teacher} is no PEFT adapter. Leave merge_adapter out.")
         return
-    refuse_wrapped(teacher, "teacher")
+    check_not_wrapped(teacher, "teacher")
     if is_peft_model(teacher):
         if not merge_adapter:
             raise ValueError(

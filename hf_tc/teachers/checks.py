@@ -18,7 +18,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from hf_tc.modeling import HybridGDNConfig
-from hf_tc.teachers.adapters import load_merged, merged_copy, refuse_teacher_to_unwrap, tokenizer_home
+from hf_tc.teachers.adapters import check_no_adapter, load_merged, merged_copy, tokenizer_home
 from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.families import REFUSED_FAMILIES, REVIEWED_FAMILIES
 from hf_tc.teachers.loading import load_causal_lm
@@ -68,7 +68,7 @@ def load_teacher(
     """The teacher on its device or devices, and its tokenizer; both may be given, or loaded by the teacher's name.
 
     Args:
-        teacher, merge_adapter: what `refuse_teacher_to_unwrap` accepts.
+        teacher, merge_adapter: what `check_no_adapter` accepts.
 
     Raises:
         ValueError: both a device and a device map, or either of them for a teacher that is placed already; a device map
@@ -154,9 +154,9 @@ def check_architecture(teacher: PreTrainedModel, *, allow_unreviewed: bool = Fal
 
     Raises:
         UnreviewedTeacherError: a family that nobody reviewed, unless `allow_unreviewed`.
-        ValueError: what `refuse_teacher_to_unwrap` refuses, no causal LM, a hybrid already, or a refused family.
+        ValueError: what `check_no_adapter` refuses, no causal LM, a hybrid already, or a refused family.
     """
-    refuse_teacher_to_unwrap(teacher)
+    check_no_adapter(teacher)
     if teacher.config.model_type == HybridGDNConfig.model_type:
         raise ValueError("The teacher is already a hybrid_gdn student; convert the model that it was made from.")
     model_type = resolve_text_config(teacher).model_type

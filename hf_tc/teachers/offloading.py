@@ -4,7 +4,7 @@
 A teacher loaded with `device_map` computes through accelerate's hooks, which bring weights that live elsewhere, layer
 by layer. A conversion also reads the weights themselves, and lays the student's beside them: on the GPU where the
 teacher's are on a GPU, in host memory where they are offloaded or quantised. There the student is an ordinary model,
-whose weights can be read and written; it computes inside `computing_beside` alone.
+whose weights can be read and written; it computes inside `dispatched_like` alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -102,7 +102,7 @@ def student_device_map(teacher: PreTrainedModel) -> dict[str, Any] | None:
     return {name: "cpu" if device in OFFLOADED else device for name, device in device_map.items()}
 
 
-def dispatch_beside(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+def dispatch_like(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     """Makes the student compute where its teacher computes, with its weights where they are."""
     device_map, device = student_device_map(teacher), execution_device(teacher)
     if device_map is None:
@@ -124,9 +124,9 @@ def gather(student: PreTrainedModel) -> None:
 
 
 @contextmanager
-def computing_beside(student: PreTrainedModel, teacher: PreTrainedModel) -> Iterator[None]:
+def dispatched_like(student: PreTrainedModel, teacher: PreTrainedModel) -> Iterator[None]:
     """Inside, the student computes where its teacher does; outside, its weights can be read and written."""
-    dispatch_beside(student, teacher)
+    dispatch_like(student, teacher)
     try:
         yield
     finally:

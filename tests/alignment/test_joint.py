@@ -10,9 +10,8 @@ from conversion_inputs import letter_teacher
 from planted import random_blocks
 
 from hf_tc.alignment import joint as joint_alignment
-from hf_tc.alignment.joint import TextAndWindows
-from hf_tc.alignment.layerwise import AlignmentSettings
-from hf_tc.config import ConversionSettings, joint_settings
+from hf_tc.alignment.joint import TextAndCorruptedSequences
+from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
 from hf_tc.conversion import run as convert_layers
 from hf_tc.conversion.run import Conversion, mixer_of
 from hf_tc.evaluation.perplexity import evaluate_blocks
@@ -23,8 +22,8 @@ def conversion(
 ) -> Conversion:
     teacher = letter_teacher("qwen3").to(dtype).eval()
     blocks = random_blocks(9, 24, 0) % teacher.config.vocab_size
-    settings = ConversionSettings(
-        blocks.numel(), 24, 0.2, alignment=AlignmentSettings(steps=2), joint=joint_settings(steps)
+    settings = ConversionConfig(
+        blocks.numel(), 24, 0.2, alignment=AlignmentConfig(steps=2), joint=joint_settings(steps)
     )
     return Conversion(teacher, blocks, (0,), settings, folder, share_weights=share_weights)
 
@@ -54,7 +53,7 @@ def test_the_routers_loss_does_not_move_the_mixers(tmp_path: Path) -> None:
     for balances in (True, False):
         teacher = letter_teacher("mixtral", **experts, output_router_logits=balances).eval()
         blocks = random_blocks(9, 24, 0) % teacher.config.vocab_size
-        settings = ConversionSettings(blocks.numel(), 24, 0.2, AlignmentSettings(steps=0), joint_settings(2))
+        settings = ConversionConfig(blocks.numel(), 24, 0.2, AlignmentConfig(steps=0), joint_settings(2))
         results.append(Conversion(teacher, blocks, (0,), settings, tmp_path / str(balances)).run())
         assert results[-1].config.text_config.output_router_logits == balances
     states = [student.state_dict() for student in results]
@@ -66,7 +65,7 @@ def test_never_worse_than_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     run.fit_layers()
     run.load_stage("aligned")
     before = copy.deepcopy(run.student.state_dict())
-    wild = AlignmentSettings(2, batch_tokens=48, gate_learning_rate=30.0, teacher_learning_rate=30.0)
+    wild = AlignmentConfig(2, batch_tokens=48, gate_learning_rate=30.0, teacher_learning_rate=30.0)
     mixers = [mixer_of(run.student, layer) for layer in run.linear_layers]
     first, last = joint_alignment.align_jointly(
         run.student, run.teacher, mixers, run.blocks, run.held_out_blocks, wild, seed=0
@@ -106,7 +105,7 @@ def test_dispatched_teachers_are_refused_before_any_work(tmp_path: Path, monkeyp
 
 def test_examples_are_the_text_and_corrupted_windows_in_turn() -> None:
     blocks = torch.arange(60).view(3, 20)
-    examples = [example["input_ids"] for example in map(TextAndWindows(blocks, 8, 0).__getitem__, range(8))]
+    examples = [example["input_ids"] for example in map(TextAndCorruptedSequences(blocks, 8, 0).__getitem__, range(8))]
     assert torch.equal(torch.stack(examples[::2]), blocks[[0, 1, 2, 0]])
     windows = torch.stack(examples[1::2])
     assert len({tuple(window.tolist()) for window in windows}) == 4

@@ -8,8 +8,9 @@ import torch
 from planted import captured_layer, fresh_mixer, plant_memory, random_blocks, tiny_teacher
 
 from hf_tc.alignment import layerwise as alignment
-from hf_tc.alignment.layerwise import AlignmentSettings, align_layer, held_out_error, relative_error
+from hf_tc.alignment.layerwise import align_layer, held_out_error, relative_error
 from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.config import AlignmentConfig
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
 
@@ -44,7 +45,7 @@ def test_alignment_comes_closer_and_reports_the_error_it_reached() -> None:
     start = held_out_error(mixer, held_out)
     ticks = []
     error = align_layer(
-        mixer, captured, held_out, AlignmentSettings(steps=60, batch_tokens=96), 0, on_step=lambda: ticks.append(1)
+        mixer, captured, held_out, AlignmentConfig(steps=60, batch_tokens=96), 0, on_step=lambda: ticks.append(1)
     )
     assert error < 0.5 * start
     assert held_out_error(mixer, held_out) == pytest.approx(error, rel=1e-6)
@@ -54,7 +55,7 @@ def test_alignment_comes_closer_and_reports_the_error_it_reached() -> None:
 def test_no_steps_return_the_start() -> None:
     mixer, captured, held_out = layer()
     before = snapshot(mixer)
-    error = align_layer(mixer, captured, held_out, AlignmentSettings(steps=0), 0)
+    error = align_layer(mixer, captured, held_out, AlignmentConfig(steps=0), 0)
     assert same(snapshot(mixer), before)
     assert error == held_out_error(mixer, held_out)
 
@@ -62,7 +63,7 @@ def test_no_steps_return_the_start() -> None:
 def test_never_worse_than_it_came() -> None:
     mixer, captured, held_out = layer()
     before, start = snapshot(mixer), held_out_error(mixer, held_out)
-    wild = AlignmentSettings(steps=5, gate_learning_rate=30.0, teacher_learning_rate=30.0)
+    wild = AlignmentConfig(steps=5, gate_learning_rate=30.0, teacher_learning_rate=30.0)
     assert align_layer(mixer, captured, held_out, wild, 0) == start
     assert same(snapshot(mixer), before)
 
@@ -72,7 +73,7 @@ def test_fitting_what_is_not_held_out_is_not_kept() -> None:
     mixer, captured, held_out = layer()
     captured.teacher_output = -captured.teacher_output
     before = snapshot(mixer)
-    align_layer(mixer, captured, held_out, AlignmentSettings(steps=20), 0)
+    align_layer(mixer, captured, held_out, AlignmentConfig(steps=20), 0)
     assert same(snapshot(mixer), before)
 
 
@@ -87,7 +88,7 @@ def test_the_best_weights_on_the_way_are_kept(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(alignment, "held_out_error", scripted)
     monkeypatch.setattr(alignment, "HELD_OUT_CHECKS", 5)
-    assert align_layer(mixer, captured, held_out, AlignmentSettings(steps=5), 0) == 0.4
+    assert align_layer(mixer, captured, held_out, AlignmentConfig(steps=5), 0) == 0.4
     assert len(seen) == 6
     assert same(snapshot(mixer), seen[2])
     assert not same(seen[2], seen[3])
@@ -98,7 +99,7 @@ def test_the_last_step_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = iter([1.0] + [2.0] * 10 + [0.5])
     monkeypatch.setattr(alignment, "held_out_error", lambda *args, **kwargs: next(errors))
     monkeypatch.setattr(alignment, "HELD_OUT_CHECKS", 10)
-    assert align_layer(mixer, captured, held_out, AlignmentSettings(steps=21), 0) == 0.5
+    assert align_layer(mixer, captured, held_out, AlignmentConfig(steps=21), 0) == 0.5
 
 
 def test_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
@@ -106,7 +107,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     for seed in (3, 3, 4):
         mixer, captured, held_out = layer()
         torch.manual_seed(seed + len(results))  # what else is drawn does not matter
-        align_layer(mixer, captured, held_out, AlignmentSettings(steps=5, batch_tokens=48), seed)
+        align_layer(mixer, captured, held_out, AlignmentConfig(steps=5, batch_tokens=48), seed)
         results.append(snapshot(mixer))
     assert same(results[0], results[1])
     assert not same(results[0], results[2])
@@ -123,7 +124,7 @@ def test_minibatches_are_of_the_size_asked_for() -> None:
     mixer.register_forward_hook(record)
     for tokens, blocks in ((1, 1), (72, 3), (10**6, 12)):
         sizes.clear()
-        align_layer(mixer, captured, held_out, AlignmentSettings(steps=2, batch_tokens=tokens), 0)
+        align_layer(mixer, captured, held_out, AlignmentConfig(steps=2, batch_tokens=tokens), 0)
         assert sizes == [blocks, blocks]
 
 
@@ -131,7 +132,7 @@ def test_all_parameters_learn() -> None:
     mixer, captured, held_out = layer()
     before = snapshot(mixer)
     assert not any(parameter.requires_grad for parameter in mixer.parameters())
-    align_layer(mixer, captured, held_out, AlignmentSettings(steps=30), 0)
+    align_layer(mixer, captured, held_out, AlignmentConfig(steps=30), 0)
     unchanged = [name for name, value in mixer.named_parameters() if torch.equal(value, before[name])]
     assert unchanged == []
 
@@ -141,13 +142,13 @@ def test_a_bfloat16_mixer_is_refused() -> None:
     mixer.o_proj.bfloat16()
     before = snapshot(mixer)
     with pytest.raises(ValueError, match="float32"):
-        align_layer(mixer, captured, held_out, AlignmentSettings(steps=1), 0)
+        align_layer(mixer, captured, held_out, AlignmentConfig(steps=1), 0)
     assert same(snapshot(mixer), before)
 
 
 def test_negative_steps_are_refused() -> None:
     with pytest.raises(ValueError, match="alignment_steps is -1"):
-        AlignmentSettings(steps=-1)
+        AlignmentConfig(steps=-1)
 
 
 def test_relative_error_is_0_for_the_teacher_and_1_for_silence() -> None:

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from hf_tc.alignment.layerwise import held_out_error
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
-from hf_tc.calibration.solve import PIECES, apply, solve
+from hf_tc.calibration.solve import COMPONENTS, apply, solve
 from hf_tc.conversion.run import mixer_of
 from hf_tc.evaluation.perplexity import evaluate_blocks
+from hf_tc.memory.estimate import blocks_at_once
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
-from hf_tc.planning.memory import blocks_at_once
 from hf_tc.teachers.build_student import build_student
 
 from .bench import Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
@@ -41,24 +41,24 @@ def main() -> None:
     student = untouched_student(bench, options)
     copies = {layer: weights_of(student, layer) for layer in student.config.linear_layers}
     captured = list(captured_layers(bench, student, options))
-    for name, pieces in variants(PIECES):
+    for name, components in variants(COMPONENTS):
         start, errors = clock(), []
         for layer, fitted, held_out, softmax in captured:
             mixer = mixer_of(student, layer)
             mixer.load_state_dict(copies[layer])
-            if pieces is not None:
-                apply(mixer, solve(mixer, fitted, **softmax, pieces=pieces).weights)
+            if components is not None:
+                apply(mixer, solve(mixer, fitted, **softmax, components=components).weights)
             errors.append(held_out_error(mixer, held_out))
         measure(bench, student, results, name, errors, clock() - start)
         options.table.write_text(results.markdown)
 
 
-def variants(pieces: tuple[str, ...]) -> list[tuple[str, list[str] | None]]:
-    """(name, pieces to solve) of each row; None for the weights as they were copied."""
+def variants(components: tuple[str, ...]) -> list[tuple[str, list[str] | None]]:
+    """(name, components to solve) of each row; None for the weights as they were copied."""
     rows: list[tuple[str, list[str] | None]] = [("copied weights", None), ("no piece", [])]
-    rows += [(f"{piece} alone", [piece]) for piece in pieces]
-    rows += [("all pieces", list(pieces))]
-    return rows + [(f"all but {piece}", [other for other in pieces if other != piece]) for piece in pieces]
+    rows += [(f"{piece} alone", [piece]) for piece in components]
+    rows += [("all components", list(components))]
+    return rows + [(f"all but {piece}", [other for other in components if other != piece]) for piece in components]
 
 
 def untouched_student(bench: Bench, options: argparse.Namespace) -> HybridGDNForCausalLM:
@@ -72,9 +72,9 @@ def captured_layers(
     bench: Bench, student: HybridGDNForCausalLM, options: argparse.Namespace
 ) -> Iterator[tuple[int, CapturedAttention, CapturedAttention, dict[str, Any]]]:
     """(layer, what its attention did on the text, on held-out text, scaling of its softmax) of each converted layer."""
-    blocks = bench.blocks(options.tokens, options.seq_len)
+    blocks = bench.blocks(options.tokens, options.sequence_length)
     held_out = max(1, len(blocks) // 16)
-    batch = blocks_at_once(options.seq_len)
+    batch = blocks_at_once(options.sequence_length)
     streams = [LayerStream(bench.teacher.base_model, part, batch) for part in (blocks[:-held_out], blocks[-held_out:])]
     for layer in range(max(student.config.linear_layers) + 1):
         if layer not in student.config.linear_layers:
@@ -106,7 +106,7 @@ def parse() -> argparse.Namespace:
     add_bench_arguments(parser)
     add_retained_argument(parser)
     parser.add_argument("--tokens", type=int, default=65_536, help="of calibration, held-out ones included")
-    parser.add_argument("--seq-len", type=int, default=1024)
+    parser.add_argument("--sequence-length", type=int, default=1024)
     parser.add_argument("--table", type=Path, default=Path("ablation.md"))
     return parser.parse_args()
 

@@ -12,8 +12,7 @@ import argparse
 import torch
 from transformers import AutoConfig
 
-from hf_tc.alignment.layerwise import AlignmentSettings
-from hf_tc.config import ConversionSettings, joint_settings
+from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
 
 from .scaling import measure
 
@@ -21,10 +20,10 @@ from .scaling import measure
 def main() -> None:
     options = parse()
     config = AutoConfig.from_pretrained(options.config)
-    settings = ConversionSettings(
+    settings = ConversionConfig(
         options.tokens,
         options.sequence_length,
-        alignment=AlignmentSettings(steps=options.alignment_steps),
+        alignment=AlignmentConfig(steps=options.alignment_steps),
         joint=joint_settings(options.joint_steps),
     )
     retained = range(config.num_hidden_layers - options.converted)
@@ -44,7 +43,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--converted", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=65_536)
     parser.add_argument("--sequence-length", type=int, default=1024)
-    parser.add_argument("--alignment-steps", type=int, default=AlignmentSettings.steps)
+    parser.add_argument("--alignment-steps", type=int, default=AlignmentConfig.steps)
     parser.add_argument("--joint-steps", type=int, default=0)
     return parser.parse_args()
 

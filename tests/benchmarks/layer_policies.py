@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
-from hf_tc.alignment.layerwise import AlignmentSettings
-from hf_tc.config import ConversionSettings
+from hf_tc.config import AlignmentConfig, ConversionConfig
 from hf_tc.conversion.run import Conversion
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection.greedy import Score, convert_greedily
@@ -119,12 +118,14 @@ def bypass_order(hybrids: Hybrids) -> list[int]:
 def main() -> None:
     options = parse()
     bench = Bench(options)
-    selection_blocks = max(1, options.selection_tokens // options.seq_len)
-    text = bench.blocks(options.calibration_tokens + selection_blocks * options.seq_len, options.seq_len)
+    selection_blocks = max(1, options.selection_tokens // options.sequence_length)
+    text = bench.blocks(
+        options.calibration_tokens + selection_blocks * options.sequence_length, options.sequence_length
+    )
     fitted, further = text[:-selection_blocks], text[-selection_blocks:]
     selection = further if options.fresh_text else fitted[-selection_blocks:]
-    steps = AlignmentSettings(options.alignment_steps, **LARGE_BATCHES)
-    settings = ConversionSettings(fitted.numel(), options.seq_len, alignment=steps, seed=options.seed)
+    steps = AlignmentConfig(options.alignment_steps, **LARGE_BATCHES)
+    settings = ConversionConfig(fitted.numel(), options.sequence_length, alignment=steps, seed=options.seed)
     with tempfile.TemporaryDirectory() as folder:
         conversion = Conversion(bench.teacher, fitted, (), settings, options.folder or folder)
         start = clock()
@@ -168,7 +169,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--alignment-steps", type=int, default=0)
     parser.add_argument("--exhaustive", action="store_true", help="also try every combination (12 layers: 1,364)")
     parser.add_argument("--folder", help="keeps the calibrated layers there, for a later run")
-    parser.add_argument("--seq-len", type=int, default=1024)
+    parser.add_argument("--sequence-length", type=int, default=1024)
     return parser.parse_args()
 
 

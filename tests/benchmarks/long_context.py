@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from hf_tc.alignment.layerwise import AlignmentSettings
-from hf_tc.config import ConversionSettings
+from hf_tc.config import AlignmentConfig, ConversionConfig
+from hf_tc.conversion.choose_layers import choose_layers
 from hf_tc.conversion.run import Conversion
-from hf_tc.layer_selection.policies import POLICIES, choose_layers
+from hf_tc.layer_selection.policies import POLICIES
 
 from .bench import LARGE_BATCHES, Results, clock, parser_of
 from .needle_task import NeedleTask, accuracy
@@ -67,10 +67,10 @@ def measure_students(
     results: Results,
 ) -> None:
     """One conversion, asked at every stage."""
-    settings = ConversionSettings(
+    settings = ConversionConfig(
         blocks.numel(),
         blocks.shape[1],
-        alignment=AlignmentSettings(options.alignment_steps, **LARGE_BATCHES),
+        alignment=AlignmentConfig(options.alignment_steps, **LARGE_BATCHES),
         student_options={"recurrent_rope": rope},
         seed=options.seed,
     )

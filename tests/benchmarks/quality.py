@@ -17,8 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_tc import DistillationConfig, DistillationTrainer
-from hf_tc.alignment.layerwise import AlignmentSettings
-from hf_tc.config import ConversionSettings, joint_settings
+from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
 from hf_tc.conversion.run import Conversion
 from hf_tc.distillation.distill import BlockDataset
 from hf_tc.evaluation.perplexity import evaluate_blocks
@@ -47,10 +46,10 @@ def main() -> None:
     student = None
     for budget, aligned, joint in zip(options.budgets, *(each(options, name) for name in STEPS), strict=True):
         blocks = bench.blocks(budget, 256 if budget <= SHORT_BUDGET else 1024)
-        settings = ConversionSettings(
+        settings = ConversionConfig(
             blocks.numel(),
             blocks.shape[1],
-            alignment=AlignmentSettings(steps=aligned),
+            alignment=AlignmentConfig(steps=aligned),
             joint=joint_settings(joint),
             seed=options.seed,
         )
@@ -70,7 +69,7 @@ def each(options: argparse.Namespace, name: str) -> list[int]:
 
 
 def students(
-    teacher: PreTrainedModel, blocks: Tensor, settings: ConversionSettings, retained: list[int]
+    teacher: PreTrainedModel, blocks: Tensor, settings: ConversionConfig, retained: list[int]
 ) -> Iterator[tuple[str, PreTrainedModel, float]]:
     """(stage, student at that stage, seconds so far): the same student object, with other weights each time."""
     with tempfile.TemporaryDirectory() as folder:
@@ -112,7 +111,7 @@ def distil(student: PreTrainedModel, teacher: PreTrainedModel, blocks: Tensor, o
 
 
 def show(
-    bench: Bench, results: Results, stage: str, student: PreTrainedModel, settings: ConversionSettings, seconds: float
+    bench: Bench, results: Results, stage: str, student: PreTrainedModel, settings: ConversionConfig, seconds: float
 ) -> None:
     found = evaluate_blocks(student, bench.validation, bench.teacher, batch_size=4)
     assert found.teacher_perplexity is not None
@@ -127,7 +126,7 @@ def parse() -> argparse.Namespace:
     add_retained_argument(parser)
     parser.add_argument("--budgets", type=int, nargs="+", default=[1024, 65_536])
     parser.add_argument(
-        "--alignment-steps", type=int, nargs="+", default=[AlignmentSettings.steps], help="of all budgets, or of each"
+        "--alignment-steps", type=int, nargs="+", default=[AlignmentConfig.steps], help="of all budgets, or of each"
     )
     parser.add_argument("--joint-steps", type=int, nargs="+", default=[150], help="of all budgets, or of each")
     parser.add_argument("--distillation-tokens", type=int, default=1_000_000)

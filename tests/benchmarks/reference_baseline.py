@@ -20,15 +20,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_tc.alignment.layerwise import AlignmentSettings
 from hf_tc.calibration.attention_statistics import AttentionStatistics
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.solve import layer_statistics
-from hf_tc.config import ConversionSettings
+from hf_tc.config import AlignmentConfig, ConversionConfig
 from hf_tc.conversion.run import Conversion, mixer_of
 from hf_tc.evaluation.perplexity import evaluate_blocks
+from hf_tc.memory.estimate import blocks_at_once
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
-from hf_tc.planning.memory import blocks_at_once
 from hf_tc.teachers.checks import build_student
 
 from .bench import LARGE_BATCHES, Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
@@ -144,10 +143,10 @@ def reference_layer(teacher: PreTrainedModel, index: int, seed: int) -> Referenc
     return ReferenceLayer(attention, teacher.config, seed + index).to(teacher.device)
 
 
-def settings_of(budget: Budget, options: argparse.Namespace) -> ConversionSettings:
+def settings_of(budget: Budget, options: argparse.Namespace) -> ConversionConfig:
     batches = {} if budget.batch_blocks is None else LARGE_BATCHES
-    alignment = AlignmentSettings(budget.steps, **batches)
-    return ConversionSettings(budget.tokens, budget.length, alignment=alignment, seed=options.seed)
+    alignment = AlignmentConfig(budget.steps, **batches)
+    return ConversionConfig(budget.tokens, budget.length, alignment=alignment, seed=options.seed)
 
 
 def compare_speed(bench: Bench, budget: Budget, options: argparse.Namespace, results: Results) -> None:

@@ -42,9 +42,9 @@ def paper_write_gate(concentration: Tensor) -> Tensor:
     return 0.3 + 0.4 * concentration
 
 
-def paper_value_scale(read_out: Tensor, context: Tensor) -> Tensor:
+def paper_value_scale(recurrence_output: Tensor, context: Tensor) -> Tensor:
     """sigma_h = <context, read-out> / <read-out, read-out> of `[B, T, H, V]`, clipped to [0.1, 10]: `[H]`."""
-    inner, size = ((read_out * x).sum((0, 1, 3)) for x in (context, read_out))
+    inner, size = ((recurrence_output * x).sum((0, 1, 3)) for x in (context, recurrence_output))
     return (inner / size.clamp_min(1e-30)).clamp(SMALLEST_SCALE, LARGEST_SCALE)
 
 
@@ -84,9 +84,9 @@ class ReferenceLayer(nn.Module):
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, None]:
         """Mixes `[B, T, C]`; takes the place of an attention module in its decoder layer."""
-        read_out, _ = chunk_gated_delta_rule(**self.recurrence_inputs(hidden_states))
+        recurrence_output, _ = chunk_gated_delta_rule(**self.recurrence_inputs(hidden_states))
         gate = F.silu(hidden_states @ self.g_proj.T)
-        return (self.o_norm(read_out).flatten(2) * gate) @ self.o_proj.T, None
+        return (self.o_norm(recurrence_output).flatten(2) * gate) @ self.o_proj.T, None
 
 
 @torch.no_grad()
@@ -96,8 +96,8 @@ def calibrate(layer: ReferenceLayer, captured: CapturedAttention, statistics: At
     # The random matrix is rescaled; without a bias beta stays around 0.5, whatever the target.
     layer.b_proj.mul_(paper_write_gate(statistics.attention_concentration)[:, None].to(layer.b_proj) / 0.5)
     context = captured.teacher_context.unflatten(-1, (layer.heads, layer.head_dim))
-    read_out, _ = recurrent_gated_delta_rule(**layer.recurrence_inputs(captured.attn_input))
-    scale = paper_value_scale(read_out, context)
+    recurrence_output, _ = recurrent_gated_delta_rule(**layer.recurrence_inputs(captured.attn_input))
+    scale = paper_value_scale(recurrence_output, context)
     layer.v_proj.mul_(scale.repeat_interleave(layer.head_dim)[:, None])
     layer.g_proj.copy_(GATE_DAMPING * context.square().mean().sqrt() * layer.v_proj)
 

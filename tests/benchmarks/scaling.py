@@ -23,8 +23,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from hf_tc.alignment.layerwise import AlignmentSettings
-from hf_tc.config import ConversionSettings
+from hf_tc.config import AlignmentConfig, ConversionConfig
 from hf_tc.conversion.run import Conversion
 from hf_tc.layer_selection.uniform import uniform
 from hf_tc.planning.plan import plan_conversion
@@ -77,12 +76,12 @@ def measure_point(layers: int, length: int, device: str, hidden: int, tokens: in
         num_attention_heads=hidden // HEAD_DIM, num_key_value_heads=max(1, hidden // HEAD_DIM // 2),
         vocab_size=VOCABULARY, max_position_embeddings=length,
     )  # fmt: skip
-    settings = ConversionSettings(tokens, length, alignment=AlignmentSettings(steps=STEPS))
+    settings = ConversionConfig(tokens, length, alignment=AlignmentConfig(steps=STEPS))
     return measure(config, uniform(11 / 12, layers), settings, torch.device(device))
 
 
 def measure(
-    config: PreTrainedConfig, retained: Sequence[int], settings: ConversionSettings, device: torch.device
+    config: PreTrainedConfig, retained: Sequence[int], settings: ConversionConfig, device: torch.device
 ) -> dict[str, float]:
     """Converts a teacher with random weights, and plans it; figures in bytes and seconds."""
     plan = plan_conversion(config, retained_layers=list(retained), settings=settings)

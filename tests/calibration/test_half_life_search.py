@@ -24,24 +24,28 @@ def test_half_life_and_beta_are_found_again(seed: int) -> None:
     half_life = candidates.gather(0, chosen[None])[0]
     beta = torch.tensor(BETA_CANDIDATES)[torch.randint(len(BETA_CANDIDATES), (HEADS,), generator=generator)]
     shape = q.shape[:3]
-    read_out, _ = recurrent_gated_delta_rule(
+    recurrence_output, _ = recurrent_gated_delta_rule(
         q=q, k=k, v=v, log_decay=log_decay_of(half_life).expand(shape), beta=beta.expand(shape)
     )
-    context = read_out * torch.tensor([1.0, 5.0, 0.1, 3.0, 1.0])[:, None]  # the scale of a head does not matter
+    context = (
+        recurrence_output * torch.tensor([1.0, 5.0, 0.1, 3.0, 1.0])[:, None]
+    )  # the scale of a head does not matter
     found = search_memory(q=q, k=k, v=v, context=context, half_lives=candidates, betas=BETA_CANDIDATES)
     torch.testing.assert_close(found[0], half_life)
     torch.testing.assert_close(found[1], beta)
 
 
 def test_residual_is_the_share_no_scale_can_give() -> None:
-    read_out, context = torch.randn(2, 2, 30, 3, 4, generator=torch.Generator().manual_seed(0))
-    normed = read_out / read_out.square().mean(-1, keepdim=True).sqrt()
+    recurrence_output, context = torch.randn(2, 2, 30, 3, 4, generator=torch.Generator().manual_seed(0))
+    normed = recurrence_output / recurrence_output.square().mean(-1, keepdim=True).sqrt()
     for head in range(3):
         n, c = normed[:, :, head].flatten()[:, None], context[:, :, head].flatten()[:, None]
         scale = torch.linalg.lstsq(n, c).solution
         expected = ((c - n * scale).square().sum() / c.square().sum()).item()
-        assert readout_residual(read_out, context)[head].item() == pytest.approx(expected, rel=1e-4)
-    torch.testing.assert_close(readout_residual(read_out, -7 * normed), torch.zeros(3).double(), atol=1e-6, rtol=0)
+        assert readout_residual(recurrence_output, context)[head].item() == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(
+        readout_residual(recurrence_output, -7 * normed), torch.zeros(3).double(), atol=1e-6, rtol=0
+    )
 
 
 def test_silent_heads_have_a_finite_residual() -> None:

@@ -52,11 +52,11 @@ def test_constant_scale_gives_a_constant_gate_even_with_the_prior() -> None:
 
 def test_constant_gate_is_the_least_squares_scale_of_each_head() -> None:
     mixer, captured = planted_mixer()
-    read_out = read_out_of(mixer, captured)
-    context = read_out * planted_scale(captured.attn_input, 0.5)[..., None]
+    recurrence_output = read_out_of(mixer, captured)
+    context = recurrence_output * planted_scale(captured.attn_input, 0.5)[..., None]
     gate = solve_constant_gate(mixer, with_context(captured, context))
     assert gate.weight.shape == (HEADS, 32)
-    expected = (read_out * context).sum((0, 1, 3)) / read_out.square().sum((0, 1, 3))
+    expected = (recurrence_output * context).sum((0, 1, 3)) / recurrence_output.square().sum((0, 1, 3))
     torch.testing.assert_close(
         gate.gain(captured.attn_input), expected.expand(*captured.attn_input.shape[:2], -1), rtol=1e-3, atol=0
     )
@@ -70,10 +70,10 @@ def test_silent_teacher_gives_a_finite_gate() -> None:
 
 
 def test_wanted_scale_is_the_projection_on_the_read_out() -> None:
-    read_out, context = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[6.0, 8.0], [1.0, 1.0]])
-    torch.testing.assert_close(wanted_scale(read_out, context), torch.tensor([2.0, 0.0]))
+    recurrence_output, context = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[6.0, 8.0], [1.0, 1.0]])
+    torch.testing.assert_close(wanted_scale(recurrence_output, context), torch.tensor([2.0, 0.0]))
     across = torch.tensor([[-4.0, 3.0], [0.0, 0.0]])
-    torch.testing.assert_close(wanted_scale(read_out, context + across), torch.tensor([2.0, 0.0]))
+    torch.testing.assert_close(wanted_scale(recurrence_output, context + across), torch.tensor([2.0, 0.0]))
 
 
 def test_gate_is_straight_around_its_working_point() -> None:
@@ -94,8 +94,8 @@ def test_gain_is_what_the_mixer_does_with_its_gate_and_its_scaled_output_project
     generator = torch.Generator().manual_seed(2)
     gate = OutputGate(torch.randn(HEADS, 32, generator=generator), torch.randn(HEADS, generator=generator), SIZES)
     x = captured.attn_input
-    read_out = before_gate(mixer, recurrence_inputs(mixer, captured, slice(None)))[0]
-    expected = (read_out * gate.gain(x)[..., None]).flatten(2) @ mixer.o_proj.weight.T
+    recurrence_output = before_gate(mixer, recurrence_inputs(mixer, captured, slice(None)))[0]
+    expected = (recurrence_output * gate.gain(x)[..., None]).flatten(2) @ mixer.o_proj.weight.T
     mixer.g_proj.weight.copy_(gate.weight.repeat_interleave(HEAD_DIM, 0))
     mixer.g_proj.bias.copy_(gate.bias.repeat_interleave(HEAD_DIM, 0))
     mixer.o_proj.weight.copy_(scaled_output_projection(mixer.o_proj.weight, gate.scale))

@@ -7,7 +7,7 @@ from planted import captured_layer, planted_mixer, random_blocks, read_out_of, t
 from tiny_sizes import HEAD_DIM
 from torch import Tensor
 
-from hf_tc.calibration import recurrence_outputs as read_outs
+from hf_tc.calibration import recurrence_outputs as recurrence_outputs
 from hf_tc.calibration.recurrence_outputs import (
     before_gate,
     block_batches,
@@ -70,17 +70,17 @@ def test_before_gate_is_what_the_mixer_gates() -> None:
         mixer, captured = planted_mixer(output_norm=output_norm)
         inputs = recurrence_inputs(mixer, captured, slice(0, 3))
         gated, factor = before_gate(mixer, inputs)
-        read_out = read_out_of(mixer, captured)[:3]
-        expected = read_out if mixer.o_norm is None else mixer.o_norm(read_out)
+        recurrence_output = read_out_of(mixer, captured)[:3]
+        expected = recurrence_output if mixer.o_norm is None else mixer.o_norm(recurrence_output)
         torch.testing.assert_close(gated, expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(read_out * factor[..., None], gated, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(recurrence_output * factor[..., None], gated, rtol=1e-4, atol=1e-5)
         assert bool((factor == 1).all()) == (not output_norm)
 
 
 def test_batches_cover_all_blocks_once(monkeypatch: pytest.MonkeyPatch) -> None:
     captured = captured_layer(tiny_teacher(), random_blocks(5, 10))
     for tokens, sizes in ((1, [1] * 5), (20, [2, 2, 1]), (50, [5]), (999, [5])):
-        monkeypatch.setattr(read_outs, "BATCH_TOKENS", tokens)
+        monkeypatch.setattr(recurrence_outputs, "BATCH_TOKENS", tokens)
         batches = [list(range(5))[rows] for rows in block_batches(captured)]
         assert [len(batch) for batch in batches] == sizes
         assert [row for batch in batches for row in batch] == list(range(5))

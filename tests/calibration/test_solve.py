@@ -12,7 +12,7 @@ from hf_tc.alignment.layerwise import held_out_error
 from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.calibration.attention_statistics import attention_statistics
 from hf_tc.calibration.output_gate import SIZE_AT_WORKING_POINT
-from hf_tc.calibration.solve import PIECES, apply, layer_statistics, solve
+from hf_tc.calibration.solve import COMPONENTS, apply, layer_statistics, solve
 from hf_tc.data.token_blocks import read_documents, token_blocks
 from hf_tc.modeling.teacher_attention import find_attention
 
@@ -95,7 +95,7 @@ def test_pieces_left_out_are_neutral() -> None:
     teacher = tiny_teacher("qwen2")
     mixer, captured = fresh_mixer(teacher), captured_layer(teacher, random_blocks(16, 64))
     x, scaling = captured.attn_input, find_attention(teacher.base_model.layers[0])[1].scaling
-    bare = solve(mixer, captured, scaling=scaling, pieces=())
+    bare = solve(mixer, captured, scaling=scaling, components=())
     assert not {"q_proj.weight", "q_proj.bias", "k_proj.weight"} & bare.weights.keys()
     torch.testing.assert_close(bare.half_life, bare.statistics.mean_attention_distance.float())
     torch.testing.assert_close(bare.beta, torch.full((4,), 0.5))
@@ -109,15 +109,15 @@ def test_pieces_left_out_are_neutral() -> None:
         assert bool((spread < 1e-3 * ratio.abs().amax(dim, keepdim=True)).all())
 
 
-@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize("piece", COMPONENTS)
 def test_every_piece_changes_its_weights_and_fits_better_alone(piece: str) -> None:
     teacher = tiny_teacher("qwen3")
     mixer, captured = fresh_mixer(teacher), captured_layer(teacher, random_blocks(16, 64))
     scaling = find_attention(teacher.base_model.layers[0])[1].scaling
     errors = []
-    for pieces in ((), (piece,)):
+    for components in ((), (piece,)):
         trial = copy.deepcopy(mixer)
-        apply(trial, solve(mixer, captured, scaling=scaling, pieces=pieces).weights)
+        apply(trial, solve(mixer, captured, scaling=scaling, components=components).weights)
         errors.append(held_out_error(trial, captured))
     assert errors[1] < errors[0]
 
@@ -125,7 +125,7 @@ def test_every_piece_changes_its_weights_and_fits_better_alone(piece: str) -> No
 def test_unknown_pieces_are_refused() -> None:
     teacher = tiny_teacher()
     with pytest.raises(ValueError, match=r"\['no_such'\].*half_life, write_gate"):
-        solve(fresh_mixer(teacher), captured_layer(teacher, random_blocks(2, 20)), scaling=1.0, pieces=("no_such",))
+        solve(fresh_mixer(teacher), captured_layer(teacher, random_blocks(2, 20)), scaling=1.0, components=("no_such",))
 
 
 def test_gate_is_the_same_for_all_channels_of_a_head_and_near_its_working_point() -> None:

@@ -40,43 +40,45 @@ def one_head(length: int, half_life: float) -> tuple[RecurrenceInputs, Tensor, T
     return inputs, features, logits, z, A_log
 
 
-def differences(read_out: Callable[[Tensor], Tensor], unknowns: int) -> Tensor:
+def differences(recurrence_output: Callable[[Tensor], Tensor], unknowns: int) -> Tensor:
     """Central differences of `[B, T, 1, V]` by each unknown, `[B, T, R, V]`."""
     steps = 1e-5 * torch.eye(unknowns, dtype=torch.float64)
-    return torch.cat([(read_out(step) - read_out(-step)) / 2e-5 for step in steps], dim=2)
+    return torch.cat([(recurrence_output(step) - recurrence_output(-step)) / 2e-5 for step in steps], dim=2)
 
 
 @pytest.mark.parametrize("length", [1, 64, 90])
 def test_write_gate_jacobian_is_the_derivative(length: int) -> None:
     inputs, features, logits, _, _ = one_head(length, 20.0)
 
-    def read_out(w: Tensor) -> Tensor:
+    def recurrence_output(w: Tensor) -> Tensor:
         beta = (logits + (features @ w)[..., None]).sigmoid()
         return recurrent_gated_delta_rule(**inputs._replace(beta=beta)._asdict())[0]
 
     jacobian = write_gate_jacobian(features, inputs)
-    torch.testing.assert_close(jacobian, differences(read_out, 5), rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(jacobian, differences(recurrence_output, 5), rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize(("length", "half_life"), [(1, 20.0), (64, 2.0), (90, 20.0), (130, 300.0)])
 def test_decay_jacobian_is_the_derivative(length: int, half_life: float) -> None:
     inputs, features, _, z, A_log = one_head(length, half_life)
 
-    def read_out(w: Tensor) -> Tensor:
+    def recurrence_output(w: Tensor) -> Tensor:
         decay = -A_log.exp() * F.softplus(z + (features @ w)[..., None])
         return recurrent_gated_delta_rule(**inputs._replace(log_decay=decay)._asdict())[0]
 
     slope = decay_slope(inputs.log_decay, A_log)
     torch.testing.assert_close(slope, -A_log.exp() * z.sigmoid(), rtol=1e-9, atol=0)
     jacobian = decay_jacobian(features, inputs, slope)
-    torch.testing.assert_close(jacobian, differences(read_out, 5), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(jacobian, differences(recurrence_output, 5), rtol=1e-5, atol=1e-8)
 
 
 def test_normed_derivative_is_the_derivative_of_the_norm() -> None:
-    read_out, direction = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    factor = torch.rsqrt(read_out.square().mean(-1) + 1e-5)
-    normed = normed_derivative(direction[..., None], read_out * factor[..., None], factor)[..., 0]
-    ends = (read_out + sign * 1e-6 * direction for sign in (1, -1))
+    recurrence_output, direction = torch.randn(
+        2, 3, 4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    factor = torch.rsqrt(recurrence_output.square().mean(-1) + 1e-5)
+    normed = normed_derivative(direction[..., None], recurrence_output * factor[..., None], factor)[..., 0]
+    ends = (recurrence_output + sign * 1e-6 * direction for sign in (1, -1))
     after, before = (end * torch.rsqrt(end.square().mean(-1, keepdim=True) + 1e-5) for end in ends)
     torch.testing.assert_close(normed, (after - before) / 2e-6, rtol=1e-6, atol=1e-8)
 

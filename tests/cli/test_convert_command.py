@@ -41,11 +41,11 @@ def test_convert_of_the_packaged_teacher_with_the_packaged_text(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     out = tmp_path / "student"
-    options = ["--calibration-tokens", "256", "--calibration-seq-len", "128", "--alignment-steps", "1", *UNIFORM]
+    options = ["--calibration-tokens", "256", "--sequence-length", "128", "--alignment-steps", "1", *UNIFORM]
     assert main(["convert", str(tiny_teacher_path()), "--out", str(out), "--retain", "0.5", *options]) == 0
     assert "the sample text that ships with hf_tc" in caplog.text
     heldout = sample_text_path("heldout")
-    figures = evaluated(capsys, out, "--data", heldout, "--seq-len", "128", "--max-tokens", "256")
+    figures = evaluated(capsys, out, "--data", heldout, "--sequence-length", "128", "--max-tokens", "256")
     assert figures.keys() == {"perplexity", "tokens"}
     assert figures["tokens"] == 2 * 127
     assert ConversionReport.load(out).retained_layers == [0, 2, 4, 6]
@@ -98,9 +98,9 @@ CONVERSIONS: dict[str, tuple[list[str], str]] = {
     "duplicate": (["--retained-layers", "1,1"], "more than once"),
     "share": (["--retain", "1.5"], "must lie in [0, 1]"),
     "too few tokens": (["--calibration-tokens", "32"], "at least two blocks"),
-    "blocks longer than the text": (["--calibration-seq-len", "900", "--calibration-tokens", "9000"], "two blocks"),
+    "blocks longer than the text": (["--sequence-length", "900", "--calibration-tokens", "9000"], "two blocks"),
     "missing data": (["--data", "/no/such.txt"], "/no/such.txt"),
-    "blocks of one token": (["--calibration-seq-len", "1"], "at least 2 tokens"),
+    "blocks of one token": (["--sequence-length", "1"], "at least 2 tokens"),
     "joint steps": (["--joint-steps", "-1"], "joint_steps is -1"),
 }
 

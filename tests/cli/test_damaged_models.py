@@ -22,7 +22,7 @@ def test_damaged_shards_are_refused_by_name(
     else:
         shard.write_bytes(shard.read_bytes()[:1000])
         words = [f"{shard} is missing or damaged (", "Save or download it again"]
-    out, blocks = ["--out", tmp_path / "student"], ["--data", text, "--seq-len", "32"]
+    out, blocks = ["--out", tmp_path / "student"], ["--data", text, "--sequence-length", "32"]
     for line in (
         refused(capsys, "convert", folder, *out, "--data", text, *QUICK),
         refused(capsys, "evaluate", folder, *blocks),
@@ -42,7 +42,7 @@ def test_a_students_missing_shard_is_refused(
     AutoTokenizer.from_pretrained(student).save_pretrained(tmp_path / "student")
     shard = sorted((tmp_path / "student").glob("*.safetensors"))[0]
     shard.unlink()
-    line = refused(capsys, "evaluate", tmp_path / "student", "--data", text, "--seq-len", "32")
+    line = refused(capsys, "evaluate", tmp_path / "student", "--data", text, "--sequence-length", "32")
     assert shard.name in line
 
 

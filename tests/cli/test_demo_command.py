@@ -18,7 +18,7 @@ def test_demo_shows_every_step(
     quick = {"calibration_tokens": 256, "sequence_length": 64, "alignment_steps": 1}
     monkeypatch.setattr(demo, "SETTINGS", {**demo.SETTINGS, **quick})
     for module in ("hf_tc.convert", "hf_tc.conversion.run"):
-        monkeypatch.setattr(f"{module}.LADDER_TOKENS", 512)
+        monkeypatch.setattr(f"{module}.EVAL_TOKENS", 512)
     monkeypatch.setattr(demo, "CACHE_TOKENS", 100)
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out)]) == 0

@@ -26,7 +26,7 @@ def test_distill_writes_a_student_that_loads_and_has_learned(
     assert [path.name for path in tmp_path.iterdir()] == ["distilled"]
     assert {path: path.read_bytes() for path in student.iterdir() if path.is_file()} == files
     assert ConversionReport.load(out).layers == ConversionReport.load(student).layers
-    options = ["--data", text, "--teacher", teacher, "--seq-len", "32", "--max-tokens", "320"]
+    options = ["--data", text, "--teacher", teacher, "--sequence-length", "32", "--max-tokens", "320"]
     before, after = (evaluated(capsys, folder, *options)["kl"] for folder in (student, out))
     assert after < before
 
@@ -69,10 +69,10 @@ def test_distill_goes_on_after_an_interruption(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tokens", "100000", "--seq-len", "32"], "were asked for"),
-        (["--tokens", "10", "--seq-len", "32"], "max_tokens is 10"),
-        (["--tokens", "64", "--seq-len", "32", "--data", "/no/such.txt"], "/no/such.txt"),
-        (["--tokens", "64", "--seq-len", "32", "--teacher", "/no/such"], "/no/such"),
+        (["--tokens", "100000", "--sequence-length", "32"], "were asked for"),
+        (["--tokens", "10", "--sequence-length", "32"], "max_tokens is 10"),
+        (["--tokens", "64", "--sequence-length", "32", "--data", "/no/such.txt"], "/no/such.txt"),
+        (["--tokens", "64", "--sequence-length", "32", "--teacher", "/no/such"], "/no/such"),
     ],
 )
 def test_distill_refuses(

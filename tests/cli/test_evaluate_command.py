@@ -16,7 +16,7 @@ from hf_tc.evaluation.perplexity import evaluate
 
 
 def test_evaluate_prints_one_json_object_in_a_process_of_its_own(student: Path, teacher: Path, text: Path) -> None:
-    arguments = [student, "--data", text, "--teacher", teacher, "--seq-len", "32", "--json", "--device", "cpu"]
+    arguments = [student, "--data", text, "--teacher", teacher, "--sequence-length", "32", "--json", "--device", "cpu"]
     result = subprocess.run(
         [sys.executable, "-m", "hf_tc.cli.main", "evaluate", *map(str, arguments)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -34,22 +34,29 @@ def test_evaluate_prints_one_json_object_in_a_process_of_its_own(student: Path, 
 def test_evaluate_gives_the_figures_of_the_python_interface(
     student: Path, teacher: Path, text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    figures = evaluated(capsys, student, "--data", text, "--teacher", teacher, "--seq-len", "50", "--max-tokens", "300")
+    figures = evaluated(
+        capsys, student, "--data", text, "--teacher", teacher, "--sequence-length", "50", "--max-tokens", "300"
+    )
     models = [AutoModelForCausalLM.from_pretrained(folder) for folder in (student, teacher)]
-    expected = evaluate(models[0], AutoTokenizer.from_pretrained(student), text, models[1], seq_len=50, max_tokens=300)
+    expected = evaluate(
+        models[0], AutoTokenizer.from_pretrained(student), text, models[1], sequence_length=50, max_tokens=300
+    )
     assert figures == pytest.approx(expected.to_dict(), rel=1e-5)
     assert figures["kl"] > 0
 
 
 def test_evaluate_takes_a_teacher_too(teacher: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    figures = evaluated(capsys, teacher, "--data", text, "--teacher", teacher, "--seq-len", "32")
+    figures = evaluated(capsys, teacher, "--data", text, "--teacher", teacher, "--sequence-length", "32")
     assert figures["kl"] == pytest.approx(0, abs=1e-6)
     assert figures["top1_agreement"] == 1
     assert figures["perplexity"] == pytest.approx(figures["teacher_perplexity"])
 
 
 def test_evaluate_prints_figures_to_read(student: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(student), "--data", str(text), str(text), "--seq-len", "32", "--device", "cpu"]) == 0
+    assert (
+        main(["evaluate", str(student), "--data", str(text), str(text), "--sequence-length", "32", "--device", "cpu"])
+        == 0
+    )
     shown = capsys.readouterr()
     assert shown.out == ""
     lines = [line.split(":") for line in shown.err.splitlines() if ":" in line]
@@ -62,9 +69,9 @@ def test_evaluate_prints_figures_to_read(student: Path, text: Path, capsys: pyte
     ("arguments", "message"),
     [
         (["--data", "/no/such.txt"], "/no/such.txt"),
-        (["--seq-len", "5000"], "one block of seq_len needs 5000"),
-        (["--seq-len", "1"], "seq_len is 1"),
-        (["--batch-size", "0", "--seq-len", "32"], "batch_size is 0"),
+        (["--sequence-length", "5000"], "one block of sequence_length needs 5000"),
+        (["--sequence-length", "1"], "sequence_length is 1"),
+        (["--batch-size", "0", "--sequence-length", "32"], "batch_size is 0"),
         (["--teacher", "/no/such/teacher"], "/no/such/teacher"),
     ],
 )

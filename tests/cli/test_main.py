@@ -30,7 +30,7 @@ def test_the_command_and_the_classmethod_have_the_same_defaults() -> None:
     called = {name: parameter.default for name, parameter in inspect.signature(from_teacher).parameters.items()}
     same = ("alignment_steps", "joint_steps", "calibration_tokens", "seed", "dtype")
     assert [options[name] for name in same] == [called[name] for name in same]
-    assert (options["calibration_seq_len"], options["retain"]) == (called["sequence_length"], called["retained_layers"])
+    assert (options["sequence_length"], options["retain"]) == (called["sequence_length"], called["retained_layers"])
 
 
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,10 +45,10 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     ("command", "options"),
     [
         ("demo", ["--out"]),
-        ("select", ["--retain", "--calibration-tokens", "--calibration-seq-len", "--dtype", "--seed"]),
-        ("convert", ["--alignment-steps", "--joint-steps", "--calibration-tokens", "--calibration-seq-len", "--seed"]),
-        ("distill", ["--seq-len", "--batch-size", "--learning-rate", "--seed"]),
-        ("evaluate", ["--seq-len", "--batch-size"]),
+        ("select", ["--retain", "--calibration-tokens", "--sequence-length", "--dtype", "--seed"]),
+        ("convert", ["--alignment-steps", "--joint-steps", "--calibration-tokens", "--sequence-length", "--seed"]),
+        ("distill", ["--sequence-length", "--batch-size", "--learning-rate", "--seed"]),
+        ("evaluate", ["--sequence-length", "--batch-size"]),
     ],
 )
 def test_help_shows_defaults_and_formats_of_text(

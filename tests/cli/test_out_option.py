@@ -20,7 +20,7 @@ def test_a_folder_that_is_not_empty_is_refused(
     arguments = {
         "demo": [],
         "convert": [teacher, "--data", text, *QUICK],
-        "distill": [teacher, "--teacher", teacher, "--data", text, "--tokens", "64", "--seq-len", "32"],
+        "distill": [teacher, "--teacher", teacher, "--data", text, "--tokens", "64", "--sequence-length", "32"],
     }[command]
     for out in (tmp_path, tmp_path / "kept.txt"):
         assert "not empty" in refused(capsys, command, *arguments, "--out", out)

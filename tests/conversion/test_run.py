@@ -12,7 +12,7 @@ from planted import random_blocks
 
 from hf_tc.conversion import fit_layer
 from hf_tc.conversion.run import mixer_of
-from hf_tc.planning import memory as conversion_memory
+from hf_tc.memory import estimate as conversion_memory
 
 
 def test_retained_layers_are_the_teachers(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from student_folders import letter_tokenizer
 
 from hf_tc.assets import sample_text_path
 from hf_tc.convert import from_teacher
-from hf_tc.data.contamination import WINDOW, Overlap, refuse_overlap, text_overlap, window_hashes
+from hf_tc.data.contamination import WINDOW, Overlap, check_contamination, ngram_hashes, text_overlap
 from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
 
 
@@ -20,7 +20,7 @@ def random_tokens(rows: int, length: int, seed: int) -> torch.Tensor:
 @pytest.mark.parametrize("window", [1, 2, 5, 32])
 def test_equal_windows_and_no_others_have_equal_hashes(window: int) -> None:
     tokens = torch.randint(0, 2, (3, 64), generator=torch.Generator().manual_seed(0)).numpy()
-    hashes = window_hashes(tokens, window)
+    hashes = ngram_hashes(tokens, window)
     assert hashes.shape == (3, 64 - window + 1)
     windows = [tuple(row[i : i + window]) for row in tokens for i in range(64 - window + 1)]
     assert len(set(windows)) == len(np.unique(hashes))
@@ -48,7 +48,7 @@ def test_what_stands_above_every_document_counts_once() -> None:
     evaluation[:, :60] = calibration[:, :60] = random_tokens(1, 60, seed=2)
     once = 60 - WINDOW + 1
     assert text_overlap(evaluation, calibration).share == pytest.approx(once / (once + 50 * (169 - once)))
-    refuse_overlap(evaluation, calibration, letter_tokenizer())
+    check_contamination(evaluation, calibration, letter_tokenizer())
 
 
 def test_a_text_is_all_of_itself_even_where_it_repeats() -> None:
@@ -68,11 +68,11 @@ def test_a_small_share_is_let_through_and_a_larger_one_refused_with_its_place() 
     evaluation = torch.randint(4, 50, (10, 131), generator=torch.Generator().manual_seed(0))  # 1,000 windows
     calibration = torch.randint(4, 50, (10, 131), generator=torch.Generator().manual_seed(1))
     calibration[0, : WINDOW + 9] = evaluation[3, 20 : 20 + WINDOW + 9]  # ten of them
-    refuse_overlap(evaluation, calibration, tokenizer)
+    check_contamination(evaluation, calibration, tokenizer)
     calibration[0, : WINDOW + 10] = evaluation[3, 20 : 20 + WINDOW + 10]
     passage = tokenizer.decode(evaluation[3, 20:44])
     with pytest.raises(CalibrationDataError, match="another file, another split") as error:
-        refuse_overlap(evaluation, calibration, tokenizer)
+        check_contamination(evaluation, calibration, tokenizer)
     assert "1.1% of the evaluation text" in str(error.value)
     assert f"its tokens 413 to 455, {passage!r}" in str(error.value)
 

@@ -2,30 +2,30 @@
 
 import torch
 
-from hf_tc.data.corrupted_sequences import corrupted_windows
+from hf_tc.data.corrupted_sequences import corrupted_sequences
 
 BLOCKS = torch.arange(8 * 100).view(8, 100)
 
 
 def test_windows_without_corruption_are_pieces_of_the_joined_blocks() -> None:
-    windows = corrupted_windows(BLOCKS, 50, seed=0, share=0.0)
+    windows = corrupted_sequences(BLOCKS, 50, seed=0, share=0.0)
     assert windows.shape == (50, 100)
     assert torch.equal(windows, windows[:, :1] + torch.arange(100))
     assert (windows[:, 0] % 100 != 0).any()  # not only whole blocks
 
 
 def test_the_share_of_replaced_tokens() -> None:
-    windows = corrupted_windows(BLOCKS, 200, seed=0, share=0.1)
+    windows = corrupted_sequences(BLOCKS, 200, seed=0, share=0.1)
     follows = (windows.diff(dim=1) == 1).float().mean().item()
     assert abs(follows - 0.9**2) < 0.02  # both neighbours are original
     assert set(windows.flatten().tolist()) <= set(range(BLOCKS.numel()))
 
 
 def test_one_block_has_one_window() -> None:
-    assert torch.equal(corrupted_windows(BLOCKS[:1], 3, seed=1, share=0.0), BLOCKS[:1].expand(3, -1))
+    assert torch.equal(corrupted_sequences(BLOCKS[:1], 3, seed=1, share=0.0), BLOCKS[:1].expand(3, -1))
 
 
 def test_the_seed_decides() -> None:
-    first, again, other = (corrupted_windows(BLOCKS, 4, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (corrupted_sequences(BLOCKS, 4, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

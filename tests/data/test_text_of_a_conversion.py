@@ -12,13 +12,13 @@ from conversion_inputs import LENGTH, TOKENS, letter_teacher, teacher_folder, te
 from student_folders import letter_tokenizer
 
 from hf_tc import convert
-from hf_tc.conversion.run import ConversionSettings
+from hf_tc.conversion.run import ConversionConfig
 from hf_tc.convert import SHIPPED_SAMPLE, calibration_blocks, calibration_documents
 from hf_tc.data.token_blocks import CalibrationDataError
 
 
-def settings_of(**changes: Any) -> ConversionSettings:
-    return ConversionSettings(**{"calibration_tokens": TOKENS, "sequence_length": LENGTH, **changes})
+def settings_of(**changes: Any) -> ConversionConfig:
+    return ConversionConfig(**{"calibration_tokens": TOKENS, "sequence_length": LENGTH, **changes})
 
 
 def test_blocks_are_shuffled_by_the_seed(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_commands_read_tables_and_refuse_what_is_neither_text_nor_file(
     table = tmp_path / "text.csv"
     with table.open("w", newline="") as file:
         csv.writer(file).writerows([["id", "text"], [1, text.read_text()]])
-    figures = [evaluated(capsys, teacher, "--data", data, "--seq-len", LENGTH) for data in (text, table)]
+    figures = [evaluated(capsys, teacher, "--data", data, "--sequence-length", LENGTH) for data in (text, table)]
     assert figures[0] == figures[1]
     for command in ("convert", "select"):
         line = refused(capsys, command, teacher, "--out", tmp_path / "out", "--data", "The cat sat.")

@@ -13,7 +13,8 @@ from tiny_sizes import VOCABULARY
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from hf_tc.data.token_blocks import CalibrationDataError, calibration_batches, check_vocabulary, token_blocks
+from hf_tc.data.token_blocks import CalibrationDataError, calibration_batches, token_blocks
+from hf_tc.teachers.vocabulary import check_vocabulary
 
 EOS, BOS = 0, 1
 WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
@@ -99,14 +100,14 @@ class _Counting:
 
 
 def test_too_little_text_says_how_much_there_is() -> None:
-    with pytest.raises(CalibrationDataError, match="has 7 tokens; one block of seq_len needs 16"):
+    with pytest.raises(CalibrationDataError, match="has 7 tokens; one block of sequence_length needs 16"):
         token_blocks(["one two three", "four five six"], word_tokenizer(), 16)
 
 
 def test_impossible_requests() -> None:
-    with pytest.raises(CalibrationDataError, match="max_tokens is 8, below one block of seq_len 16"):
+    with pytest.raises(CalibrationDataError, match="max_tokens is 8, below one block of sequence_length 16"):
         token_blocks(["one"], word_tokenizer(), 16, 8)
-    with pytest.raises(CalibrationDataError, match="seq_len is 1"):
+    with pytest.raises(CalibrationDataError, match="sequence_length is 1"):
         token_blocks(["one"], word_tokenizer(), 1)
     without_eos = word_tokenizer(eos_token=None)
     with pytest.raises(CalibrationDataError, match=r"2 documents .* Set tokenizer.eos_token"):

@@ -96,7 +96,7 @@ def test_text_is_read_split_and_measured(
     (tmp_path / "text.txt").write_text(text)
     student, teacher = tiny_llama(), tiny_qwen3()
 
-    result = evaluate(student, tokenizer, tmp_path / "text.txt", teacher, seq_len=20, max_tokens=70)
+    result = evaluate(student, tokenizer, tmp_path / "text.txt", teacher, sequence_length=20, max_tokens=70)
 
     ids = torch.tensor([*first, 2, *second])[:60].view(3, 20)
     assert result == evaluate_blocks(student, ids, teacher)
@@ -117,9 +117,9 @@ def test_refusals(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     with pytest.raises(CalibrationDataError, match="has 3 tokens"):
         evaluate(tiny_llama(), tokenizer, tmp_path / "text.txt")
     with pytest.raises(CalibrationDataError, match="embeddings for 50"):
-        evaluate(tiny_llama(vocab_size=50), tokenizer, tmp_path / "text.txt", seq_len=3)
+        evaluate(tiny_llama(vocab_size=50), tokenizer, tmp_path / "text.txt", sequence_length=3)
     with pytest.raises(ValueError, match=r"logits for 61 words, the teacher for 70"):
-        evaluate(tiny_llama(), tokenizer, tmp_path / "text.txt", tiny_llama(vocab_size=70), seq_len=3)
+        evaluate(tiny_llama(), tokenizer, tmp_path / "text.txt", tiny_llama(vocab_size=70), sequence_length=3)
     with pytest.raises(ValueError, match=r"blocks has shape \(3, 1\)"):
         perplexity(tiny_llama(), torch.zeros(3, 1, dtype=torch.long))
     with pytest.raises(ValueError, match="batch_size is 0"):

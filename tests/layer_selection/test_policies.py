@@ -11,15 +11,16 @@ from conversion_inputs import circumstances, equal_states, letter_teacher, state
 from planted import random_blocks
 from transformers import PreTrainedModel
 
-from hf_tc.config import ConversionSettings
+from hf_tc.config import ConversionConfig
+from hf_tc.conversion.choose_layers import CANDIDATES, SCORES, choose_layers
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection import policies, probe
-from hf_tc.layer_selection.policies import CANDIDATES, MEASURING_POLICIES, SCORES, check_policy, choose_layers
+from hf_tc.layer_selection.policies import MEASURING_POLICIES, check_policy
 from hf_tc.layer_selection.probe import bypassed
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, output_projection
 
-SETTINGS = ConversionSettings(calibration_tokens=256, sequence_length=32)
+SETTINGS = ConversionConfig(calibration_tokens=256, sequence_length=32)
 
 
 def text_of(teacher: PreTrainedModel) -> torch.Tensor:
@@ -44,7 +45,7 @@ def teacher_with(silent: int | None = None, loud: int | None = None, **changes: 
 def choose(
     folder: Path, policy: str | None, retained: Any = 0.5, teacher: PreTrainedModel | None = None, **changes: Any
 ):
-    settings = ConversionSettings(**{**vars(SETTINGS), **changes})
+    settings = ConversionConfig(**{**vars(SETTINGS), **changes})
     return choose_layers(
         teacher or TEACHER, BLOCKS if teacher is None else text_of(teacher), retained, policy, settings, folder
     )

@@ -64,7 +64,7 @@ def test_the_memory_does_not_grow() -> None:
     model, cache, sizes = student(linear=ALL), DynamicCache(), []
     for length in (3, 20):
         model(token_ids(1, length), **cache_argument(cache))
-        sizes.append([layer.recurrent_state.numel() + layer.convolution_window.numel() for layer in cache.layers])
+        sizes.append([layer.recurrent_state.numel() + layer.conv_state.numel() for layer in cache.layers])
     assert sizes[0] == sizes[1] == [4 * 8 * 8 + 3 * 64] * 4
 
 

@@ -65,12 +65,12 @@ def test_chunked_forms_equal_the_recurrence(length: int, packed: bool, dtype: to
     results = []
     for form in FORMS:
         leaves = {name: x.clone().requires_grad_() for name, x in problem.items()}
-        read_out, state = form(**leaves, document_start=document_start)
-        assert read_out.shape == (2, length, 3, 5)
+        recurrence_output, state = form(**leaves, document_start=document_start)
+        assert recurrence_output.shape == (2, length, 3, 5)
         assert state.shape == (2, 3, 8, 5)
-        loss = read_out.square().sum() + (state * torch.arange(5)).sum()
-        results.append([read_out, state, *torch.autograd.grad(loss, list(leaves.values()))])
-    for name, expected, *chunked in zip(["read_out", "state", *problem], *results, strict=True):
+        loss = recurrence_output.square().sum() + (state * torch.arange(5)).sum()
+        results.append([recurrence_output, state, *torch.autograd.grad(loss, list(leaves.values()))])
+    for name, expected, *chunked in zip(["recurrence_output", "state", *problem], *results, strict=True):
         for actual in chunked:
             assert relative_error(actual, expected) < tolerance, name
 
@@ -90,8 +90,8 @@ def test_a_state_hands_the_sequence_over(form) -> None:
     whole, final = form(**problem)
     state, parts = problem.pop("state"), []
     for part in (slice(0, 50), slice(50, 51), slice(51, 130)):
-        read_out, state = form(**{name: x[:, part] for name, x in problem.items()}, state=state)
-        parts.append(read_out)
+        recurrence_output, state = form(**{name: x[:, part] for name, x in problem.items()}, state=state)
+        parts.append(recurrence_output)
     torch.testing.assert_close(torch.cat(parts, dim=1), whole)
     torch.testing.assert_close(state, final)
 
@@ -111,9 +111,9 @@ def test_what_was_written_is_read_back(form) -> None:
     values = torch.tensor([[1.0, 2.0], [3.0, 5.0], [7.0, 11.0]], dtype=torch.float64)
     problem = writes(values, [0, 1, 2])
     problem["q"] = torch.eye(4, dtype=torch.float64)[[0, 0, 1]][None, :, None]
-    read_out, state = form(**problem)
+    recurrence_output, state = form(**problem)
     expected = values[[0, 0, 1]] / 2  # divided by sqrt(K), K = 4
-    torch.testing.assert_close(read_out[0, :, 0], expected)
+    torch.testing.assert_close(recurrence_output[0, :, 0], expected)
     torch.testing.assert_close(state[0, 0, :3], values)
     assert not state[0, 0, 3].any()
 
@@ -144,10 +144,10 @@ def test_the_decay_shrinks_the_past_before_the_write_is_compared_with_it(form) -
 def test_a_decay_of_zero_forgets_everything_before(form) -> None:
     problem = draw(100)
     problem["log_decay"][:, 40] = float("-inf") if form is recurrent_gated_delta_rule else -1e4
-    read_out, state = form(**problem)
+    recurrence_output, state = form(**problem)
     tail = {name: x if name == "state" else x[:, 40:] for name, x in problem.items()}
     expected, expected_state = form(**{**tail, "state": None})
-    torch.testing.assert_close(read_out[:, 40:], expected)
+    torch.testing.assert_close(recurrence_output[:, 40:], expected)
     torch.testing.assert_close(state, expected_state)
 
 
@@ -155,10 +155,10 @@ def test_a_decay_of_zero_forgets_everything_before(form) -> None:
 def test_without_write_and_decay_the_state_stays(form) -> None:
     problem = draw(66)
     problem["log_decay"], problem["beta"] = (torch.zeros_like(problem["beta"]) for _ in range(2))
-    read_out, state = form(**problem)
+    recurrence_output, state = form(**problem)
     torch.testing.assert_close(state, problem["state"], rtol=0, atol=0)
     expected = torch.einsum("bhkv,bthk->bthv", problem["state"], problem["q"]) * 8**-0.5
-    torch.testing.assert_close(read_out, expected)
+    torch.testing.assert_close(recurrence_output, expected)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -191,19 +191,19 @@ def test_a_first_document_may_continue_the_given_state(form) -> None:
 def test_strong_decay_over_a_chunk_neither_overflows_nor_stops_gradients() -> None:
     problem = draw(CHUNK_SIZE, dtype=torch.float32)
     problem["log_decay"] = torch.full_like(problem["log_decay"], -20.0).requires_grad_()  # e^(20 * 63) is infinite
-    read_out, state = chunk_gated_delta_rule(**problem)
-    (gradient,) = torch.autograd.grad(read_out.sum(), problem["log_decay"])
-    assert all(x.isfinite().all() for x in (read_out, state, gradient))
+    recurrence_output, state = chunk_gated_delta_rule(**problem)
+    (gradient,) = torch.autograd.grad(recurrence_output.sum(), problem["log_decay"])
+    assert all(x.isfinite().all() for x in (recurrence_output, state, gradient))
 
 
 @pytest.mark.parametrize("length", [1, 5])
 def test_read_out_keeps_the_dtype_and_the_state_is_float32(length: int) -> None:
     problem = {name: x.bfloat16() for name, x in draw(length, dtype=torch.float32).items()}
-    read_out, state = gated_delta_rule(**problem)
-    assert read_out.dtype == torch.bfloat16
+    recurrence_output, state = gated_delta_rule(**problem)
+    assert recurrence_output.dtype == torch.bfloat16
     assert state.dtype == torch.float32
     exact, _ = recurrent_gated_delta_rule(**{name: x.float() for name, x in problem.items()})
-    assert relative_error(read_out.float(), exact) < 0.01
+    assert relative_error(recurrence_output.float(), exact) < 0.01
 
 
 @pytest.mark.parametrize("length", [1, 100])
@@ -222,6 +222,6 @@ def test_autocast_does_not_reach_into_the_rule(length: int) -> None:
     problem = draw(length, dtype=torch.float32)
     expected, state = gated_delta_rule(**problem)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        read_out, cast_state = gated_delta_rule(**problem)
-    assert torch.equal(read_out, expected)
+        recurrence_output, cast_state = gated_delta_rule(**problem)
+    assert torch.equal(recurrence_output, expected)
     assert torch.equal(cast_state, state)

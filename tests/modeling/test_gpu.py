@@ -117,10 +117,10 @@ def test_every_cache_gives_the_same_tokens(cache: str, linear: tuple[int, ...]) 
 def test_the_gpu_form_does_not_depend_on_other_gpus_being_current() -> None:
     device = torch.device("cuda", torch.cuda.device_count() - 1)
     problem = {name: x.to(device, torch.float32) for name, x in draw(70).items()}
-    read_out = gated_delta_rule(**problem)[0]
+    recurrence_output = gated_delta_rule(**problem)[0]
     expected = chunk_gated_delta_rule(**{name: x.cpu() for name, x in problem.items()})[0]
-    assert read_out.device == device
-    torch.testing.assert_close(read_out.cpu(), expected, rtol=1e-3, atol=1e-3)
+    assert recurrence_output.device == device
+    torch.testing.assert_close(recurrence_output.cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
 @needs_two

@@ -33,9 +33,9 @@ def test_report_comes_back_from_its_json(tmp_path: Path) -> None:
     report = tiny_report()
     for row in report.layers:
         row.error_aligned, row.head_betas = 1 / 3, [0.1, 0.2]
-    assert not ConversionReport.stands_in(tmp_path)
+    assert not ConversionReport.exists(tmp_path)
     report.save(tmp_path)
-    assert ConversionReport.stands_in(tmp_path)
+    assert ConversionReport.exists(tmp_path)
     assert ConversionReport.load(tmp_path) == report
     assert json.loads((tmp_path / REPORT_FILE).read_text())["layers"][1]["beta"] == 0.321
 

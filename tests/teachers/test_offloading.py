@@ -15,8 +15,8 @@ from hf_tc.convert import from_teacher
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.teachers.checks import build_student
 from hf_tc.teachers.offloading import (
-    computing_beside,
-    dispatch_beside,
+    dispatch_like,
+    dispatched_like,
     execution_device,
     gather,
     is_dispatched,
@@ -162,9 +162,9 @@ def test_a_student_beside_computes_and_can_be_written_afterwards(monkeypatch: py
     teacher = cpu_offload(letter_teacher(), CPU)
     student = build_student(letter_teacher(), ["linear_attention"] * 3)
     expected, weights = student(TOKENS).logits, state_of(student)
-    # `dispatch_beside` leaves a student whose teacher computes on the CPU as it is; offload it as for a GPU.
-    monkeypatch.setattr("hf_tc.teachers.offloading.dispatch_beside", lambda student, teacher: cpu_offload(student, CPU))
-    with computing_beside(student, teacher):
+    # `dispatch_like` leaves a student whose teacher computes on the CPU as it is; offload it as for a GPU.
+    monkeypatch.setattr("hf_tc.teachers.offloading.dispatch_like", lambda student, teacher: cpu_offload(student, CPU))
+    with dispatched_like(student, teacher):
         assert is_dispatched(student)
         assert all(parameter.is_meta for parameter in student.parameters())
         assert torch.equal(student(TOKENS).logits, expected)
@@ -186,7 +186,7 @@ def test_gathering_keeps_ties_and_gradients() -> None:
 def test_a_teacher_on_the_cpu_needs_no_hooks(folder: Path, tmp_path: Path) -> None:
     for teacher in dispatched_teachers(folder, tmp_path).values():
         student = build_student(teacher, ["linear_attention"] * 3)
-        dispatch_beside(student, teacher)
+        dispatch_like(student, teacher)
         assert not is_dispatched(student)
         assert {parameter.device for parameter in student.parameters()} == {CPU}
 

@@ -18,7 +18,7 @@ from hf_tc.cli.main import main
 from hf_tc.convert import from_teacher, select_layers
 from hf_tc.planning.plan import plan_conversion
 from hf_tc.report.records import ConversionReport
-from hf_tc.teachers.adapters import adapter_base, load_merged, merged_copy, refuse_wrapped
+from hf_tc.teachers.adapters import adapter_base, check_not_wrapped, load_merged, merged_copy
 
 IDS = torch.arange(4, 24)[None]
 
@@ -105,7 +105,7 @@ def test_merging_is_the_adapted_model_and_leaves_it_alone(base: Path, adapter: P
 
 def test_an_adapter_is_converted_when_asked(adapter: Path, tmp_path: Path) -> None:
     text = text_file(tmp_path / "text.txt")
-    options = ["--data", text, "--calibration-tokens", TOKENS, "--calibration-seq-len", LENGTH, "--alignment-steps", 2]
+    options = ["--data", text, "--calibration-tokens", TOKENS, "--sequence-length", LENGTH, "--alignment-steps", 2]
     arguments = [
         "convert",
         adapter,
@@ -156,5 +156,5 @@ def test_nothing_to_merge_and_what_cannot_be_merged(base: Path, adapter: Path) -
 
 def test_wrappers_are_named_and_peft_passes() -> None:
     with pytest.raises(ValueError, match=r"The student is wrapped, DataParallel around Qwen3.*student\.module"):
-        refuse_wrapped(nn.DataParallel(letter_teacher()), "student")
-    refuse_wrapped(adapted(letter_teacher()), "student")
+        check_not_wrapped(nn.DataParallel(letter_teacher()), "student")
+    check_not_wrapped(adapted(letter_teacher()), "student")

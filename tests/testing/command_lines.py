@@ -9,9 +9,9 @@ import pytest
 from hf_tc.cli.main import main
 
 UNIFORM = ["--layer-policy", "uniform"]
-CALIBRATION = ["--calibration-tokens", "256", "--calibration-seq-len", "32", "--device", "cpu"]
+CALIBRATION = ["--calibration-tokens", "256", "--sequence-length", "32", "--device", "cpu"]
 QUICK = [*CALIBRATION, "--alignment-steps", "1"]
-DISTILLATION = ["--tokens", "320", "--seq-len", "32", "--batch-size", "1"]  # ten steps, a checkpoint after each
+DISTILLATION = ["--tokens", "320", "--sequence-length", "32", "--batch-size", "1"]  # ten steps, a checkpoint after each
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:

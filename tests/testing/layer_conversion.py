@@ -9,8 +9,7 @@ import torch
 from conversion_inputs import letter_teacher
 from planted import random_blocks
 
-from hf_tc.alignment.layerwise import AlignmentSettings
-from hf_tc.config import ConversionSettings
+from hf_tc.config import AlignmentConfig, ConversionConfig
 from hf_tc.conversion import fit_layer
 from hf_tc.conversion.run import Conversion
 from hf_tc.modeling import HybridGDNForCausalLM
@@ -18,11 +17,11 @@ from hf_tc.modeling import HybridGDNForCausalLM
 BLOCKS = random_blocks(8, 32)
 
 
-def settings(steps: int = 2, **changes: Any) -> ConversionSettings:
-    return ConversionSettings(
+def settings(steps: int = 2, **changes: Any) -> ConversionConfig:
+    return ConversionConfig(
         calibration_tokens=256,
         sequence_length=32,
-        alignment=AlignmentSettings(steps=steps, batch_tokens=64),
+        alignment=AlignmentConfig(steps=steps, batch_tokens=64),
         **changes,
     )
 

@@ -71,7 +71,7 @@ def with_context(captured: CapturedAttention, context: Tensor) -> CapturedAttent
 @torch.no_grad()
 def read_out_of(mixer: GatedDeltaNet, captured: CapturedAttention) -> Tensor:
     """The mixer's own read-out `[N, T, H, V]` on all captured blocks."""
-    return mixer.read_out(captured.attn_input, captured.position_embeddings, RecurrentMask())
+    return mixer.recurrence_output(captured.attn_input, captured.position_embeddings, RecurrentMask())
 
 
 def relative(a: Tensor, b: Tensor) -> float:

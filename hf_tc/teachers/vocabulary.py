@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Whether two tokenizers mean the same by the same token id, which equally many tokens do not say."""
+"""Whether tokenizers and models mean the same by the same token id, which equally many tokens do not say."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+from hf_tc.data.token_blocks import CalibrationDataError
 from hf_tc.teachers.adapters import adapter_base, tokenizer_home
 
 logger = logging.getLogger(__name__)
@@ -75,3 +77,32 @@ def _difference(ours: Any, theirs: Any) -> str | None:
         token = next(token for token, i in our_ids.items() if i == index)
         return f"{index} is {token!r} here, {their_tokens[index]!r} there, one of {len(renamed):,} such ids"
     return None
+
+
+def check_vocabulary(tokenizer: Any, model: nn.Module) -> None:
+    """Raise CalibrationDataError if the tokenizer has token ids for which the model has no embedding."""
+    tokens = max(tokenizer.get_vocab().values()) + 1
+    embeddings = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
+    if tokens > embeddings:
+        raise CalibrationDataError(
+            f"The tokenizer has {tokens} tokens, {type(model).__name__} has embeddings for {embeddings}. Use the "
+            "model's own tokenizer, or call resize_token_embeddings() on the model and train the new rows first."
+        )
+
+
+def check_vocabularies_agree(student: nn.Module, teacher: nn.Module) -> None:
+    """Raise ValueError unless both models give logits over equally many words."""
+    student_size, teacher_size = _logit_count(student), _logit_count(teacher)
+    if student_size != teacher_size:
+        raise ValueError(
+            f"The student has logits for {student_size} words, the teacher for {teacher_size}; distillation compares "
+            "them word by word. Use the teacher that the student was converted from, or resize_token_embeddings() of "
+            "one model to the other's size if both use the same tokenizer."
+        )
+
+
+def _logit_count(model: nn.Module) -> int:
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    if head is not None and getattr(head, "weight", None) is not None and head.weight.dim() == 2:
+        return head.weight.shape[0]
+    return model.config.get_text_config().vocab_size  # type: ignore[operator, union-attr]

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from hf_tc.convert import from_teacher, select_layers
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
 from hf_tc.evaluation.perplexity import evaluate
-from hf_tc.teachers.tokenizers import check_tokenizers_agree, tokenizer_of
+from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 
 MESSAGE = r"the teacher's differ: 'a' is (\d+) here, (\d+) there, one of 2 such tokens.*Use a teacher with"
 
@@ -80,7 +80,7 @@ def test_evaluation_and_conversion_refuse_a_tokenizer_that_is_not_the_model_s(
 ) -> None:
     model, wrong = AutoModelForCausalLM.from_pretrained(teacher), AutoTokenizer.from_pretrained(other)
     with pytest.raises(ValueError, match="The tokenizer given and the model's differ: 'b' is 4 here"):
-        evaluate(model, wrong, text, seq_len=32, show_progress=False)
+        evaluate(model, wrong, text, sequence_length=32, show_progress=False)
     for convert, options in ((from_teacher, QUICK), (select_layers, {})):
         for given in (teacher, model):
             with pytest.raises(ValueError, match="The tokenizer given and the teacher's differ: 'b' is 4 here"):

@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """From which context on the cache of a student is the smaller one."""
 
-from hf_tc.planning.cache_size import CacheSizes, KeyValueShape
+from hf_tc.memory.cache_size import CacheSizes, KeyValueShape
 
 
 def sizes_of(*windows: int | None, retained: tuple[int, ...], state: int) -> CacheSizes:

@@ -90,5 +90,5 @@ def cache_sizes(teacher: PreTrainedModel, student: nn.Module, itemsize: int) -> 
 def _state_bytes(mixer: GatedDeltaNet, itemsize: int) -> int:
     """heads x head size^2 in float32, and taps - 1 tokens of what enters the convolution."""
     channels = (mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_dim
-    taps = 0 if mixer.short_conv is None else mixer.short_conv.taps - 1
+    taps = 0 if mixer.short_conv is None else mixer.short_conv.kernel_size - 1
     return mixer.num_heads * mixer.head_dim**2 * STATE_ITEMSIZE + taps * channels * itemsize

@@ -29,8 +29,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hf_tc.calibration.solve import SOLVED_TOKENS
-from hf_tc.config import ConversionSettings
-from hf_tc.data.corrupted_sequences import number_of_windows
+from hf_tc.config import ConversionConfig
+from hf_tc.data.corrupted_sequences import number_of_corrupted_sequences
 from hf_tc.evaluation.losses import tokens_at_once
 from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, head_shape
@@ -151,7 +151,7 @@ def attention_map_bytes(widths: Widths, tokens: int, sequence_length: int) -> in
     return 0 if is_fused else (2 * FLOAT32 + 1) * tokens * sequence_length * widths.heads
 
 
-def layer_bytes(widths: Widths, tokens: int, settings: ConversionSettings, *, on_gpu: bool) -> int:
+def layer_bytes(widths: Widths, tokens: int, settings: ConversionConfig, *, on_gpu: bool) -> int:
     """What the work on one layer takes beside it: the largest of the four that follow one another."""
     w, b = widths, batch_tokens(tokens, settings.sequence_length)
     kv, tiles = w.kv_heads * w.head_dim, CHUNK_SIZE * w.heads
@@ -179,17 +179,17 @@ class PeakMemory:
     text_in_host_memory: bool = False
 
 
-def streamed_tokens(settings: ConversionSettings) -> int:
+def streamed_tokens(settings: ConversionConfig) -> int:
     """Tokens that go through the teacher: the text and, where layers are aligned, its corrupted copies."""
     length = settings.sequence_length
     blocks = settings.calibration_tokens // length
-    fitted = blocks - max(1, round(settings.held_out_share * blocks))
-    return length * (blocks + (number_of_windows(fitted, length) if settings.alignment.steps else 0))
+    fitted = blocks - max(1, round(settings.held_out_fraction * blocks))
+    return length * (blocks + (number_of_corrupted_sequences(fitted, length) if settings.alignment.steps else 0))
 
 
 def peak_memory(
     widths: Widths,
-    settings: ConversionSettings,
+    settings: ConversionConfig,
     weights: int,
     joint: int = 0,
     *,

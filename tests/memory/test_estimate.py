@@ -14,12 +14,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig
 
-from hf_tc.alignment.layerwise import AlignmentSettings
-from hf_tc.config import ConversionSettings, joint_settings
+from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
 from hf_tc.conversion.run import Conversion
 from hf_tc.convert import from_teacher
-from hf_tc.data.corrupted_sequences import number_of_windows
-from hf_tc.planning.memory import (
+from hf_tc.data.corrupted_sequences import number_of_corrupted_sequences
+from hf_tc.memory.estimate import (
     EXPECTED_WITHIN,
     attention_map_bytes,
     joint_bytes,
@@ -42,7 +41,7 @@ def test_peak_memory_is_expected_within_the_stated_factor(
         hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
         intermediate_size=2 * hidden, num_hidden_layers=layers, max_position_embeddings=length,
     )  # fmt: skip
-    settings = ConversionSettings(1024, length, alignment=AlignmentSettings(steps=1), joint=joint_settings(joint_steps))
+    settings = ConversionConfig(1024, length, alignment=AlignmentConfig(steps=1), joint=joint_settings(joint_steps))
     plan = plan_conversion(teacher.config, retained_layers=[0, *range(2, layers - 1)], settings=settings)
     blocks = random_blocks(1024 // length, length)
     with LiveBytes() as live:
@@ -57,7 +56,7 @@ def test_attention_without_a_fused_kernel_keeps_whole_maps() -> None:
     assert attention_map_bytes(plans["bfloat16"].widths, 8192, 8192) == 0
     assert attention_map_bytes(replace(plans["float32"].widths, kv_heads=32), 8192, 8192) == 0
     assert attention_map_bytes(plans["float32"].widths, 8192, 8192) == 9 * 8192 * 8192 * 32
-    longer = replace(plans["float32"], settings=ConversionSettings(sequence_length=8192))
+    longer = replace(plans["float32"], settings=ConversionConfig(sequence_length=8192))
     assert longer.memory(10**18).device > longer.memory(None).host + 4 * 10**9
     jointly = replace(longer, settings=replace(longer.settings, joint=joint_settings(1)))
     maps = attention_map_bytes(jointly.widths, 8192, 8192)
@@ -86,7 +85,9 @@ def test_memory_of_a_gpu_that_is_too_small_goes_to_the_host() -> None:
     assert roomy.host == 0
     assert not roomy.text_in_host_memory
     assert narrow.text_in_host_memory
-    assert streamed_tokens(plan.settings) == 65_536 + 1024 * number_of_windows(60, 1024)  # of 64 blocks, 4 held out
+    assert streamed_tokens(plan.settings) == 65_536 + 1024 * number_of_corrupted_sequences(
+        60, 1024
+    )  # of 64 blocks, 4 held out
     assert streamed_tokens(plan.settings.closed_form_alone()) == 65_536
     assert narrow.host == text_bytes_in_host_memory(plan.widths, streamed_tokens(plan.settings))
     assert roomy.device == plan.memory(None).host
@@ -107,7 +108,7 @@ def test_a_policy_that_compares_calibrated_layers_needs_all_of_them_at_once() ->
 
 def test_joint_alignment_takes_fewer_blocks_in_a_pass_where_memory_is_short() -> None:
     config = AutoConfig.for_model("qwen3", **QWEN3_8B)
-    plan = plan_conversion(config, layer_policy="uniform", settings=ConversionSettings(joint=joint_settings(150)))
+    plan = plan_conversion(config, layer_policy="uniform", settings=ConversionConfig(joint=joint_settings(150)))
     layers = (36, len(plan.linear_layers))
     whole, half, one = (joint_bytes(plan.widths, *layers, blocks * 1024) for blocks in (8, 4, 1))
     assert whole > half > one > plan.student_bytes
