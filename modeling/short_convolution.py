@@ -9,7 +9,7 @@ from torch import nn
 
 
 class ShortConvolution(nn.Module):
-    """y_t = sum_j weight[j] * x_{t-j}, channel by channel; weight `[kernel_size, channels]`, row 0: the token itself."""
+    """y_t = sum_j weight[j] * x_{t-j}, channel by channel; weight `[kernel_size, channels]`, row 0: the token."""
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
