@@ -35,7 +35,11 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["hf_tc", "hf_tc.*"]), "hf_tc.model_cards", "hf_tc.modeling"],
     package_dir={"hf_tc.modeling": "modeling", "hf_tc.model_cards": "model_cards"},
-    package_data={"hf_tc.assets": ["*.md", "*.txt", "tiny_teacher/*"], "hf_tc.model_cards": ["*.md"]},
+    package_data={
+        "hf_tc": ["py.typed"],
+        "hf_tc.assets": ["*.md", "*.txt", "tiny_teacher/*"],
+        "hf_tc.model_cards": ["*.md"],
+    },
     install_requires=[
         # Bounded to what is tested: a newer torch would also bring another set of CUDA libraries.
         "torch>=2.7,<2.15",

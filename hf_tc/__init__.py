@@ -2,17 +2,82 @@
 """hf_tc turns pretrained Transformer language models into hybrids with Gated DeltaNet layers.
 
 Importing it registers the student's classes with Transformers, so that `AutoModelForCausalLM.from_pretrained` loads a
-converted student without further arguments.
+converted student without further arguments. What only conversion and training need is imported when it is used.
 """
 
-from hf_tc.modeling.supported_versions import HF_TC_VERSION  # first: it checks the release of Transformers
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-# isort: split
-from hf_tc.distillation import DistillationConfig, DistillationTrainer
-from hf_tc.hub.registration import register
-from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
+if TYPE_CHECKING:
+    from hf_tc.convert import from_teacher, select_layers
+    from hf_tc.distillation.config import DistillationConfig
+    from hf_tc.distillation.trainer import DistillationTrainer
+    from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
+    from hf_tc.evaluation.perplexity import Evaluation, evaluate
+    from hf_tc.hub.push import push_folder
+    from hf_tc.hub.refresh import refresh
+    from hf_tc.layer_selection.selection import LayerSelection
+    from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
+    from hf_tc.planning.plan import ConversionPlan, plan_conversion
+    from hf_tc.report.records import ConversionReport
 
-register()
+__version__ = version("hf_tc")
 
-__version__ = HF_TC_VERSION
-__all__ = ["DistillationConfig", "DistillationTrainer", "HybridGDNConfig", "HybridGDNForCausalLM", "HybridGDNModel"]
+PUBLIC = {
+    "ConversionPlan": "hf_tc.planning.plan",
+    "ConversionReport": "hf_tc.report.records",
+    "DistillationConfig": "hf_tc.distillation.config",
+    "DistillationTrainer": "hf_tc.distillation.trainer",
+    "Evaluation": "hf_tc.evaluation.perplexity",
+    "HybridGDNConfig": "hf_tc.modeling",
+    "HybridGDNForCausalLM": "hf_tc.modeling",
+    "HybridGDNModel": "hf_tc.modeling",
+    "LayerSelection": "hf_tc.layer_selection.selection",
+    "UndecayedMemoryMixin": "hf_tc.distillation.weight_decay",
+    "evaluate": "hf_tc.evaluation.perplexity",
+    "from_teacher": "hf_tc.convert",
+    "plan_conversion": "hf_tc.planning.plan",
+    "push_folder": "hf_tc.hub.push",
+    "refresh": "hf_tc.hub.refresh",
+    "select_layers": "hf_tc.convert",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PUBLIC:
+        raise AttributeError(f"module 'hf_tc' has no attribute {name!r}")
+    return getattr(import_module(PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *PUBLIC])
+
+
+# The command registers once it knows what to do: its help needs no model.
+if Path(sys.argv[0] if sys.argv else "").stem != "hf-tc":
+    from hf_tc.hub.registration import register
+
+    register()
+
+__all__ = [
+    "ConversionPlan",
+    "ConversionReport",
+    "DistillationConfig",
+    "DistillationTrainer",
+    "Evaluation",
+    "HybridGDNConfig",
+    "HybridGDNForCausalLM",
+    "HybridGDNModel",
+    "LayerSelection",
+    "UndecayedMemoryMixin",
+    "__version__",
+    "evaluate",
+    "from_teacher",
+    "plan_conversion",
+    "push_folder",
+    "refresh",
+    "select_layers",
+]

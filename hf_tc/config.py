@@ -4,6 +4,9 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl")  # by which a share of layers becomes layers
+DEFAULT_POLICY = "kl"
+
 
 @dataclass(frozen=True)
 class AlignmentConfig:

@@ -66,7 +66,7 @@ def from_teacher(
         evaluation_data: text on which the perplexity of every stage is measured, none of it among the calibration
             text; by default the calibration blocks that no fit sees.
         retained_layers: share of layers that keep softmax attention, or their indices, or what `select_layers` chose.
-        layer_policy: how a share becomes layers: one of `hf_tc.layer_selection.policies.POLICIES`.
+        layer_policy: how a share becomes layers: one of `hf_tc.config.LAYER_POLICIES`.
         calibration_tokens, sequence_length: tokens of text to use, and tokens of a block of it.
         alignment_steps: gradient steps per layer, of 2,048 tokens or one block if that is longer; 0 keeps the closed
             form.

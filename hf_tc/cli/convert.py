@@ -3,7 +3,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hf_tc.cli.shared import (
     DATA_HELP,
@@ -15,10 +15,11 @@ from hf_tc.cli.shared import (
     console,
     one_or_many,
 )
-from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
-from hf_tc.layer_selection.policies import DEFAULT_POLICY, POLICIES
-from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.config import DEFAULT_POLICY, LAYER_POLICIES, AlignmentConfig, ConversionConfig, joint_settings
 from hf_tc.resume.output_folder import WorkFolder
+
+if TYPE_CHECKING:
+    from hf_tc.layer_selection.selection import LayerSelection
 
 
 def add_parser(commands: Any) -> None:
@@ -64,7 +65,7 @@ def add_share(parser: Any) -> None:
 
 def add_calibration_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--layer-policy", choices=POLICIES, help=f"which layers a share retains (default: {DEFAULT_POLICY})"
+        "--layer-policy", choices=LAYER_POLICIES, help=f"which layers a share retains (default: {DEFAULT_POLICY})"
     )
     parser.add_argument("--data", nargs="+", help=f"calibration text: {DATA_HELP} (default: the packaged sample)")
     parser.add_argument(
@@ -110,10 +111,12 @@ def calibration_arguments(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _chosen(text: str) -> list[int] | LayerSelection:
+def _chosen(text: str) -> "list[int] | LayerSelection":
     """A value of --retained-layers; argparse shows the words of ArgumentTypeError alone."""
     way_out = "Give their indices, such as 0,4,8, or the .json file that `hf-tc select --out FILE` wrote."
     if text.endswith(".json"):
+        from hf_tc.layer_selection.selection import LayerSelection
+
         try:
             return LayerSelection.load(text)
         except OSError as error:

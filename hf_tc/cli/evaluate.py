@@ -4,11 +4,7 @@
 import argparse
 from typing import Any
 
-import torch
-from transformers import AutoTokenizer
-
 from hf_tc.cli.shared import DATA_HELP, DEFAULT, add_command, add_device, add_sequence_length, console, one_or_many
-from hf_tc.teachers.loading import load_causal_lm
 
 
 def add_parser(commands: Any) -> None:
@@ -30,7 +26,11 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
+    import torch
+    from transformers import AutoTokenizer
+
     from hf_tc.evaluation.perplexity import evaluate
+    from hf_tc.teachers.loading import load_causal_lm
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     teacher = None

@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""The command `hf-tc`: one file per subcommand in `hf_tc.commands`, each a thin layer over the Python interface."""
+"""The command `hf-tc`: one file per subcommand beside this one, each a thin layer over the Python interface."""
 
 import argparse
 import contextlib
@@ -7,19 +7,15 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import NoReturn
-
-import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from transformers.utils import logging
 
 from hf_tc.cli import convert, demo, distill, evaluate, push, refresh, select, serve
 from hf_tc.cli.shared import console
 
 COMMANDS = (demo, select, convert, distill, evaluate, push, serve, refresh)
 # What goes wrong outside this program: options, files, the network, missing packages, memory.
-EXPECTED_ERRORS = (ValueError, OSError, ImportError, RuntimeError, SafetensorError, StrictDataclassError)
+EXPECTED_ERRORS = (ValueError, OSError, ImportError, RuntimeError)
 TRACEBACK = "HF_TC_TRACEBACK"
 
 
@@ -36,13 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     With HF_TC_TRACEBACK=1 in the environment they are raised, with their traceback.
     """
     options = build_parser().parse_args(arguments)
+    # Only now, since help and wrong options need none of it.
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    from hf_tc.hub.registration import register
+
+    register()
     if getattr(options, "json", False):
         logging.set_verbosity_error()
     try:
         # Whatever a library prints goes to stderr: with --json, stdout is for the result alone.
         with contextlib.redirect_stdout(sys.stderr):
             result = options.run(options)
-    except EXPECTED_ERRORS as error:
+    except (*EXPECTED_ERRORS, SafetensorError, StrictDataclassError) as error:
         if os.environ.get(TRACEBACK) == "1":
             raise
         # Most errors of this kind are the library's own: they say what failed, not what asked for it.
@@ -62,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Turn Transformer language models into hybrids.",
         epilog=f"{TRACEBACK}=1 in the environment: errors with their traceback instead of one line",
     )
+    parser.add_argument("--version", action="version", version=f"hf_tc {version('hf_tc')}")
     commands = parser.add_subparsers(dest="command", required=True)
     for command in COMMANDS:
         command.add_parser(commands)

@@ -16,6 +16,6 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from hf_tc.hub.model_card import push_folder
+    from hf_tc.hub.push import push_folder
 
     console.print(f"Uploaded: {push_folder(options.folder, options.repo, private=options.private)}")

@@ -5,7 +5,6 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from rich.console import Console
 
 console = Console(stderr=True)
@@ -45,6 +44,8 @@ def add_device(parser: Any) -> None:
 
 
 def _device(text: str) -> str:
+    import torch
+
     accelerator, count = torch.accelerator.current_accelerator(), torch.accelerator.device_count()
     found = ["cpu"] if accelerator is None else ["cpu", *(f"{accelerator.type}:{index}" for index in range(count))]
     try:

@@ -10,11 +10,11 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_tc.config import ConversionConfig
+from hf_tc.config import DEFAULT_POLICY, ConversionConfig
 from hf_tc.conversion.checkpoint import conversion_arguments
 from hf_tc.conversion.run import Conversion
 from hf_tc.layer_selection.hybrid import hybrids_of
-from hf_tc.layer_selection.policies import DEFAULT_POLICY, MEASURING_POLICIES, SELECTION_TOKENS, checked_indices
+from hf_tc.layer_selection.policies import MEASURING_POLICIES, SELECTION_TOKENS, checked_indices
 from hf_tc.layer_selection.probe import Probe
 from hf_tc.layer_selection.score_log import ScoreLog
 from hf_tc.layer_selection.selection import LayerSelection

@@ -188,7 +188,7 @@ class Conversion:
         modules of some families have none where they use one, others have one where they use none."""
         attention = find_attention(find_decoder_layers(self.teacher.base_model)[layer])[1]
         sliding = self.student.config.teacher_layer_types[layer] == "sliding_attention"
-        window = self.student.config.text_config.sliding_window if sliding else None
+        window = self.student.config.teacher_config.sliding_window if sliding else None
         return {"scaling": attention.scaling, "window": window}
 
 

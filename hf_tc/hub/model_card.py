@@ -1,56 +1,22 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""A student's folder, complete with tokenizer, report and model card, and its way to the Hub."""
+"""The model card of a student, from model_cards/template.md."""
 
-import os
-import re
 import shlex
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, ModelCard, ModelCardData, hf_hub_url, model_info
-from transformers import PreTrainedTokenizerBase
+from huggingface_hub import ModelCard, ModelCardData, hf_hub_url, model_info
 
-from hf_tc.hub.student_folder import CARD_FILE, check_card, check_student_folder, warn_of_other_code
-from hf_tc.modeling import HybridGDNConfig, HybridGDNPreTrainedModel
-from hf_tc.modeling.saving import create_repository, upload_folder
+from hf_tc.hub.student_folder import CARD_FILE
+from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.supported_versions import NEWEST_TRANSFORMERS, OLDEST_TRANSFORMERS, transformers_bounds
 from hf_tc.report.page import is_local, report_sections, teacher_name, template
-from hf_tc.report.records import ConversionReport
-from hf_tc.resume.fingerprint import weights_fingerprint
 
 CARD_MARK = "Converted with hf_tc"  # in every card from template.md
 HUB_SECONDS = 10.0  # to answer for the teacher's licence
-# Lines of the card that name the student; a push makes them name the repository.
-NAMING_LINES = {
-    r'^model_id = ".*"$': 'model_id = "{}"',
-    r"^transformers serve .* --trust-remote-code$": "transformers serve {} --trust-remote-code",
-}
 TAGS = ["hf_tc", "gated-deltanet", "linear-attention", "hybrid"]
-
-
-def save_student(
-    student: HybridGDNPreTrainedModel,
-    folder: str | os.PathLike,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    report: ConversionReport | None = None,
-    **kwargs: Any,
-) -> None:
-    """Saves a student with what belongs to it; later saves of the same object include it as well.
-
-    Args:
-        tokenizer, report: default to `student.tokenizer` and `student.conversion_report`, which conversion sets. A
-            report that does not say which weights its figures are of is taken to be of these.
-        kwargs: of `save_pretrained`, such as `max_shard_size`.
-    """
-    if tokenizer is not None:
-        student.tokenizer = tokenizer
-    if report is not None:
-        if not report.student_weights:
-            report.student_weights = weights_fingerprint(student.state_dict().values())
-        student.conversion_report = report
-    student.save_pretrained(folder, **kwargs)
 
 
 def render_card(
@@ -82,8 +48,8 @@ def render_card(
     card = ModelCard.from_template(
         metadata,
         template_str=template("template.md"),
-        title=f"{name.split('/')[-1] or config.text_config.model_type} with Gated DeltaNet layers",
-        teacher=f"`{name}`" if name else f"a {config.text_config.model_type} model",
+        title=f"{name.split('/')[-1] or config.teacher_config.model_type} with Gated DeltaNet layers",
+        teacher=f"`{name}`" if name else f"a {config.teacher_config.model_type} model",
         model_id=model_id,
         served_id=shlex.quote(model_id),
         license=terms.get("license"),
@@ -121,34 +87,3 @@ def _card_on_hub(teacher: str) -> dict[str, Any]:
     except Exception:  # errors of the HTTP library have no base in common over its versions
         return {}
     return card.to_dict() if card is not None else {}
-
-
-def push_folder(
-    folder: str | os.PathLike,
-    repo_id: str,
-    private: bool | None = None,
-    token: str | bool | None = None,
-    **options: Any,
-) -> CommitInfo:
-    """Uploads a student's folder as it is, after checking that whoever downloads it can load it.
-
-    The usage examples of its model card are made to name the repository.
-
-    Args:
-        private, token, options: as in `push_to_hub`: `revision`, `create_pr`, `commit_message`, `commit_description`.
-
-    Raises:
-        ValueError: the folder is not a complete student, or its card has figures of another; nothing was uploaded.
-    """
-    folder = Path(folder)
-    check_student_folder(folder)
-    check_card(folder)
-    warn_of_other_code(folder)
-    repo_id = create_repository(repo_id, private, token)
-    card = folder / CARD_FILE
-    if card.is_file():
-        text = card.read_text(encoding="utf-8")
-        for pattern, line in NAMING_LINES.items():
-            text = re.sub(pattern, line.format(repo_id), text, count=1, flags=re.MULTILINE)
-        card.write_text(text, encoding="utf-8")
-    return upload_folder(folder, repo_id, token=token, **options)

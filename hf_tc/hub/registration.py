@@ -1,6 +1,10 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Makes Transformers and PEFT know the student's model type."""
 
+import os
+from pathlib import Path
+from typing import Any
+
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -11,7 +15,7 @@ from transformers import (
 )
 from transformers.models.auto import modeling_auto
 
-from hf_tc.hub.save_extras import load_extras, save_extras
+from hf_tc.hub.after_import import after_import
 from hf_tc.modeling import (
     HybridGDNConfig,
     HybridGDNForCausalLM,
@@ -56,12 +60,22 @@ def register() -> None:
         auto_class.register(HybridGDNConfig, model_class, exist_ok=True)
         names[model_type] = model_class.__name__
     # Saving a student writes report and model card too, loading it reads the report.
-    HybridGDNPreTrainedModel.save_extras = save_extras
-    HybridGDNPreTrainedModel.load_extras = load_extras
-    _register_lora_targets(model_type)
+    HybridGDNPreTrainedModel.save_extras = _save_extras
+    HybridGDNPreTrainedModel.load_extras = _load_extras
+    after_import("peft.utils.constants", _register_lora_targets)
 
 
-def _register_lora_targets(model_type: str) -> None:
-    from peft.utils import constants
+def _save_extras(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -> None:
+    from hf_tc.hub.save_extras import save_extras
 
-    constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[model_type] = LORA_TARGET_MODULES
+    save_extras(student, folder, repo_id)
+
+
+def _load_extras(student: HybridGDNPreTrainedModel, source: str | os.PathLike, options: dict[str, Any]) -> None:
+    from hf_tc.hub.load_extras import load_extras
+
+    load_extras(student, source, options)
+
+
+def _register_lora_targets(constants: Any) -> None:
+    constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING[HybridGDNConfig.model_type] = LORA_TARGET_MODULES

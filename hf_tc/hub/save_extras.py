@@ -1,35 +1,20 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What is saved and loaded beside a student's weights: the report of its conversion, and the model card.
+"""What is saved beside a student's weights: the report of its conversion, and the model card.
 
 Both hold to the weights that the figures were measured on. However a student was saved and whatever became of it, its
 card has figures of the weights beside it or none.
 """
 
-import os
 from pathlib import Path
-from typing import Any
-
-from transformers.utils import cached_file, logging
 
 from hf_tc.hub.model_card import CARD_MARK, render_card
-from hf_tc.hub.saved_code import SavedCode
 from hf_tc.hub.student_folder import CARD_FILE, saved_weights_fingerprint
 from hf_tc.modeling import HybridGDNPreTrainedModel
+from hf_tc.report import REPORT_FILE
 from hf_tc.report.page import PAGE_FILE, marked_as_changed, report_page, without_figures
 from hf_tc.report.plots import PICTURES, picture_file, save_conversion_plots
-from hf_tc.report.records import LOG_FILE, REPORT_FILE, ConversionReport
+from hf_tc.report.records import LOG_FILE
 from hf_tc.resume.fingerprint import same_weights
-
-logger = logging.get_logger(__name__)
-
-# Of `from_pretrained`: where on the Hub.
-HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder", "_commit_hash")
-# What the model itself was loaded without must not keep it from being loaded.
-NOT_NEEDED = {
-    "_raise_exceptions_for_gated_repo": False,
-    "_raise_exceptions_for_missing_entries": False,
-    "_raise_exceptions_for_connection_errors": False,
-}
 
 
 def save_extras(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -> None:
@@ -68,23 +53,3 @@ def remove_report(folder: Path) -> None:
     """Removes a report with its page and pictures."""
     for name in (REPORT_FILE, LOG_FILE, PAGE_FILE, *map(picture_file, PICTURES)):
         (folder / name).unlink(missing_ok=True)
-
-
-def load_extras(student: HybridGDNPreTrainedModel, source: str | os.PathLike, options: dict[str, Any]) -> None:
-    """Gives a student that was loaded from a folder or the Hub the report that is there; `from_pretrained` calls it.
-
-    Args:
-        options: of `from_pretrained`. What concerns the Hub is used.
-    """
-    folder = Path(source, options.get("subfolder") or "")
-    warning = SavedCode.of_config(vars(student.config), folder, str(source)).warning
-    if warning is not None:
-        logger.warning_once(warning)
-    where = {name: options[name] for name in HUB_OPTIONS if options.get(name) is not None}
-    found = cached_file(source, REPORT_FILE, **where, **NOT_NEEDED)
-    if found is None:
-        return
-    try:
-        student.conversion_report = ConversionReport.load(Path(found).parent)
-    except ValueError as error:  # a student is of use without
-        logger.warning(str(error))

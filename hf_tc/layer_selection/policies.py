@@ -4,6 +4,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from hf_tc.config import LAYER_POLICIES
 from hf_tc.layer_selection import bypass, greedy, kl
 from hf_tc.layer_selection.probe import Probe
 from hf_tc.layer_selection.selection import LayerSelection
@@ -29,14 +30,12 @@ MEASURING_POLICIES = {
     "greedy": Policy(greedy.rank, greedy.SCORE, calibrates=True),
     "kl": Policy(kl.rank, kl.SCORE, calibrates=True),
 }
-POLICIES = ("uniform", *MEASURING_POLICIES)
-DEFAULT_POLICY = "kl"
 
 
 def check_policy(retained_layers: float | Sequence[int] | LayerSelection, policy: str | None) -> None:
     """Raises `ValueError` for an unknown policy, for one beside a list of layers, and for a share outside [0, 1]."""
-    if policy is not None and policy not in POLICIES:
-        raise ValueError(f"layer_policy is {policy!r}; it must be one of {', '.join(POLICIES)}.")
+    if policy is not None and policy not in LAYER_POLICIES:
+        raise ValueError(f"layer_policy is {policy!r}; it must be one of {', '.join(LAYER_POLICIES)}.")
     if isinstance(retained_layers, str):
         raise ValueError(
             f"retained_layers is {retained_layers!r}; give a share or a list, and a policy as layer_policy."

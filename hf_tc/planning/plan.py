@@ -14,9 +14,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from hf_tc.config import ConversionConfig
+from hf_tc.config import DEFAULT_POLICY, ConversionConfig
 from hf_tc.layer_selection.policies import (
-    DEFAULT_POLICY,
     MEASURING_POLICIES,
     SELECTION_TOKENS,
     check_policy,

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.report import REPORT_FILE
 
-REPORT_FILE = "conversion_report.json"
 LOG_FILE = "calibration_log.csv"
 TABLE_HEADINGS = ("layer", "distance", "half-life", "beta", "value", "gate")
 ERROR = "error_"  # before a stage, the name of a layer's error at it

@@ -126,6 +126,11 @@ def resolve_text_config(teacher: PreTrainedModel) -> PreTrainedConfig:
     family = _causal_lm_class(config)
     if family is None:
         raise ValueError(f"{name} has no causal language model in Transformers: encoders cannot be converted.")
+    if not family.__module__.startswith("transformers."):
+        raise ValueError(
+            f"{name} is a class of {family.__module__.split('.')[0]}, registered in the place of the "
+            "library's own, and only those were reviewed. Load the teacher before that package is imported, or with the library's class."
+        )
     if type(teacher) is not family:
         raise ValueError(f"{name} is not {family.__name__}; load the teacher with AutoModelForCausalLM.")
     return config

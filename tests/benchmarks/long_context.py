@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from hf_tc.config import AlignmentConfig, ConversionConfig
+from hf_tc.config import LAYER_POLICIES, AlignmentConfig, ConversionConfig
 from hf_tc.conversion.choose_layers import choose_layers
 from hf_tc.conversion.run import Conversion
-from hf_tc.layer_selection.policies import POLICIES
 
 from .bench import LARGE_BATCHES, Results, clock, parser_of
 from .needle_task import NeedleTask, accuracy
@@ -110,7 +109,9 @@ def parse() -> argparse.Namespace:
     parser = parser_of(__doc__, out="long_context.json")
     parser.add_argument("--teacher-folder", type=Path, help="where the teacher is kept between runs")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.25, 0.5, 0.75])
-    parser.add_argument("--policy", choices=POLICIES, help="which layers are retained; the default policy by default")
+    parser.add_argument(
+        "--policy", choices=LAYER_POLICIES, help="which layers are retained; the default policy by default"
+    )
     parser.add_argument("--rope", nargs="+", choices=["on", "off"], default=["on", "off"])
     parser.add_argument("--calibration-factors", type=int, nargs="+", default=[4], help="lengths, in base lengths")
     parser.add_argument("--calibration-tokens", type=int, default=65_536)

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 from optional_packages import needs_extra
-from student_folders import letter_tokenizer, run_python, tiny_student
-
-from hf_tc.hub.model_card import save_student
+from student_folders import letter_tokenizer, run_python, save_student, tiny_student
 
 pytestmark = needs_extra("eval", "lm_eval")
 TASKS = {

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 from fake_hub import FakeHub
-from student_folders import letter_tokenizer, tiny_report, tiny_student
+from student_folders import letter_tokenizer, save_student, tiny_report, tiny_student
 
 import hf_tc
-from hf_tc.hub.model_card import save_student
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ import torch
 from accelerate import Accelerator
 from fake_hub import FakeHub
 from peft import LoraConfig, get_peft_model
-from student_folders import letter_tokenizer, run_python, tiny_report, tiny_student
+from student_folders import letter_tokenizer, run_python, save_student, tiny_report, tiny_student
 from tiny_causal_lms import labelled_examples
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
-from hf_tc.hub.model_card import push_folder, save_student
+from hf_tc.hub.push import push_folder
 from hf_tc.hub.student_folder import check_card
 from hf_tc.report.records import ConversionReport
 

@@ -17,7 +17,7 @@ from hf_tc.modeling.saving import AUTO_MAP, code_files
 from hf_tc.modeling.supported_versions import HF_TC_VERSION
 
 REPO = "some-user/earlier-student"
-PUSH = "import sys; from hf_tc.hub.model_card import push_folder; push_folder(sys.argv[1], sys.argv[2])"
+PUSH = "import sys; from hf_tc.hub.push import push_folder; push_folder(sys.argv[1], sys.argv[2])"
 # Without the server itself, whose command comes last.
 SERVE = """
 import sys, transformers.processing_utils, transformers.cli.transformers as command

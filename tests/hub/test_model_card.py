@@ -8,10 +8,10 @@ import pytest
 import torch
 from fake_hub import FakeHub
 from huggingface_hub import ModelCard
-from student_folders import run_python, tiny_report, tiny_student
+from student_folders import run_python, save_student, tiny_report, tiny_student
 
 import hf_tc
-from hf_tc.hub.model_card import render_card, save_student
+from hf_tc.hub.model_card import render_card
 from hf_tc.hub.student_folder import check_student_folder
 
 

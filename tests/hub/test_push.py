@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code={trust})
 model.push_to_hub(sys.argv[2], private=True)
 """
-PUSH_FOLDER = "import sys; from hf_tc.hub.model_card import push_folder; push_folder(sys.argv[1], sys.argv[2])"
+PUSH_FOLDER = "import sys; from hf_tc.hub.push import push_folder; push_folder(sys.argv[1], sys.argv[2])"
 
 
 def test_pushed_folder_comes_back_unchanged(

@@ -9,7 +9,7 @@ import torch
 from fake_hub import REPO
 from safetensors.torch import save_file
 
-from hf_tc.hub.model_card import push_folder
+from hf_tc.hub.push import push_folder
 from hf_tc.hub.student_folder import check_student_folder, weight_files
 
 

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from optional_packages import needs_extra
-from student_folders import BLOCKER, letter_tokenizer, tiny_report, tiny_student
+from student_folders import BLOCKER, letter_tokenizer, save_student, tiny_report, tiny_student
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.import_utils import is_serve_available
 
-from hf_tc.hub.model_card import save_student
 from hf_tc.hub.serving import serve
 
 needs_server = needs_extra("serve", "fastapi", "uvicorn", "openai", "pydantic", "requests")

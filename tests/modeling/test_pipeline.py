@@ -6,10 +6,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from student_folders import letter_tokenizer, tiny_student
+from student_folders import letter_tokenizer, save_student, tiny_student
 from transformers import TextGenerationPipeline, TextIteratorStreamer, pipeline
-
-from hf_tc.hub.model_card import save_student
 
 PROMPTS = ["The lamp", "Where the road ends the sea begins, and", "x"]
 MESSAGES = [{"role": "user", "content": "Where is the lighthouse?"}]

@@ -11,9 +11,7 @@ from transformers import AutoConfig
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "testing"))
-from student_folders import VOCABULARY, letter_tokenizer
-
-from hf_tc.hub.model_card import save_student
+from student_folders import VOCABULARY, letter_tokenizer, save_student
 
 SIZES = {
     "vocab_size": len(VOCABULARY),

@@ -90,8 +90,9 @@ def allowed_difference(check: str) -> float:
 
 
 def exists(model_type: str) -> bool:
-    """Whether the installed Transformers has the family."""
-    return model_type in CONFIG_MAPPING
+    """Whether the installed Transformers has the family; flash-linear-attention, once imported, puts its own BitNet in
+    the place of the library's."""
+    return model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type].__module__.startswith("transformers.")
 
 
 def family_config(model_type: str) -> PreTrainedConfig:

@@ -14,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 from tiny_sizes import SIZES
 from tokenizers import Tokenizer, decoders, models
-from transformers import PreTrainedTokenizerFast, Qwen3Config
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen3Config
 
 from hf_tc.hub.student_folder import check_student_folder
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.saving import code_files
 from hf_tc.report.records import ConversionReport, LayerReport
+from hf_tc.resume.fingerprint import weights_fingerprint
 
 PROMPT_IDS = [[5, 17, 50, 3, 44, 9, 20, 61]]
 SPECIAL_TOKENS = ["<pad>", "<s>", "</s>", "<unk>"]
@@ -160,3 +161,26 @@ def assert_same_student(folder: Path, expected: Path) -> None:
     weights, expected_weights = (load_file(path / "model.safetensors") for path in (folder, expected))
     assert weights.keys() == expected_weights.keys()
     assert all(torch.equal(weights[name], value) for name, value in expected_weights.items())
+
+
+def save_student(
+    student: PreTrainedModel,
+    folder: str | os.PathLike,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    report: ConversionReport | None = None,
+    **kwargs: Any,
+) -> None:
+    """Saves a student with what belongs to it; later saves of the same object include it as well.
+
+    Args:
+        tokenizer, report: default to `student.tokenizer` and `student.conversion_report`, which conversion sets. A
+            report that does not say which weights its figures are of is taken to be of these.
+        kwargs: of `save_pretrained`, such as `max_shard_size`.
+    """
+    if tokenizer is not None:
+        student.tokenizer = tokenizer
+    if report is not None:
+        if not report.student_weights:
+            report.student_weights = weights_fingerprint(student.state_dict().values())
+        student.conversion_report = report
+    student.save_pretrained(folder, **kwargs)
