@@ -2,24 +2,66 @@
 """What hf_tc offers at its top level."""
 
 import inspect
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 import hf_tc
+from hf_tc.modeling.supported_versions import HF_TC_VERSION
 
-NAMES = ["DistillationConfig", "DistillationTrainer", "HybridGDNConfig", "HybridGDNForCausalLM", "HybridGDNModel"]
+NAMES = sorted(hf_tc.PUBLIC)
+TEXTS = [path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].rglob("*.md")]
 
 
 def test_names() -> None:
-    assert sorted(hf_tc.__all__) == NAMES
+    assert sorted(hf_tc.__all__) == sorted([*NAMES, "__version__"])
+    assert set(hf_tc.__all__) <= set(dir(hf_tc))
+    with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+        _ = hf_tc.no_such_name
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert hf_tc.__version__ == version("hf_tc") == HF_TC_VERSION
+
+
+def test_what_only_conversion_and_training_need_is_not_imported() -> None:
+    code = "import sys, hf_tc; print(*(name for name in sys.argv[1:] if name in sys.modules))"
+    late = ["peft", "datasets", "pandas", "matplotlib", "rich", "transformers.trainer", "hf_tc.convert"]
+    found = subprocess.run([sys.executable, "-c", code, *late], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
+def test_help_and_version_need_no_model() -> None:
+    command = Path(sys.executable).with_name("hf-tc")
+    code = (
+        f"import runpy, sys; sys.argv = [{str(command)!r}, sys.argv[1]]\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "finally: print('torch' in sys.modules, file=sys.stderr)"
+    )
+    for option, expected in (("--help", "usage: hf-tc"), ("--version", f"hf_tc {hf_tc.__version__}")):
+        done = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(expected)
+        assert done.stderr.split() == ["False"]
+
+
+def test_lora_targets_are_known_whenever_peft_is_imported() -> None:
+    for order in ("import hf_tc, peft", "import peft, hf_tc"):
+        code = f"{order}; from peft.utils import constants as c; "
+        code += "print(c.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING['hybrid_gdn'])"
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert "q_proj" in found.stdout
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_is_there_and_documented(name: str) -> None:
-    documentation = getattr(hf_tc, name).__dict__.get("__doc__")
+    documentation = getattr(hf_tc, name).__dict__.get("__doc__") or getattr(hf_tc, name).__doc__
     assert documentation
     assert len(inspect.cleandoc(documentation)) > 20
+    assert any(name in text for text in TEXTS), "no page names it"
 
 
 def test_importing_registers_the_student() -> None:

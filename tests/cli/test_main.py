@@ -121,7 +121,7 @@ def test_errors_are_one_line_unless_their_traceback_is_asked_for(
     def fails(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr("hf_tc.hub.model_card.push_folder", fails)
+    monkeypatch.setattr("hf_tc.hub.push.push_folder", fails)
     monkeypatch.delenv("HF_TC_TRACEBACK", raising=False)
     assert ("HF_TC_TRACEBACK=1" in refused(capsys, "push", "folder", "me/student")) == hinted
     monkeypatch.setenv("HF_TC_TRACEBACK", "1")

@@ -12,9 +12,10 @@ from planted import random_blocks
 from transformers import PreTrainedModel
 
 from hf_tc.config import ConversionConfig
+from hf_tc.conversion import choose_layers as choosing
 from hf_tc.conversion.choose_layers import CANDIDATES, SCORES, choose_layers
 from hf_tc.evaluation.perplexity import perplexity
-from hf_tc.layer_selection import policies, probe
+from hf_tc.layer_selection import probe
 from hf_tc.layer_selection.policies import MEASURING_POLICIES, check_policy
 from hf_tc.layer_selection.probe import bypassed
 from hf_tc.layer_selection.selection import LayerSelection
@@ -142,7 +143,7 @@ def test_teacher_is_only_read(policy: str, tmp_path: Path) -> None:
 
 
 def test_layers_are_compared_on_the_held_out_blocks_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policies, "SELECTION_TOKENS", 70)
+    monkeypatch.setattr(choosing, "SELECTION_TOKENS", 70)
     seen = []
     monkeypatch.setattr(probe, "perplexity", lambda model, blocks, **_: float(seen.append(blocks) or len(seen)))
     assert choose(tmp_path, "bypass").tokens == 64
@@ -218,7 +219,7 @@ def test_going_on_measures_only_what_is_missing(
     with pytest.raises(Interrupted):
         choose(tmp_path / "parts", policy)
     watch(1000)
-    monkeypatch.setattr(policies.Conversion, "_fit_layer", lambda *_: pytest.fail("a candidate was calibrated again"))
+    monkeypatch.setattr(choosing.Conversion, "_fit_layer", lambda *_: pytest.fail("a candidate was calibrated again"))
     selection = choose(tmp_path / "parts", policy)
     assert len(calls) == expected.forwards - measured
     assert (selection.ranking, selection.scores) == (expected.ranking, expected.scores)
