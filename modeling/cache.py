@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """The memory of one recurrent layer inside a Transformers cache: a state, a convolution window, a token count."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,9 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
     """
 
     is_sliding = False
+    # The library's own types come from the values at first: None for both, a plain attribute beside its properties.
+    device: torch.device | None  # type: ignore[assignment]
+    dtype: torch.dtype | None  # type: ignore[assignment]
 
     def __init__(self, max_cache_len: int | None = None) -> None:
         LinearAttentionLayer.__init__(self)
@@ -42,11 +46,11 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
         self.next_offloaded: CacheLayerMixin | None = None
 
     @property
-    def is_compileable(self) -> bool:
+    def is_compileable(self) -> bool:  # type: ignore[override]
         return self.max_cache_len is not None
 
     @property
-    def is_croppable(self) -> bool:
+    def is_croppable(self) -> bool:  # type: ignore[override]
         return self.record_past
 
     @property
@@ -118,7 +122,10 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
             return
         old = self.recording
         joined = {name: torch.cat([old.inputs[name], x], dim=1) for name, x in inputs.items()}
-        window = None if new_conv_inputs is None else torch.cat([old.window, new_conv_inputs], dim=1)
+        window = None
+        if new_conv_inputs is not None:
+            assert old.window is not None
+            window = torch.cat([old.window, new_conv_inputs], dim=1)
         self.recording = old._replace(inputs=joined, window=window)
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -151,21 +158,24 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
         if kept:
             state = gated_delta_rule(q=inputs["k"], **inputs, state=recording.initial_state)[1]
         elif recording.initial_state is None:
-            self.recurrent_states[0].zero_()
+            self._written(self.recurrent_states).zero_()
             self.has_previous_state[0] = False
             return
         else:
             state = recording.initial_state
         self._write(self.recurrent_states, self.is_recurrent_states_initialized, state)
         if recording.window is not None:
-            kernel_size = self.conv_kernel_size[0]
-            past = recording.initial_conv_state
+            past, present = recording.initial_conv_state, self._written(self.conv_states)
             if past is None:
-                past = torch.zeros_like(self.conv_states[0])
-            window = torch.cat([past, recording.window[:, :kept]], dim=1)
-            self._write(
-                self.conv_states, self.is_conv_states_initialized, window[:, window.shape[1] - kernel_size + 1 :]
-            )
+                past = torch.zeros_like(present)
+            window = torch.cat([past, recording.window[:, :kept]], dim=1)[:, -present.shape[1] :]
+            self._write(self.conv_states, self.is_conv_states_initialized, window)
+
+    @staticmethod
+    def _written(states: dict[int, torch.Tensor | None]) -> torch.Tensor:
+        state = states[0]
+        assert state is not None
+        return state
 
     def get_seq_length(self) -> Any:
         return self.cumulative_length
@@ -206,17 +216,27 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         self._map_rows(lambda x: x[indices.to(x.device)])
 
-    def _map_rows(self, change: Any) -> None:
+    def _map_rows(self, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        def changed(x: torch.Tensor | None) -> torch.Tensor | None:
+            return None if x is None else change(x)
+
         for states in (self.recurrent_states, self.conv_states):
-            if states[0] is not None:
-                states[0] = change(states[0])
+            states[0] = changed(states[0])
         if self.recording is not None:
             old = self.recording
             self.recording = Recording(
-                *(None if x is None else change(x) for x in (old.initial_state, old.initial_conv_state)),
+                changed(old.initial_state),
+                changed(old.initial_conv_state),
                 {name: change(x) for name, x in old.inputs.items()},
-                None if old.window is None else change(old.window),
+                changed(old.window),
             )
+
+
+def recurrent_layer(cache: Cache, index: int) -> GDNCacheLayer:
+    """A recurrent layer of a cache that was adopted, see `adopt_cache`."""
+    layer = cache.layers[index]
+    assert isinstance(layer, GDNCacheLayer), f"layer {index} of the cache is a {type(layer).__name__}"
+    return layer
 
 
 def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -> None:
@@ -231,8 +251,9 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
             f"Offloaded caches of Transformers {transformers.__version__} give wrong tokens now and then: their copies "
             "race. Use Transformers 5.20 or later, or leave the offloading out."
         )
-    while len(cache.layers) < num_layers and getattr(cache, "layer_class_to_replicate", None) is not None:
-        cache.layers.append(cache.layer_class_to_replicate())
+    replicated = getattr(cache, "layer_class_to_replicate", None)
+    while len(cache.layers) < num_layers and replicated is not None:
+        cache.layers.append(replicated())
     # Not the layer's own: a sliding one holds its window only, and ours answers for the attention over everything.
     capacities = [layer.max_cache_len for layer in cache.layers if isinstance(layer, StaticLayer)]
     recording = is_recording(cache)
@@ -247,9 +268,10 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
                 "and so cannot adapt a hybrid. Start from an empty cache; instead of prefix tuning, use LoRA or prompt "
                 "tuning."
             )
-        cache.layers[index] = GDNCacheLayer(max(capacities) if isinstance(layer, StaticLayer) else None)
+        recurrent = GDNCacheLayer(max(capacities) if isinstance(layer, StaticLayer) else None)
+        cache.layers[index] = recurrent
         if recording:
-            cache.layers[index].activate_past_recording()
+            recurrent.activate_past_recording()
     if getattr(cache, "offloading", False):
         _show_what_is_offloaded(cache)
 
@@ -257,27 +279,34 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
 def _show_what_is_offloaded(cache: Cache) -> None:
     """Tells each recurrent layer of an offloading cache which layer, in a circle, is the next to be fetched."""
     count = len(cache.layers)
-    offloaded = [
-        not isinstance(layer, GDNCacheLayer) and not (layer.is_sliding and cache.only_non_sliding)
-        for layer in cache.layers
-    ]
+    offloaded = {
+        index: layer
+        for index, (layer, is_sliding) in enumerate(zip(cache.layers, cache.is_sliding, strict=True))
+        if isinstance(layer, CacheLayerMixin)
+        and not isinstance(layer, GDNCacheLayer)
+        and not (is_sliding and cache.only_non_sliding)
+    }
     for index, layer in enumerate(cache.layers):
         if isinstance(layer, GDNCacheLayer):
             circle = (other % count for other in range(index + 1, index + count))
-            layer.next_offloaded = next((cache.layers[other] for other in circle if offloaded[other]), None)
+            layer.next_offloaded = next((offloaded[other] for other in circle if other in offloaded), None)
 
 
 def is_recording(cache: Cache) -> bool:
     """Whether a cache keeps what a rollback needs, see `Cache.activate_past_recording`."""
-    return any(getattr(layer, "record_past", False) for layer in cache.layers)
+    return bool(_recording_layers(cache))
 
 
 def end_recording(cache: Cache) -> None:
     """Drops what was kept for a rollback, and keeps no more of it: the opposite of `activate_past_recording`."""
-    for layer in cache.layers:
-        if getattr(layer, "record_past", False):
-            layer.crop(0)
-            layer.record_past = False
+    for layer in _recording_layers(cache):
+        layer.crop(0)
+        layer.record_past = False
+
+
+def _recording_layers(cache: Cache) -> list[Any]:
+    """Recurrent ones and sliding ones, whose classes have nothing typed in common."""
+    return [layer for layer in cache.layers if getattr(layer, "record_past", False)]
 
 
 def _holds_tokens(layer: Any) -> bool:

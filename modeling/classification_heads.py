@@ -10,6 +10,7 @@ from transformers.modeling_layers import (
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .configuration_hybrid_gdn import HybridGDNConfig
+from .family_object import family_class_in
 from .hybrid_backbone import HybridGDNModel, HybridGDNPreTrainedModel
 
 TOKEN_DROPOUT = 0.1  # the library's, where the teacher's configuration names none
@@ -20,11 +21,12 @@ class HybridGDNWithHead(HybridGDNPreTrainedModel):
 
     def _build_backbone(self, config: HybridGDNConfig) -> None:
         """Stands for the generic heads' constructor, whose `AutoModel` knows no student unless hf_tc is installed."""
-        self._take_family_flags(MODEL_MAPPING[type(config.text_config)])
+        self._take_family_flags(family_class_in(MODEL_MAPPING, config.teacher_config))
         super().__init__(config)
         backbone = HybridGDNModel(config)
         self.__dict__["family"] = backbone.family
-        self.num_labels = config.num_labels
+        assert config.num_labels is not None  # the library's configurations have two by default
+        self.num_labels: int = config.num_labels
         setattr(self, self.base_model_prefix, backbone)
 
 
@@ -33,7 +35,7 @@ class HybridGDNForSequenceClassification(GenericForSequenceClassification, Hybri
 
     def __init__(self, config: HybridGDNConfig) -> None:
         self._build_backbone(config)
-        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.score = nn.Linear(config.hidden_size, self.num_labels, bias=False)
         self.post_init()
 
 
@@ -44,7 +46,7 @@ class HybridGDNForTokenClassification(GenericForTokenClassification, HybridGDNWi
         self._build_backbone(config)
         dropout = getattr(config, "classifier_dropout", None)
         self.dropout = nn.Dropout(TOKEN_DROPOUT if dropout is None else dropout)
-        self.score = nn.Linear(config.hidden_size, config.num_labels)
+        self.score = nn.Linear(config.hidden_size, self.num_labels)
         self.post_init()
 
 

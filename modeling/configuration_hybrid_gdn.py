@@ -81,6 +81,12 @@ class HybridGDNConfig(PreTrainedConfig):
             self.layer_types = ["full_attention" if kind == "sliding_attention" else kind for kind in self.layer_types]
         super().__post_init__(**kwargs)
 
+    @property
+    def teacher_config(self) -> PreTrainedConfig:
+        """`text_config`, which is an object whatever it was given as."""
+        assert isinstance(self.text_config, PreTrainedConfig)
+        return self.text_config
+
     def _window_was_dropped(self) -> bool:
         """Whether the teacher's configuration forgets a window whose switch is off when it loads, as Qwen3-MoE's does.
 
@@ -148,13 +154,13 @@ class HybridGDNConfig(PreTrainedConfig):
 
     def validate_architecture(self) -> None:
         """Raises `ValueError` where `layer_types` does not fit the teacher."""
-        expected = self.teacher_layer_types
-        if len(self.layer_types or []) != len(expected):
+        own, expected, family = self.layer_types or [], self.teacher_layer_types, self.teacher_config.model_type
+        if len(own) != len(expected):
             raise ValueError(
-                f"layer_types has {len(self.layer_types or [])} entries; the {self.text_config.model_type} teacher has "
-                f"{len(expected)} layers. Give one entry a layer."
+                f"layer_types has {len(own)} entries; the {family} teacher has {len(expected)} layers. Give one entry a "
+                "layer."
             )
-        for index, (kind, teacher_kind) in enumerate(zip(self.layer_types or [], expected, strict=True)):
+        for index, (kind, teacher_kind) in enumerate(zip(own, expected, strict=True)):
             if kind not in (LINEAR_ATTENTION, teacher_kind):
                 raise ValueError(
                     f"layer_types[{index}] is {kind!r}; it must be 'linear_attention' or what the teacher has there, "

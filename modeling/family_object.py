@@ -7,9 +7,11 @@ overrides, such as Phi-3's `prepare_inputs_for_generation`, which starts the cac
 """
 
 import inspect
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from torch import nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 
 # Class attributes by which Transformers asks a model what it can do: the student answers as its family does.
 FAMILY_FLAGS = (
@@ -32,6 +34,17 @@ PARALLEL_PLANS = ("_tp_plan", "_ep_plan", "_fsdp_plan")
 SHARED_STATE = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
 # What the student has of its own in any case.
 OWN_METHODS = {"forward", "_init_weights", "get_input_embeddings", "set_input_embeddings", "create_masks_for_generate"}
+
+Model = TypeVar("Model", bound="AroundFamilyObject")
+
+
+def family_class_in(mapping: Mapping[type[PreTrainedConfig], Any], config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The family's class in one of the library's mappings, such as MODEL_MAPPING, which are typed for tokenizers too.
+
+    Raises:
+        KeyError: the family has no such class.
+    """
+    return mapping[type(config)]
 
 
 def overridden_methods(family_class: type[PreTrainedModel]) -> set[str]:
@@ -74,7 +87,7 @@ class AroundFamilyObject(PreTrainedModel):
             for name in PARALLEL_PLANS:
                 setattr(self, name, {**(getattr(self.family, name, None) or {}), **(getattr(self, name) or {})})
 
-    def train(self, mode: bool = True) -> "AroundFamilyObject":
+    def train(self: Model, mode: bool = True) -> Model:
         super().train(mode)
         self.family.training = mode
         return self

@@ -116,16 +116,16 @@ def gated_delta_rule(
     document_start: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The fastest form that is right for these tensors, chosen at every call."""
-    arguments = dict(q=q, k=k, v=v, log_decay=log_decay, beta=beta, state=state, document_start=document_start)
+    inputs = dict(q=q, k=k, v=v, log_decay=log_decay, beta=beta)
     if q.is_cuda and not torch.compiler.is_compiling():
-        training = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, log_decay, beta))
+        training = torch.is_grad_enabled() and any(x.requires_grad for x in inputs.values())
         if _fla_is_usable(q.device, v.dtype, q.shape[-1], v.shape[-1], training):
-            return _fla_gated_delta_rule(**arguments)
+            return _fla_gated_delta_rule(**inputs, state=state, document_start=document_start)
     # Autocast would run the float32 products of these forms in bfloat16, and a state adds up what they lose.
     with torch.autocast(q.device.type, enabled=False):
         if q.shape[1] == 1:
-            return recurrent_gated_delta_rule(**arguments)
-        return chunk_gated_delta_rule(**arguments)
+            return recurrent_gated_delta_rule(**inputs, state=state, document_start=document_start)
+        return chunk_gated_delta_rule(**inputs, state=state, document_start=document_start)
 
 
 def _work_dtype(v: torch.Tensor) -> torch.dtype:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers.cache_utils import Cache
 
-from .cache import GDNCacheLayer
+from .cache import GDNCacheLayer, recurrent_layer
 from .configuration_hybrid_gdn import HybridGDNConfig
 from .decay import log_decay
 from .gate_projection import GateProjection, check_one_dtype
@@ -25,7 +25,14 @@ from .gated_delta_rule import gated_delta_rule
 from .library_cache import cache_in_layer
 from .masks import RecurrentMask
 from .short_convolution import ShortConvolution, pad_left
-from .teacher_attention import fused_projection, head_shape, output_projection, query_key_norms, rotary_function
+from .teacher_attention import (
+    fused_projection,
+    head_shape,
+    output_projection,
+    projection,
+    query_key_norms,
+    rotary_function,
+)
 from .tensor_parallel import HeadShard, find_head_shard
 
 L2_EPS = 1e-6
@@ -64,10 +71,15 @@ class GatedDeltaNet(nn.Module):
         attention: the attention module it replaces; its projections and norms are adopted, not copied.
     """
 
+    q_proj: nn.Linear
+    k_proj: nn.Linear
+    v_proj: nn.Linear
+    o_proj: nn.Linear
+
     def __init__(self, config: HybridGDNConfig, layer_idx: int, attention: nn.Module) -> None:
         super().__init__()
         self.layer_idx = layer_idx
-        shape = head_shape(attention, config.text_config)
+        shape = head_shape(attention, config.teacher_config)
         self.num_heads, self.num_kv_heads, self.head_dim = shape
         hidden, inner = config.hidden_size, self.num_heads * self.head_dim
         self._adopt_projections(attention, hidden)
@@ -89,7 +101,9 @@ class GatedDeltaNet(nn.Module):
     def _adopt_projections(self, attention: nn.Module, hidden: int) -> None:
         fused = fused_projection(attention)
         if fused is None:
-            self.q_proj, self.k_proj, self.v_proj = attention.q_proj, attention.k_proj, attention.v_proj
+            self.q_proj, self.k_proj, self.v_proj = (
+                projection(attention, name) for name in ("q_proj", "k_proj", "v_proj")
+            )
         else:
             has_bias, kv_rows = fused.bias is not None, self.num_kv_heads * self.head_dim
             self.q_proj = nn.Linear(hidden, self.num_heads * self.head_dim, bias=has_bias)
@@ -129,7 +143,7 @@ class GatedDeltaNet(nn.Module):
         cache: Cache | None = None,
     ) -> torch.Tensor:
         """o of the equations, `[B, T, H, V]`: what the memory answers, before norm, gate and output projection."""
-        layer_cache = None if cache is None else cache.layers[self.layer_idx]
+        layer_cache = None if cache is None else recurrent_layer(cache, self.layer_idx)
         inputs, window = self.recurrence_inputs(hidden_states, position_embeddings, recurrent_mask, layer_cache)
         recurrence_output, state = gated_delta_rule(
             **inputs._asdict(),
@@ -181,6 +195,8 @@ class GatedDeltaNet(nn.Module):
         if self.rotary is not None and position_embeddings is not None:
             q, k = self._rotate(q, k, position_embeddings)
         if self.norm_after_rotation:
+            assert self.q_norm is not None
+            assert self.k_norm is not None
             q, k = self.q_norm(q), self.k_norm(k)
         groups = q.shape[2] // k.shape[2]
         k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))

@@ -16,9 +16,9 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from .cache import adopt_cache
+from .cache import adopt_cache, recurrent_layer
 from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
-from .family_object import AroundFamilyObject
+from .family_object import AroundFamilyObject, family_class_in
 from .gate_projection import GateProjection
 from .gated_deltanet import GatedDeltaNet, HeadwiseRMSNorm
 from .library_cache import cache_argument, takes_cache
@@ -105,11 +105,11 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
     """The backbone: token ids or embeddings in, hidden states out."""
 
     def __init__(self, config: HybridGDNConfig, family: PreTrainedModel | None = None) -> None:
-        family_class = MODEL_MAPPING[type(config.text_config)] if family is None else type(family)
+        family_class = family_class_in(MODEL_MAPPING, config.teacher_config) if family is None else type(family)
         self._take_family_flags(family_class)
         super().__init__(config)
         if family is None:
-            family = family_class(config.text_config)
+            family = family_class(config.teacher_config)
         self._adopt(family)
         self.gradient_checkpointing = False  # switched by the library, which does not see the family object
         layers = find_decoder_layers(family)
@@ -154,11 +154,11 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
         if self.training and self.gradient_checkpointing:
             use_cache = False
         if use_cache and cache is None:
-            cache = DynamicCache(config=config.text_config)
+            cache = DynamicCache(config=config.teacher_config)
             adopt_cache(cache, config.linear_layers, config.num_hidden_layers)
         if isinstance(attention_mask, dict):
             attention_mask = {kind: mask for kind, mask in attention_mask.items() if kind != LINEAR_ATTENTION}
-            if not hasattr(config.text_config, "layer_types"):  # such families take one mask, not one for each type
+            if not hasattr(config.teacher_config, "layer_types"):  # such families take one mask, not one for each type
                 attention_mask = next(iter(attention_mask.values()), None)
         return self.family.forward(
             input_ids=input_ids,
@@ -182,7 +182,7 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
         if isinstance(attention_mask, dict):
             padding = attention_mask.get(LINEAR_ATTENTION)
         else:
-            check_mask(attention_mask, length, 0 if cache is None else cache.layers[first].get_seq_length())
+            check_mask(attention_mask, length, 0 if cache is None else recurrent_layer(cache, first).get_seq_length())
             padding = padding_of(attention_mask, length)
         if attention_mask is not None or has_past(cache, first):
             position_ids = None

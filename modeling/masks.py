@@ -1,12 +1,14 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """What a recurrent layer must know of a batch: which tokens are padding, and where packed documents begin."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from transformers.cache_utils import Cache
 from transformers.masking_utils import find_packed_sequence_indices
 from transformers.utils.import_utils import is_tracing
+
+from .cache import recurrent_layer
 
 
 class RecurrentMask(NamedTuple):
@@ -73,10 +75,10 @@ def packed_positions(
 
 
 def has_past(cache: Cache | None, layer: int) -> bool:
-    """Whether tokens are in the cache; assumed where a traced length cannot be read."""
+    """Whether a recurrent layer's cache has tokens in it; assumed where a traced length cannot be read."""
     if cache is None:
         return False
-    length: Any = cache.layers[layer].get_seq_length()
+    length = recurrent_layer(cache, layer).get_seq_length()
     return True if is_tracing(length) else bool(length > 0)
 
 

@@ -19,6 +19,7 @@ from .classification_heads import (
     HybridGDNForTokenClassification,
 )
 from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
+from .family_object import family_class_in
 from .hybrid_backbone import HybridGDNModel, HybridGDNPreTrainedModel
 from .library_cache import cache_argument, cache_of, takes_cache
 from .masks import padding_of
@@ -30,10 +31,10 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
     """The student: a causal language model for generation, training and the Hub."""
 
     def __init__(self, config: HybridGDNConfig) -> None:
-        family_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config.text_config)]
+        family_class = family_class_in(MODEL_FOR_CAUSAL_LM_MAPPING, config.teacher_config)
         self._take_family_flags(family_class)
         super().__init__(config)
-        family = family_class(config.text_config)
+        family = family_class(config.teacher_config)
         prefix = family.base_model_prefix
         setattr(family, prefix, HybridGDNModel(config, getattr(family, prefix)))
         self._adopt(family)
@@ -106,7 +107,8 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
         cache = cache_of(kwargs)
         recorded_before = cache is not None and is_recording(cache)
         try:
-            return super()._assisted_decoding(*args, **kwargs)
+            # typed for models of a protocol, which names methods that the library's own models have not either
+            return super()._assisted_decoding(*args, **kwargs)  # type: ignore[misc]
         finally:
             if cache is not None and not recorded_before:
                 end_recording(cache)
@@ -144,7 +146,8 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
                 f"cache_implementation={implementation!r} moves the cache between an accelerator and the CPU; there is "
                 "no accelerator, and the cache is in the CPU's memory in any case. Leave it out."
             )
-        result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        # typed as in `_assisted_decoding`
+        result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)  # type: ignore[misc]
         cache = cache_of(model_kwargs)
         if cache is not None:
             adopt_cache(cache, self.config.linear_layers, self.config.num_hidden_layers)
@@ -159,7 +162,7 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
         `generate` calls it before compiled forwards, where masks cannot be made; the result must be a flat dictionary.
         """
         text_config = config.get_text_config()
-        family_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(text_config)]
+        family_class = family_class_in(MODEL_FOR_CAUSAL_LM_MAPPING, text_config)
         make_masks = getattr(family_class, "create_masks_for_generate", create_masks_for_generate)
         masks = make_masks(config=text_config, **kwargs)
         if not isinstance(masks, dict):

@@ -11,9 +11,10 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from huggingface_hub import CommitInfo, HfApi
+from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 
@@ -33,7 +34,7 @@ AUTO_MAP = {
 }
 
 
-class SelfContainedSaveMixin:
+class SelfContainedSaveMixin(PreTrainedModel):
     """Replaces `save_pretrained` and `push_to_hub` of a PreTrainedModel; comes before it among the bases.
 
     `tokenizer` and `conversion_report` may be set on a student; then they are saved with it. hf_tc, where it is
@@ -43,13 +44,15 @@ class SelfContainedSaveMixin:
 
     tokenizer: Any = None
     conversion_report: Any = None
-    save_extras: Callable[[Any, Path, str], None] | None = None
-    load_extras: Callable[[Any, str | os.PathLike, dict[str, Any]], None] | None = None
+    save_extras: ClassVar[Callable[[Any, Path, str], None] | None] = None
+    load_extras: ClassVar[Callable[[Any, str | os.PathLike[str], dict[str, Any]], None] | None] = None
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str] | None, *args: Any, **kwargs: Any
+    ) -> Any:
         """As in `PreTrainedModel`, and the report beside the weights where hf_tc is installed."""
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)  # type: ignore[misc]
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         student = loaded[0] if isinstance(loaded, tuple) else loaded
         if student.load_extras is not None and pretrained_model_name_or_path is not None:
             student.load_extras(pretrained_model_name_or_path, kwargs)
@@ -61,17 +64,19 @@ class SelfContainedSaveMixin:
 
     def save_pretrained(
         self,
-        save_directory: str | os.PathLike,
+        save_directory: str | os.PathLike[str],
         is_main_process: bool = True,
         state_dict: dict[str, Any] | None = None,
         push_to_hub: bool = False,
+        *args: Any,
         repo_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Writes weights, configuration, code and whatever is known beside them: tokenizer, report, model card.
 
         Args:
-            save_directory, is_main_process, state_dict, push_to_hub, kwargs: as in `PreTrainedModel.save_pretrained`.
+            save_directory, is_main_process, state_dict, push_to_hub, args, kwargs: as in
+                `PreTrainedModel.save_pretrained`.
             repo_id: the name by which the model card loads the student, and with `push_to_hub` the repository that the
                 folder is uploaded to. Defaults to the folder's own name.
         """
@@ -80,12 +85,12 @@ class SelfContainedSaveMixin:
             raise NotADirectoryError(f"{folder} is a file. Give a folder to save the student in.")
         repo_id = repo_id or folder.resolve().name
         upload = {name: kwargs.pop(name) for name in UPLOAD_OPTIONS if name in kwargs}
-        writes = self.should_save_on_this_rank(is_main_process)  # type: ignore[attr-defined]
+        writes = self.should_save_on_this_rank(is_main_process)
         if push_to_hub and writes:
             repo_id = create_repository(repo_id, upload.pop("private", None), upload.get("token"))
         for name, value in code_fields().items():
-            setattr(self.config, name, value)  # type: ignore[attr-defined]
-        super().save_pretrained(folder, is_main_process, state_dict, **kwargs)  # type: ignore[misc]
+            setattr(self.config, name, value)
+        super().save_pretrained(folder, is_main_process, state_dict, False, *args, **kwargs)
         if not writes:
             return
         if not getattr(self, "_hf_peft_config_loaded", False):  # an adapter is saved without its model
@@ -100,8 +105,9 @@ class SelfContainedSaveMixin:
         if push_to_hub:
             upload_folder(folder, repo_id, **upload)
 
-    def push_to_hub(
-        self, repo_id: str, *, max_shard_size: int | str = "50GB", tags: list[str] | None = None, **options: Any
+    # The library's, a copy made by `functools.wraps`, is typed as a function of another class.
+    def push_to_hub(  # type: ignore[override]
+        self, repo_id: str, *, max_shard_size: int | str | None = "50GB", tags: list[str] | None = None, **options: Any
     ) -> CommitInfo:
         """Uploads the folder that `save_pretrained` writes.
 
@@ -115,7 +121,7 @@ class SelfContainedSaveMixin:
         if unknown:
             raise TypeError(f"push_to_hub does not know {sorted(unknown)}; it takes {', '.join(UPLOAD_OPTIONS)}.")
         repo_id = create_repository(repo_id, options.pop("private", None), options.get("token"))
-        self.add_model_tags(tags or [])  # type: ignore[attr-defined]
+        self.add_model_tags(tags or [])
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder, max_shard_size=max_shard_size, repo_id=repo_id)
             if self.save_extras is None:
@@ -130,7 +136,7 @@ CARD_WARNING = (
 UPLOAD_OPTIONS = ("private", "token", "revision", "create_pr", "commit_message", "commit_description")
 
 
-def code_files(folder: str | os.PathLike | None = None) -> list[Path]:
+def code_files(folder: str | os.PathLike[str] | None = None) -> list[Path]:
     """The files of the student's code: the modeling file and everything that it imports from beside it.
 
     Args:
@@ -179,7 +185,7 @@ def create_repository(repo_id: str, private: bool | None = None, token: str | bo
 
 
 def upload_folder(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     repo_id: str,
     *,
     token: str | bool | None = None,
@@ -194,7 +200,7 @@ def upload_folder(
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     return api.upload_folder(
         repo_id=repo_id,
-        folder_path=folder,
+        folder_path=Path(folder),
         revision=revision,
         create_pr=create_pr,
         commit_message=commit_message or "Upload student",

@@ -41,11 +41,16 @@ def find_decoder_layers(backbone: nn.Module) -> nn.ModuleList:
     return layers
 
 
+def projection(attention: nn.Module, name: str) -> nn.Linear:
+    """A projection of an attention module: an `nn.Linear`, or what quantisers and adapters put in its place."""
+    return getattr(attention, name)
+
+
 def output_projection(attention: nn.Module) -> nn.Linear:
     """The projection after attention x values, whatever its name."""
     for name in OUTPUT_PROJECTION_NAMES:
         if hasattr(attention, name):
-            return getattr(attention, name)
+            return projection(attention, name)
     raise ValueError(f"{type(attention).__name__} has none of {OUTPUT_PROJECTION_NAMES}.")
 
 
@@ -57,7 +62,7 @@ def head_shape(attention: nn.Module, text_config: Any) -> tuple[int, int, int]:
     heads = text_config.num_attention_heads
     kv_heads = getattr(text_config, "num_key_value_heads", None) or heads
     if hasattr(attention, "q_proj"):  # the weights know better than the configuration where layers differ
-        heads, kv_heads = attention.q_proj.out_features // head_dim, attention.k_proj.out_features // head_dim
+        heads, kv_heads = (projection(attention, name).out_features // head_dim for name in ("q_proj", "k_proj"))
     fused = fused_projection(attention)
     if fused is not None:
         kv_heads = (fused.out_features // head_dim - heads) // 2
@@ -73,16 +78,17 @@ def split_fused_projection(
     """
     heads, kv_heads, head_dim = shape
     if hasattr(attention, "query_key_value"):
-        per_head = fused.unflatten(0, (heads, 3, head_dim))
-        return tuple(part.flatten(0, 1) for part in per_head.unbind(1))  # type: ignore[return-value]
-    return fused.split([heads * head_dim, kv_heads * head_dim, kv_heads * head_dim])
+        q, k, v = (part.flatten(0, 1) for part in fused.unflatten(0, (heads, 3, head_dim)).unbind(1))
+    else:
+        q, k, v = fused.split([heads * head_dim, kv_heads * head_dim, kv_heads * head_dim])
+    return q, k, v
 
 
 def fused_projection(attention: nn.Module) -> nn.Linear | None:
     """The one projection to q, k and v together, or None where they are apart."""
     for name in FUSED_PROJECTION_NAMES:
         if hasattr(attention, name):
-            return getattr(attention, name)
+            return projection(attention, name)
     return None
 
 

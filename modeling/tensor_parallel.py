@@ -34,7 +34,8 @@ def find_head_shard(projection: nn.Linear, heads: int, all_heads: int) -> HeadSh
         return None
     mesh = getattr(projection, "_hf_device_mesh", None)  # until Transformers 5.17 or so; a DTensor's mesh since then
     if mesh is None:
-        mesh = projection.weight.device_mesh
+        weight: Any = projection.weight
+        mesh = weight.device_mesh
     return HeadShard(mesh.get_group() if mesh.ndim == 1 else mesh.get_group("tp"))
 
 
@@ -54,7 +55,7 @@ class _ScatterToHeads(torch.autograd.Function):
         return x.chunk(dist.get_world_size(group), dim)[dist.get_rank(group)].contiguous()
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         gradient = gradient.contiguous()
         parts = [torch.empty_like(gradient) for _ in range(dist.get_world_size(ctx.group))]
         dist.all_gather(parts, gradient, group=ctx.group)
@@ -68,7 +69,7 @@ class _CopyToHeads(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
         gradient = gradient.contiguous().clone()
         dist.all_reduce(gradient, group=ctx.group)
         return gradient, None

@@ -42,4 +42,5 @@ def solve_token_write_gate(mixer: GatedDeltaNet, captured: CapturedAttention, ga
     weight, bias = gauss_newton_step(
         mixer, captured, gate, jacobian=lambda f, inputs, head: write_gate_jacobian(f, inputs), changed=changed
     )
+    assert mixer.b_proj.bias is not None
     return {"b_proj.weight": mixer.b_proj.weight + weight, "b_proj.bias": mixer.b_proj.bias + bias}
