@@ -101,7 +101,7 @@ def test_the_maps_name_what_is_there(folder: str) -> None:
     map_of_files = "\n".join(re.findall(r"^\| `.*$", text, flags=re.MULTILINE))
     told = set(re.findall(r"`([a-z_0-9]+\.py)`", map_of_files))
     assert told <= files, told - files
-    of_commands = {f"{name}.py" for name in subcommands()} | {"shared.py", "make_tiny_teacher.py"}  # told as a whole
+    of_commands = {f"{name}.py" for name in subcommands()} | {"shared.py"}  # told as a whole
     assert files - told <= of_commands, files - told - of_commands
     for name in re.findall(r"`([a-z_]+/[a-z_]*(?:\.py)?)`", text):
         assert (ROOT / folder / name).exists(), name

@@ -170,7 +170,9 @@ def validation_loss(loss_of: Callable[..., torch.Tensor], model: torch.nn.Module
     return sum(float(loss_of(model, part)) * len(part) for part in rows.split(32)) / len(rows)
 
 
-def fit(model: torch.nn.Module, loss_of: Callable[..., torch.Tensor], tokens: torch.Tensor, args) -> None:
+def fit(
+    model: torch.nn.Module, loss_of: Callable[..., torch.Tensor], tokens: torch.Tensor, args: argparse.Namespace
+) -> None:
     """Train in place. The last tenth of the steps uses LONGEST_LENGTH windows, so every position is a trained one."""
     optimizers = make_optimizers(model, args.learning_rate)
     peaks = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
