@@ -127,3 +127,23 @@ def test_errors_are_one_line_unless_their_traceback_is_asked_for(
     monkeypatch.setenv("HF_TC_TRACEBACK", "1")
     with pytest.raises(type(error)):
         main(["push", "folder", "me/student"])
+
+
+@pytest.mark.parametrize(
+    ("command", "old"),
+    [
+        (["convert", "t"], "--calibration-seq-len"),
+        (["select", "t", "--out", "o"], "--calibration-seq-len"),
+        (["evaluate", "m", "--data", "d"], "--seq-len"),
+        (["distill", "s", "--teacher", "t", "--data", "d", "--out", "o", "--tokens", "9"], "--seq-len"),
+    ],
+)
+def test_old_names_of_options_work_with_a_note(
+    command: list[str], old: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = build_parser().parse_args([*command, old, "77"])
+    assert options == build_parser().parse_args([*command, "--sequence-length", "77"])
+    assert capsys.readouterr().err.count(f"{old} is now --sequence-length") == 1
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([command[0], "--help"])
+    assert old not in capsys.readouterr().out

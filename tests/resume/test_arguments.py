@@ -45,3 +45,15 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_text() == "first"
     replace_file(path, lambda part: part.write_text("second"))
     assert path.read_text() == "second"
+
+
+def test_work_that_an_earlier_release_began_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "arguments.json"
+    path.write_text(
+        '{"calibration_seq_len": 64, "settings": {"held_out_share": 0.5, "alignment": {"warmup_share": 0.1}}}'
+    )
+    now = {"sequence_length": 64, "settings": {"held_out_fraction": 0.5, "alignment": {"warmup_ratio": 0.1}}}
+    record_arguments(path, now)
+    now["settings"]["held_out_fraction"] = 0.25
+    with pytest.raises(ValueError, match=r"settings\.held_out_fraction: 0\.5 there, 0\.25 now"):
+        record_arguments(path, now)
