@@ -8,7 +8,7 @@ overrides, such as Phi-3's `prepare_inputs_for_generation`, which starts the cac
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
@@ -34,8 +34,6 @@ PARALLEL_PLANS = ("_tp_plan", "_ep_plan", "_fsdp_plan")
 SHARED_STATE = ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set")
 # What the student has of its own in any case.
 OWN_METHODS = {"forward", "_init_weights", "get_input_embeddings", "set_input_embeddings", "create_masks_for_generate"}
-
-Model = TypeVar("Model", bound="AroundFamilyObject")
 
 
 def family_class_in(mapping: Mapping[type[PreTrainedConfig], Any], config: PreTrainedConfig) -> type[PreTrainedModel]:
@@ -87,10 +85,14 @@ class AroundFamilyObject(PreTrainedModel):
             for name in PARALLEL_PLANS:
                 setattr(self, name, {**(getattr(self.family, name, None) or {}), **(getattr(self, name) or {})})
 
-    def train(self: Model, mode: bool = True) -> Model:
-        super().train(mode)
-        self.family.training = mode
-        return self
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Whoever sets the mode or the configuration of one sets it for both; all else they share or have alone."""
+        super().__setattr__(name, value)
+        family = self.__dict__.get("family")
+        if family is not None and name == "training":
+            family.training = value
+        elif family is not None and name == "config":
+            family.config = value.get_text_config()
 
     def set_experts_implementation(self, experts_implementation: str | dict[str, str]) -> None:
         """As in the library, and in the teacher's configuration too, which is the one that experts read."""

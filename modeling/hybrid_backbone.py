@@ -160,7 +160,7 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
             attention_mask = {kind: mask for kind, mask in attention_mask.items() if kind != LINEAR_ATTENTION}
             if not hasattr(config.teacher_config, "layer_types"):  # such families take one mask, not one for each type
                 attention_mask = next(iter(attention_mask.values()), None)
-        return self.family.forward(
+        return self.family(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,

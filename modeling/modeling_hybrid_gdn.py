@@ -59,7 +59,7 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
         Trainer drops columns whose name is not there, and without `logits_to_keep` generation would compute the logits
         of the whole prompt.
         """
-        return self.family.forward(
+        return self.family(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,

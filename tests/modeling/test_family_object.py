@@ -2,11 +2,13 @@
 """The student answers the library as its family would, whatever methods the family has of its own."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_models import perturb, token_ids
+from peft import LoraConfig, TaskType, get_peft_model
+from tiny_models import perturb, student, token_ids
 from tiny_sizes import SIZES_WITHOUT_HEAD_DIM
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -15,6 +17,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, 
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.family_object import overridden_methods
 from hf_tc.teachers.families import REVIEWED_FAMILIES
+from hf_tc.teachers.nope_layers import evaluating
 
 # What families override today. A new name here wants a look: does the family's version see what the student's own
 # would see? Those bound to the family object get its configuration, its modules and the student's masks.
@@ -108,3 +111,57 @@ def test_output_embeddings_are_where_the_family_has_them() -> None:
     assert head.weight.shape == (61, 32)
     model.set_output_embeddings(torch.nn.Linear(32, 7, bias=False))
     assert model(token_ids(1, 4)).logits.shape == (1, 4, 7)
+
+
+def hidden_objects(model: HybridGDNForCausalLM) -> list[PreTrainedModel]:
+    return [model.family, model.model.family]
+
+
+def agree(model: HybridGDNForCausalLM) -> bool:
+    """Whether student and hidden objects have one mode, one configuration and the same modules and parameters."""
+    pairs = [(model, model.family), (model.model, model.model.family)]
+    return all(
+        ours.training == hidden.training
+        and hidden.config is ours.config.text_config
+        and ours._modules is hidden._modules
+        and [id(p) for p in ours.parameters()] == [id(p) for p in hidden.parameters()]
+        for ours, hidden in pairs
+    )
+
+
+def test_nothing_pulls_student_and_family_object_apart(tmp_path: Path) -> None:
+    model, ids = student("qwen3", (0, 2)), token_ids(1, 6)
+    expected = model(ids).logits
+    for change in (
+        lambda: model.train(),
+        lambda: model.eval(),
+        lambda: setattr(model.model, "training", True),
+        lambda: model.requires_grad_(False),
+        lambda: model.to(torch.float64).to(torch.float32),
+        lambda: setattr(model, "config", copy.deepcopy(model.config)),
+        lambda: setattr(model.model, "config", model.config),
+        lambda: model.set_attn_implementation("eager"),
+    ):
+        change()
+        assert agree(model), change
+    with evaluating(model.train()):
+        assert not any(hidden.training for hidden in hidden_objects(model))
+        assert agree(model)
+    assert all(hidden.training for hidden in hidden_objects(model))
+    torch.save(model, tmp_path / "whole.pt")
+    for other in (copy.deepcopy(model), torch.load(tmp_path / "whole.pt", weights_only=False)):
+        assert agree(other)
+        assert other.family is not model.family
+        torch.testing.assert_close(other.eval()(ids).logits, expected, rtol=0, atol=1e-5)
+    wrapped = get_peft_model(model, LoraConfig(target_modules=["q_proj"], task_type=TaskType.CAUSAL_LM))
+    wrapped.train()
+    assert agree(model)
+    assert model.family.model.layers[1].self_attn.q_proj is model.model.layers[1].self_attn.q_proj
+
+
+def test_hooks_on_the_family_object_fire() -> None:
+    model, calls = student("qwen3", (0, 2)), []
+    for hidden in hidden_objects(model):
+        hidden.register_forward_hook(lambda module, *_: calls.append(type(module).__name__))
+    model(token_ids(1, 4))
+    assert calls == ["Qwen3Model", "Qwen3ForCausalLM"]
