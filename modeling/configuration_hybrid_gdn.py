@@ -157,8 +157,8 @@ class HybridGDNConfig(PreTrainedConfig):
         own, expected, family = self.layer_types or [], self.teacher_layer_types, self.teacher_config.model_type
         if len(own) != len(expected):
             raise ValueError(
-                f"layer_types has {len(own)} entries; the {family} teacher has {len(expected)} layers. Give one entry a "
-                "layer."
+                f"layer_types has {len(own)} entries; the {family} teacher has {len(expected)} layers. Give one entry "
+                "a layer."
             )
         for index, (kind, teacher_kind) in enumerate(zip(own, expected, strict=True)):
             if kind not in (LINEAR_ATTENTION, teacher_kind):

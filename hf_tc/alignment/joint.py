@@ -30,7 +30,7 @@ from hf_tc.modeling.teacher_attention import find_decoder_layers
 from hf_tc.teachers.offloading import is_dispatched
 
 
-class TextAndCorruptedSequences(Dataset):
+class TextAndCorruptedSequences(Dataset[dict[str, Tensor]]):
     """Calibration blocks and corrupted windows of them in turn, `size` examples of `[T]`."""
 
     def __init__(self, blocks: Tensor, size: int, seed: int) -> None:

@@ -87,6 +87,7 @@ class LayerStream:
 
     def __init__(self, backbone: nn.Module, blocks: Tensor, batch_size: int, *, in_host_memory: bool = False) -> None:
         self.layers, self.in_host_memory = find_decoder_layers(backbone), in_host_memory
+        # nn.Module is what the library says of `base_model`
         device = execution_device(backbone.get_input_embeddings())  # type: ignore[operator]
         batches = [batch.to(device) for batch in blocks.split(batch_size)]
         # One forward for each size of batch (the last is smaller): batches of one size share masks and positions.
@@ -100,7 +101,7 @@ class LayerStream:
     def position_embeddings(self, index: int) -> tuple[Tensor, Tensor] | None:
         """cos and sin of layer `index`, one row: blocks all start at position 0."""
         embeddings = next(iter(self._arguments.values()))[index].get("position_embeddings")
-        return None if embeddings is None else tuple(x[:1] for x in embeddings)  # type: ignore[return-value]
+        return None if embeddings is None else (embeddings[0][:1], embeddings[1][:1])
 
     @torch.no_grad()
     def advance(self, index: int) -> None:
@@ -120,7 +121,8 @@ class LayerStream:
         if self.in_host_memory:
             joined = {name: HostRows(tensor, device) for name, tensor in joined.items()}
         rotation = self.position_embeddings(index)
-        rotation = None if rotation is None else tuple(x.to(device) for x in rotation)  # type: ignore[assignment]
+        if rotation is not None:
+            rotation = rotation[0].to(device), rotation[1].to(device)
         return CapturedAttention(**joined, position_embeddings=rotation)
 
 

@@ -72,7 +72,7 @@ def token_blocks(
             f"The text has {len(ids)} tokens; one block of sequence_length needs {sequence_length}. Give more text "
             "or lower sequence_length."
         )
-    return torch.tensor(ids[: count * sequence_length]).view(count, sequence_length)  # type: ignore[return-value]
+    return torch.tensor(ids[: count * sequence_length]).view(count, sequence_length)  # type: ignore[return-value]  # torch types no dtype
 
 
 def calibration_batches(blocks: Tensor, batch_size: int, seed: int) -> Iterator[LongTensor]:
@@ -81,7 +81,7 @@ def calibration_batches(blocks: Tensor, batch_size: int, seed: int) -> Iterator[
     if batch_size < 1:
         raise CalibrationDataError(f"batch_size is {batch_size}; it must be at least 1.")
     order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))
-    return (blocks[rows] for rows in order.split(batch_size))  # type: ignore[misc]
+    return (blocks[rows] for rows in order.split(batch_size))  # type: ignore[misc]  # nor here
 
 
 def _bos_prefix(tokenizer: Any) -> list[int]:

@@ -31,7 +31,7 @@ def example(tokens: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
 
 
-class BlockDataset(Dataset):
+class BlockDataset(Dataset[dict[str, torch.Tensor]]):
     """Blocks of token ids `[N, T]` as a dataset of examples."""
 
     def __init__(self, blocks: torch.Tensor) -> None:

@@ -115,7 +115,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
 
     def _place_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
         if getattr(teacher, "hf_device_map", None) is None:
-            teacher.to(self.args.device)  # type: ignore[arg-type]
+            teacher.to(self.args.device)  # type: ignore[arg-type]  # `to` is wrapped
         teacher = self.accelerator.prepare_model(teacher.eval(), evaluation_mode=True)
         # Trainer takes the first prepared model for the student, and would not prepare it before an evaluation.
         self.accelerator._models.remove(teacher)
@@ -124,7 +124,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         # Trainer drops the columns that the student's forward does not name, input_ids too if that takes **kwargs only.
         super()._set_signature_columns_if_needed()
-        self._signature_columns = sorted({*(self._signature_columns or ()), *BATCH_COLUMNS})  # type: ignore[assignment]
+        self._signature_columns = sorted({*(self._signature_columns or ()), *BATCH_COLUMNS})  # type: ignore[assignment]  # None at first
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes Trainer's card only where saving the student has not written its own."""
@@ -209,7 +209,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
 
     def evaluation_loop(
         self,
-        dataloader: DataLoader,
+        dataloader: DataLoader[Any],
         description: str,
         prediction_loss_only: bool | None = None,
         ignore_keys: list[str] | None = None,

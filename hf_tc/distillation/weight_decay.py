@@ -21,5 +21,5 @@ class UndecayedMemoryMixin:
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """The names that the trainer would decay, without those of `UNDECAYED`."""
-        names = super().get_decay_parameter_names(model)  # type: ignore[misc]
+        names = super().get_decay_parameter_names(model)  # type: ignore[misc]  # Trainer's
         return [name for name in names if not UNDECAYED.search(name)]

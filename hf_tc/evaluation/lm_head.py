@@ -47,7 +47,7 @@ class BackboneThenHead:
                 f"The student uses PEFT method {peft_config.peft_type}, which prepends virtual tokens, so its "
                 "positions do not match the teacher's. Use a method that changes weights, such as LoRA."
             )
-        self.model: PreTrainedModel = model if peft_config is None else model.get_base_model()  # type: ignore
+        self.model: PreTrainedModel = model if peft_config is None else model.get_base_model()  # type: ignore[operator, assignment]
         if getattr(self.model.config, "is_encoder_decoder", False):
             raise ValueError(
                 f"{type(self.model).__name__} is an encoder-decoder; a decoder-only causal language model is needed."
@@ -183,7 +183,7 @@ def call_through_wrapper(wrapper: nn.Module, module: nn.Module, function: Callab
 
     def restore() -> None:
         if had_own_forward:
-            module.forward = original  # type: ignore[method-assign]
+            module.forward = original
         else:
             vars(module).pop("forward", None)
 
@@ -191,7 +191,7 @@ def call_through_wrapper(wrapper: nn.Module, module: nn.Module, function: Callab
         restore()
         return function(inner_inputs)
 
-    module.forward = redirected  # type: ignore[method-assign]
+    module.forward = redirected
     try:
         return wrapper(inputs)
     finally:

@@ -110,7 +110,7 @@ def evaluate_blocks(
     modes = [(checked, checked.training) for checked in (model, teacher) if checked is not None]
     for checked, _ in modes:
         if device is not None:
-            checked.to(torch.device(device))  # type: ignore[arg-type]
+            checked.to(torch.device(device))  # type: ignore[arg-type]  # `to` is wrapped
         checked.eval()
     try:
         return _evaluate_in_eval_mode(model, blocks, teacher, batch_size, show_progress)

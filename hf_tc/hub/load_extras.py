@@ -23,7 +23,7 @@ NOT_NEEDED = {
 }
 
 
-def load_extras(student: HybridGDNPreTrainedModel, source: str | os.PathLike, options: dict[str, Any]) -> None:
+def load_extras(student: HybridGDNPreTrainedModel, source: str | os.PathLike[str], options: dict[str, Any]) -> None:
     """Gives a student that was loaded from a folder or the Hub the report that is there; `from_pretrained` calls it.
 
     Args:

@@ -19,7 +19,7 @@ NAMING_LINES = {
 
 
 def push_folder(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     repo_id: str,
     private: bool | None = None,
     token: str | bool | None = None,

@@ -71,7 +71,7 @@ def _save_extras(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) 
     save_extras(student, folder, repo_id)
 
 
-def _load_extras(student: HybridGDNPreTrainedModel, source: str | os.PathLike, options: dict[str, Any]) -> None:
+def _load_extras(student: HybridGDNPreTrainedModel, source: str | os.PathLike[str], options: dict[str, Any]) -> None:
     from hf_tc.hub.load_extras import load_extras
 
     load_extras(student, source, options)

@@ -24,7 +24,7 @@ FIGURES = ("Perplexity", "Layer by layer")  # sections of a card that are of the
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
-def check_student_folder(folder: str | os.PathLike) -> None:
+def check_student_folder(folder: str | os.PathLike[str]) -> None:
     """Checks that a folder holds a whole student: configuration, code, readable weights, and no pickled file.
 
     Raises:
@@ -68,7 +68,7 @@ def check_card(folder: Path) -> None:
         )
 
 
-def warn_of_other_code(folder: str | os.PathLike) -> None:
+def warn_of_other_code(folder: str | os.PathLike[str]) -> None:
     """Says once, in one line, if a student's folder holds other code than is installed."""
     warning = SavedCode.in_folder(Path(folder)).warning_before_use_elsewhere
     if warning is not None:

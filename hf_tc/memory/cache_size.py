@@ -3,10 +3,9 @@
 
 from dataclasses import dataclass
 
-from torch import nn
 from transformers import PreTrainedModel
 
-from hf_tc.modeling import HybridGDNConfig
+from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, head_shape
 
@@ -73,10 +72,9 @@ class CacheSizes:
         return high
 
 
-def cache_sizes(teacher: PreTrainedModel, student: nn.Module, itemsize: int) -> CacheSizes:
+def cache_sizes(teacher: PreTrainedModel, student: HybridGDNForCausalLM, itemsize: int) -> CacheSizes:
     """From the modules of both, which may be on the meta device."""
-    config: HybridGDNConfig = student.config  # type: ignore[assignment]
-    shapes = []
+    config, shapes = student.config, []
     for layer, kind in zip(find_decoder_layers(teacher.base_model), config.teacher_layer_types, strict=True):
         _, kv_heads, head_dim = head_shape(find_attention(layer)[1], teacher.config)
         window = getattr(teacher.config, "sliding_window", None) if kind == "sliding_attention" else None

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from hf_tc.modeling import HybridGDNConfig
+from hf_tc.modeling.family_object import family_class_in
 from hf_tc.teachers.adapters import check_no_adapter, load_merged, merged_copy, tokenizer_home
 from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.families import REFUSED_FAMILIES, REVIEWED_FAMILIES
@@ -95,7 +96,7 @@ def load_teacher(
         model = merged_copy(teacher) if merge_adapter else teacher
         home = model.name_or_path
     if device is not None:
-        model.to(torch.device(device))  # type: ignore[arg-type]
+        model.to(torch.device(device))  # type: ignore[arg-type]  # `to` is wrapped, and typed as a function of nn.Module
     return model, AutoTokenizer.from_pretrained(home) if tokenizer is None else tokenizer
 
 
@@ -128,8 +129,9 @@ def resolve_text_config(teacher: PreTrainedModel) -> PreTrainedConfig:
         raise ValueError(f"{name} has no causal language model in Transformers: encoders cannot be converted.")
     if not family.__module__.startswith("transformers."):
         raise ValueError(
-            f"{name} is a class of {family.__module__.split('.')[0]}, registered in the place of the "
-            "library's own, and only those were reviewed. Load the teacher before that package is imported, or with the library's class."
+            f"{name} is a class of {family.__module__.split('.')[0]}, registered in the place of the library's own, "
+            "and only those were reviewed. Load the teacher before that package is imported, or with the library's "
+            "class."
         )
     if type(teacher) is not family:
         raise ValueError(f"{name} is not {family.__name__}; load the teacher with AutoModelForCausalLM.")
@@ -137,7 +139,10 @@ def resolve_text_config(teacher: PreTrainedModel) -> PreTrainedConfig:
 
 
 def _causal_lm_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-    return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)  # type: ignore[return-value]
+    try:
+        return family_class_in(MODEL_FOR_CAUSAL_LM_MAPPING, config)
+    except KeyError:
+        return None
 
 
 def check_teacher(teacher: PreTrainedModel, *, allow_unreviewed: bool = False) -> None:

@@ -40,9 +40,9 @@ def is_dispatched(model: nn.Module) -> bool:
 
 def is_8bit(model: PreTrainedModel) -> bool:
     """Whether the model was quantised to 8 bits by bitsandbytes, the one quantisation that can be converted from."""
-    config = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
+    config: Any = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
     is_bitsandbytes = getattr(config, "quant_method", None) == QuantizationMethod.BITS_AND_BYTES
-    return is_bitsandbytes and bool(config.load_in_8bit)  # type: ignore[union-attr]
+    return is_bitsandbytes and bool(config.load_in_8bit)
 
 
 def stored_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:

@@ -82,7 +82,7 @@ def _difference(ours: Any, theirs: Any) -> str | None:
 def check_vocabulary(tokenizer: Any, model: nn.Module) -> None:
     """Raise CalibrationDataError if the tokenizer has token ids for which the model has no embedding."""
     tokens = max(tokenizer.get_vocab().values()) + 1
-    embeddings = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
+    embeddings = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]  # PEFT passes it on
     if tokens > embeddings:
         raise CalibrationDataError(
             f"The tokenizer has {tokens} tokens, {type(model).__name__} has embeddings for {embeddings}. Use the "
@@ -102,7 +102,7 @@ def check_vocabularies_agree(student: nn.Module, teacher: nn.Module) -> None:
 
 
 def _logit_count(model: nn.Module) -> int:
-    head = model.get_output_embeddings()  # type: ignore[operator]
+    head = model.get_output_embeddings()  # type: ignore[operator]  # PEFT passes it on
     if head is not None and getattr(head, "weight", None) is not None and head.weight.dim() == 2:
         return head.weight.shape[0]
-    return model.config.get_text_config().vocab_size  # type: ignore[operator, union-attr]
+    return model.config.get_text_config().vocab_size  # type: ignore[operator, union-attr]  # as above

@@ -63,6 +63,11 @@ def test_folder_is_complete(saved: Path) -> None:
     check_student_folder(saved)
 
 
+def test_arguments_stand_in_the_librarys_order(student: hf_tc.HybridGDNForCausalLM, tmp_path: Path) -> None:
+    student.save_pretrained(tmp_path, True, None, False, "20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+
+
 @pytest.mark.parametrize("with_hf_tc", [False, True])
 def test_folder_loads_in_a_fresh_process(
     student: hf_tc.HybridGDNForCausalLM, saved: Path, tmp_path: Path, with_hf_tc: bool
