@@ -10,7 +10,6 @@ from setuptools import find_packages, setup
 RELEASES = runpy.run_path(str(Path(__file__).with_name("modeling") / "supported_versions.py"))
 
 
-
 def package_page() -> str:
     """The README for package indexes, which know no other file of the repository: its links and picture left out."""
     text = Path(__file__).with_name("README.md").read_text(encoding="utf-8")

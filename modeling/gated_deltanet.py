@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from transformers.cache_utils import Cache
 
 from .cache import GDNCacheLayer, recurrent_layer
@@ -79,6 +80,7 @@ class GatedDeltaNet(nn.Module):
     def __init__(self, config: HybridGDNConfig, layer_idx: int, attention: nn.Module) -> None:
         super().__init__()
         self.layer_idx = layer_idx
+        self.device_mesh: DeviceMesh | None = None  # set by `from_pretrained`; weights know theirs only unquantised
         shape = head_shape(attention, config.teacher_config)
         self.num_heads, self.num_kv_heads, self.head_dim = shape
         hidden, inner = config.hidden_size, self.num_heads * self.head_dim
@@ -229,7 +231,7 @@ class GatedDeltaNet(nn.Module):
         return qkv.split([self.num_heads * head, self.num_kv_heads * head, self.num_kv_heads * head], dim=-1)
 
     def _shard(self, heads: int) -> HeadShard | None:
-        return find_head_shard(self.q_proj, heads, self.num_heads)
+        return find_head_shard(self.device_mesh, heads, self.num_heads)
 
     def _convolve(
         self, qkv: torch.Tensor, recurrent_mask: RecurrentMask, layer_cache: GDNCacheLayer | None

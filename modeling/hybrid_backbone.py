@@ -55,6 +55,7 @@ class HybridGDNPreTrainedModel(SelfContainedSaveMixin, AroundFamilyObject):
         for mixer in model.modules():
             if isinstance(mixer, GatedDeltaNet):
                 check_heads_divide(mixer.num_heads, mixer.num_kv_heads, model.tp_size or 1)
+                mixer.device_mesh = model._device_mesh
         return (model, report) if output_loading_info else model
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 
 class HeadShard:
@@ -28,14 +28,19 @@ class HeadShard:
         return _CopyToHeads.apply(x, self.group)
 
 
-def find_head_shard(projection: nn.Linear, heads: int, all_heads: int) -> HeadShard | None:
-    """None where the projection gave all heads; else the ranks among which Transformers divided them."""
+def find_head_shard(mesh: DeviceMesh | None, heads: int, all_heads: int) -> HeadShard | None:
+    """None where the projections gave all heads; else the ranks among which Transformers divided them.
+
+    Raises:
+        RuntimeError: the heads are divided, and the layer was not told among which ranks.
+    """
     if heads == all_heads:
         return None
-    mesh = getattr(projection, "_hf_device_mesh", None)  # until Transformers 5.17 or so; a DTensor's mesh since then
     if mesh is None:
-        weight: Any = projection.weight
-        mesh = weight.device_mesh
+        raise RuntimeError(
+            f"A recurrent layer computes {heads} of its {all_heads} heads on this rank and knows no other ranks. Load "
+            "the student by from_pretrained(..., tp_plan='auto'), which tells it."
+        )
     return HeadShard(mesh.get_group() if mesh.ndim == 1 else mesh.get_group("tp"))
 
 

@@ -79,6 +79,9 @@ class StudentTests(CommonTests):
         """Some releases ask the student's configuration; the plans are in the teacher's."""
         return bool(self.model_tester.get_config().text_config.base_model_ep_plan)
 
+    def _has_tp_plan(self) -> bool:
+        return bool(self.model_tester.get_config().text_config.base_model_tp_plan)
+
     def _get_conv_state_shape(self, batch_size: int, config: Any) -> tuple[int, ...]:
         channels = (config.num_attention_heads + 2 * config.num_key_value_heads) * config.head_dim
         return batch_size, HybridGDNConfig.conv_kernel_size - 1, channels

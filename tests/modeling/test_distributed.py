@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from distributed_worker import results
+from distributed_worker import load_float8, results
+from optional_packages import needs_extra
 from tiny_models import student, token_ids
 
 from hf_tc.modeling import HybridGDNForCausalLM
@@ -55,6 +56,17 @@ def test_two_ranks_equal_one_process(family: str, mode: str, tmp_path) -> None:
         again = HybridGDNForCausalLM.from_pretrained(tmp_path / "saved")
         assert again.config.architectures == ["HybridGDNForCausalLM"]
         assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+@needs_extra("test", "torchao")
+def test_two_ranks_with_quantised_weights_equal_one_process(tmp_path) -> None:
+    model = student("llama", (0, 2), vocab_size=62)
+    model.save_pretrained(tmp_path / "student")
+    exact = results(model, token_ids(2, 12), learns=False)["logits"]
+    rounded = results(load_float8(tmp_path / "student"), token_ids(2, 12), learns=False)["logits"]
+    for found in run_on_two_ranks("tp-float8", tmp_path):
+        # Each rank scales its own part of o_proj and down_proj, so it rounds otherwise; by far less than rounding does.
+        assert (found["logits"] - rounded).norm() < 0.5 * (rounded - exact).norm()
 
 
 def test_more_ranks_than_key_value_heads_are_refused(tmp_path) -> None:

@@ -30,18 +30,32 @@ def load(mode: str, folder: Path) -> torch.nn.Module:
         return fully_shard(model)
     from transformers.distributed import DistributedConfig
 
-    return HybridGDNForCausalLM.from_pretrained(folder, distributed_config=DistributedConfig(**{f"{mode}_size": 2}))
+    sharding = DistributedConfig(tp_size=2)
+    return load_float8(folder, sharding) if mode == "tp-float8" else load_sharded(folder, sharding)
+
+
+def load_sharded(folder: Path, sharding: Any, **kwargs: Any) -> HybridGDNForCausalLM:
+    return HybridGDNForCausalLM.from_pretrained(folder, distributed_config=sharding, **kwargs)
+
+
+def load_float8(folder: Path, sharding: Any = None) -> HybridGDNForCausalLM:
+    """Weights that do not know among which ranks they were divided."""
+    from torchao.quantization import Float8WeightOnlyConfig
+    from transformers import TorchAoConfig
+
+    return load_sharded(folder, sharding, quantization_config=TorchAoConfig(Float8WeightOnlyConfig()))
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach().cpu().clone()
 
 
-def results(model: torch.nn.Module, ids: torch.Tensor) -> dict[str, Any]:
+def results(model: torch.nn.Module, ids: torch.Tensor, learns: bool = True) -> dict[str, Any]:
     """Logits, gradients and greedy tokens."""
     ids = ids.to(model.device)
     output = model.train()(ids, labels=ids)
-    output.loss.backward()
+    if learns:
+        output.loss.backward()
     gradients = {name: whole(p.grad) for name, p in model.named_parameters() if p.grad is not None}
     with torch.no_grad():
         tokens = model.eval().generate(ids, max_new_tokens=6, do_sample=False)
@@ -53,7 +67,7 @@ def main(mode: str, folder: Path) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cpu:gloo,cuda:nccl" if ON_GPUS else "gloo")
     model = load(mode, folder / "student")
-    found = results(model, token_ids(2, 12))
+    found = results(model, token_ids(2, 12), learns=mode != "tp-float8")
     if mode == "fsdp":
         model.save_pretrained(folder / "saved", is_main_process=dist.get_rank() == 0, state_dict=full_state(model))
     torch.save(found, folder / f"rank{dist.get_rank()}.pt")
