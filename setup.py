@@ -29,6 +29,7 @@ TEST = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "parameterized",
+    "torchao>=0.15; sys_platform == 'linux'",
     *DATA,
     *LINT,
 ]

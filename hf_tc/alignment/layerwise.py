@@ -3,7 +3,7 @@
 
 Source: Taylor-Calibrate (arXiv 2606.16429), section 3.3. Unlike the paper's: minibatches, a cosine schedule, float32
 weights, an error relative to the teacher's own size, corrupted copies of the text beside it
-(`calibration.corrupted_text`), and the best weights by held-out error, the start included. On a GPU the mixer is
+(`data.corrupted_sequences`), and the best weights by held-out error, the start included. On a GPU the mixer is
 replayed as a CUDA graph: at the sizes of a short fit, launching its kernels takes longer than running them.
 """
 

@@ -2,7 +2,7 @@
 """What a conversion would do and cost, from the teacher's configuration alone: `hf-tc convert --dry-run`.
 
 Teacher and student are built on the meta device, so their parameters are counted, not estimated; caches and states
-follow from their modules' shapes. Memory and time are estimates, see `conversion_memory` and `conversion_time`.
+follow from their modules' shapes. Memory and time are estimates, see `memory.estimate` and `planning.time`.
 """
 
 import copy
@@ -92,7 +92,7 @@ class ConversionPlan:
     def memory(self, device_bytes: int | None, weights_fit: bool = True) -> PeakMemory:
         """Expected peak of a conversion by name, whose student shares what it retains with the loaded teacher.
 
-        Arguments as in `conversion_memory.peak_memory`.
+        Arguments as in `memory.estimate.peak_memory`.
         """
         weights = self.teacher_bytes + self._mixers_at_once * self.dtype.itemsize
         joint = 0

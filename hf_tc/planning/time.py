@@ -3,7 +3,7 @@
 
 Three speeds are measured, each in well under a second for a small model: a matrix product of the model's width, and per
 token the delta rule of one layer, forward (R), and the teacher's attention (A). Per recurrent layer, with the sizes of
-`conversion_memory`:
+`memory.estimate`:
 
     search           100 R                a token of the first 8,192: candidates of half-life and write gate (30), gates
                                           of each token (70)

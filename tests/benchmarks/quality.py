@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""How close students come to their teacher: the table of the README.
+"""How close students come to their teacher: the first table of tests/benchmarks/README.md.
 
     python -m tests.benchmarks.quality --teacher DIR --calibration books-train.txt --validation books-val.txt
 

@@ -12,7 +12,7 @@ from planted import random_blocks
 
 from hf_tc.conversion import fit_layer
 from hf_tc.conversion.run import mixer_of
-from hf_tc.memory import estimate as conversion_memory
+from hf_tc.memory import estimate
 
 
 def test_retained_layers_are_the_teachers(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_result_does_not_depend_on_how_many_blocks_stream_together(
 ) -> None:
     found = {}
     for tokens in (1, 96, 8192):  # one block at a time, three, all
-        monkeypatch.setattr(conversion_memory, "STREAM_BATCH_TOKENS", tokens)
+        monkeypatch.setattr(estimate, "STREAM_BATCH_TOKENS", tokens)
         found[tokens] = convert(tmp_path / str(tokens), steps=0)
     for tokens in (1, 96):
         for name, value in state_of(found[tokens]).items():
