@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hf_tc.moved_modules  # noqa: F401, which old names of modules lead to
+
 if TYPE_CHECKING:
     from hf_tc.convert import from_teacher, select_layers
     from hf_tc.distillation.config import DistillationConfig
