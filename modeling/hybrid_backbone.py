@@ -16,7 +16,8 @@ from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from .cache import adopt_cache, recurrent_layer
+from .cache import recurrent_layer
+from .cache_adoption import adopt_cache
 from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
 from .family_object import AroundFamilyObject, family_class_in
 from .gate_projection import GateProjection

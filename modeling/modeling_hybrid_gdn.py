@@ -12,7 +12,7 @@ from transformers.cache_utils import Cache
 from transformers.masking_utils import create_masks_for_generate
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from .cache import adopt_cache, end_recording, is_recording
+from .cache_adoption import adopt_cache, end_recording, is_recording
 from .classification_heads import (
     HybridGDNForQuestionAnswering,
     HybridGDNForSequenceClassification,

@@ -7,7 +7,7 @@ from tiny_models import FAMILIES, student, teacher_config, token_ids
 from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
 
 from hf_tc.modeling import GDNCacheLayer
-from hf_tc.modeling.cache import adopt_cache
+from hf_tc.modeling.cache_adoption import adopt_cache
 from hf_tc.modeling.library_cache import cache_argument, cache_of
 
 ATOL = 2e-4  # float32 logits of order 10

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, CompileConfig, DynamicCache, Gene
 from transformers.cache_utils import DynamicLayer
 
 from hf_tc.modeling import GDNCacheLayer, HybridGDNForCausalLM
-from hf_tc.modeling.cache import OFFLOADING_IS_SAFE, adopt_cache
+from hf_tc.modeling.cache_adoption import OFFLOADING_IS_SAFE, adopt_cache
 from hf_tc.modeling.library_cache import cache_argument, cache_of
 
 ALL = (0, 1, 2, 3)

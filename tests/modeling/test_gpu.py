@@ -10,7 +10,7 @@ from tiny_models import packed_row, pad_rows, student, token_ids
 from transformers import DynamicCache
 
 from hf_tc.modeling import HybridGDNForCausalLM
-from hf_tc.modeling.cache import OFFLOADING_IS_SAFE
+from hf_tc.modeling.cache_adoption import OFFLOADING_IS_SAFE
 from hf_tc.modeling.gated_delta_rule import (
     _fla_gated_delta_rule,
     _fla_is_usable,
