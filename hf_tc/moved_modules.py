@@ -17,7 +17,7 @@ MOVED = {  # inside hf_tc
     "adapters": "teachers.adapters",
     "families": "teachers.families",
     "family_parity": "teachers.parity",
-    "build_student": "teachers.build_student",
+    "build_student": "teachers.new_student",
     "model_loading": "teachers.loading",
     "placement": "teachers.offloading",
     "positionless_layers": "teachers.nope_layers",

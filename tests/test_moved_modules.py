@@ -30,7 +30,7 @@ def test_an_old_name_is_the_present_module() -> None:
 def test_names_from_the_folder_of_teachers() -> None:
     code = (
         "from hf_tc.teachers import build_student, check_teacher\n"
-        "from hf_tc.teachers.build_student import build_student as same\n"
+        "from hf_tc.teachers.new_student import build_student as same\n"
         "assert build_student is same and callable(check_teacher)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

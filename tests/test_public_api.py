@@ -29,10 +29,15 @@ def test_the_version_is_the_package_s() -> None:
 
 
 def test_what_only_conversion_and_training_need_is_not_imported() -> None:
-    code = "import sys, hf_tc; print(*(name for name in sys.argv[1:] if name in sys.modules))"
     late = ["peft", "datasets", "pandas", "matplotlib", "rich", "transformers.trainer", "hf_tc.convert"]
-    found = subprocess.run([sys.executable, "-c", code, *late], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == []
+
+    def imported_by(statement: str) -> set[str]:
+        code = f"import sys; {statement}; print(*(name for name in sys.argv[1:] if name in sys.modules))"
+        done = subprocess.run([sys.executable, "-c", code, *late], capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    # Where optional packages are installed, the library imports some of these itself.
+    assert imported_by("import hf_tc") <= imported_by("from transformers import AutoModelForCausalLM, PreTrainedModel")
 
 
 def test_help_and_version_need_no_model() -> None:

@@ -20,9 +20,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.family_object import family_class_in
 from hf_tc.teachers.adapters import check_no_adapter, load_merged, merged_copy, tokenizer_home
-from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.families import REFUSED_FAMILIES, REVIEWED_FAMILIES
 from hf_tc.teachers.loading import load_causal_lm
+from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.offloading import is_8bit, is_dispatched, stored_weights
 from hf_tc.teachers.parity import TeacherParityError, parity_self_check
 

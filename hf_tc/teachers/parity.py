@@ -19,7 +19,7 @@ from hf_tc.modeling import GatedDeltaNet, HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import l2_normalise
 from hf_tc.modeling.library_cache import NAMES_IN_LAYERS, cache_argument, cache_of
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
-from hf_tc.teachers.build_student import build_student
+from hf_tc.teachers.new_student import build_student
 
 LENGTH = 12
 PREFILL = 8

@@ -17,8 +17,8 @@ from transformers import MixtralConfig, MixtralForCausalLM, Trainer
 from hf_tc.distillation import DistillationTrainer
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
-from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.families import EXPERTS, REVIEWED_FAMILIES
+from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.parity import random_teacher
 
 COEFFICIENT = 10.0  # what is left out cannot be missed

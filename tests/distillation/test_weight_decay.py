@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, OlmoHybridConfig, Trainer, Traini
 from hf_tc.distillation import DistillationTrainer
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.modeling import HybridGDNForCausalLM
-from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.families import REVIEWED_FAMILIES
+from hf_tc.teachers.new_student import build_student
 
 
 class PlainTrainer(UndecayedMemoryMixin, Trainer):

@@ -21,9 +21,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.checks import UnreviewedTeacherError, check_teacher, resolve_text_config
 from hf_tc.teachers.families import REFUSED_FAMILIES, REVIEWED_FAMILIES
+from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.parity import random_teacher
 
 llama = pytest.fixture(small_llama)

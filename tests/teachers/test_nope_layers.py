@@ -5,7 +5,7 @@ import pytest
 from planted import tiny_teacher
 from small_llama import small_llama
 
-from hf_tc.teachers.build_student import build_student
+from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.nope_layers import find_nope_layers
 
 llama = pytest.fixture(small_llama)

@@ -10,8 +10,8 @@ from transformers import AutoConfig
 
 from hf_tc.modeling import GatedDeltaNet
 from hf_tc.teachers import parity as family_parity
-from hf_tc.teachers.build_student import build_student
 from hf_tc.teachers.families import REVIEWED_FAMILIES
+from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.parity import TOLERANCE, TeacherParityError, parity_self_check, shrink_config
 
 
@@ -49,7 +49,7 @@ def test_self_check_passes_and_leaves_the_random_state(model_type):
 )
 def test_self_check_finds_what_is_not_carried(model_type, broken, check, monkeypatch):
     if broken == "nope":
-        monkeypatch.setattr("hf_tc.teachers.build_student.find_nope_layers", lambda teacher: [])
+        monkeypatch.setattr("hf_tc.teachers.new_student.find_nope_layers", lambda teacher: [])
     elif broken == "kept":
         monkeypatch.setattr(family_parity, "build_student", _student_with_other_embeddings)
     else:

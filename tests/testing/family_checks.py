@@ -3,17 +3,18 @@
 
 import copy
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from library_names import checkpoint_activations
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoModelForCausalLM, PreTrainedConfig
 from transformers.cache_utils import StaticCache
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES, model_type_to_module_name
 
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
-from hf_tc.teachers.build_student import build_student
+from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.parity import (
     LENGTH,
     SMALL_VALUES,
@@ -90,14 +91,19 @@ def allowed_difference(check: str) -> float:
 
 
 def exists(model_type: str) -> bool:
-    """Whether the installed Transformers has the family; flash-linear-attention, once imported, puts its own BitNet in
-    the place of the library's."""
-    return model_type in CONFIG_MAPPING and CONFIG_MAPPING[model_type].__module__.startswith("transformers.")
+    """Whether the installed Transformers has the family."""
+    return model_type in CONFIG_MAPPING_NAMES
 
 
 def family_config(model_type: str) -> PreTrainedConfig:
     """A two-layer configuration of the family with all its switches on."""
-    return shrink_config(AutoConfig.for_model(model_type, **copy.deepcopy(SWITCHED_ON.get(model_type, {}))))
+    return shrink_config(library_config_class(model_type)(**copy.deepcopy(SWITCHED_ON.get(model_type, {}))))
+
+
+def library_config_class(model_type: str) -> type[PreTrainedConfig]:
+    """The library's own, by whatever name: flash-linear-attention, once imported, registers a BitNet in its place."""
+    module = import_module(f"transformers.models.{model_type_to_module_name(model_type)}")
+    return getattr(module, CONFIG_MAPPING_NAMES[model_type])
 
 
 def family_differences(model_type: str, folder: Path) -> dict[str, float]:

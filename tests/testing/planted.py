@@ -16,7 +16,7 @@ from hf_tc.calibration.write_gate import write_gate_bias_of
 from hf_tc.conversion.run import mixer_of
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
-from hf_tc.teachers.build_student import build_student
+from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.parity import random_teacher
 
 

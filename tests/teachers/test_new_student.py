@@ -7,7 +7,7 @@ from family_checks import family_config
 from planted import tiny_teacher
 from small_llama import small_llama
 
-from hf_tc.teachers.build_student import build_student
+from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.parity import random_teacher
 
 LINEAR = "linear_attention"
