@@ -8,18 +8,40 @@ head forgets within tokens, and a convolution from the identity to nothing: neit
 
 from __future__ import annotations
 
+import functools
 import re
+from typing import Any
 
 from torch import nn
+
+from hf_tc.modeling import GatedDeltaNet
 
 # Ours, what the library calls the same in its own recurrent models, and norms with a number (hyperclovax: post_norm1).
 UNDECAYED = re.compile(r"(?:^|\.)(?:A_log|dt_bias|short_conv|conv1d|\w*norm\d*)(?:\.|$)")
 
 
 class UndecayedMemoryMixin:
-    """Put before `Trainer` or a subclass of it: `class MyTrainer(UndecayedMemoryMixin, Trainer)`."""
+    """For models of others too, put before `Trainer`: `class MyTrainer(UndecayedMemoryMixin, Trainer)`."""
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """The names that the trainer would decay, without those of `UNDECAYED`."""
         names = super().get_decay_parameter_names(model)  # type: ignore[misc]  # Trainer's
         return [name for name in names if not UNDECAYED.search(name)]
+
+
+def spare_what_forgets(trainer_class: Any) -> None:
+    """Has `Trainer`, and so whatever is derived from it, leave out `UNDECAYED` of students, and of no other model.
+
+    The one change that hf_tc makes to a class of the library; `hf_tc.hub.registration` makes it once Trainer is
+    imported, since the library gives a model no say in what decays.
+    """
+    all_names = trainer_class.get_decay_parameter_names
+
+    @functools.wraps(all_names)
+    def get_decay_parameter_names(self: Any, model: nn.Module) -> list[str]:
+        names = all_names(self, model)
+        if not any(isinstance(module, GatedDeltaNet) for module in model.modules()):
+            return list(names)
+        return [name for name in names if not UNDECAYED.search(name)]
+
+    trainer_class.get_decay_parameter_names = get_decay_parameter_names

@@ -63,6 +63,7 @@ def register() -> None:
     HybridGDNPreTrainedModel.save_extras = _save_extras
     HybridGDNPreTrainedModel.load_extras = _load_extras
     after_import("peft.utils.constants", _register_lora_targets)
+    after_import("transformers.trainer", _spare_what_forgets)
 
 
 def _save_extras(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -> None:
@@ -75,6 +76,13 @@ def _load_extras(student: HybridGDNPreTrainedModel, source: str | os.PathLike[st
     from hf_tc.hub.load_extras import load_extras
 
     load_extras(student, source, options)
+
+
+def _spare_what_forgets(trainer: Any) -> None:
+    from hf_tc.distillation.weight_decay import spare_what_forgets
+
+    if not hasattr(trainer.Trainer.get_decay_parameter_names, "__wrapped__"):  # registering twice is safe
+        spare_what_forgets(trainer.Trainer)
 
 
 def _register_lora_targets(constants: Any) -> None:

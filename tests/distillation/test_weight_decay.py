@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,30 @@ def decayed(model: torch.nn.Module, folder: Path) -> set[str]:
     groups = trainer.create_optimizer().param_groups
     inside = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
     return {name for name, parameter in model.named_parameters() if id(parameter) in inside}
+
+
+def test_plain_trainer_spares_students_and_treats_other_models_as_before(tmp_path: Path) -> None:
+    names = {}
+    for kind, model in {"student": student(), "other": tiny_qwen3()}.items():
+        trainer = Trainer(model, TrainingArguments(str(tmp_path), use_cpu=True, weight_decay=0.1, report_to="none"))
+        names[kind] = set(trainer.get_decay_parameter_names(model))
+        assert names[kind] <= set(Trainer.get_decay_parameter_names.__wrapped__(trainer, model))
+        if kind == "other":
+            assert names[kind] == set(Trainer.get_decay_parameter_names.__wrapped__(trainer, model))
+    mixer = "model.layers.0.self_attn."
+    assert not names["student"] & {mixer + name for name in ("A_log", "dt_bias", "short_conv.weight")}
+    assert mixer + "a_proj.weight" in names["student"]
+
+
+@pytest.mark.parametrize(
+    "order", ["import hf_tc; from transformers import Trainer", "from transformers import Trainer; import hf_tc"]
+)
+def test_trainer_is_told_in_whatever_order_things_are_imported(order: str) -> None:
+    code = f"{order}; import hf_tc.hub.registration as r; r.register(); "
+    code += "print(hasattr(Trainer.get_decay_parameter_names, '__wrapped__'))"
+    code += "; print(hasattr(Trainer.get_decay_parameter_names.__wrapped__, '__wrapped__'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
 
 
 def test_what_decays_is_every_matrix_but_the_convolution(tmp_path: Path) -> None:
