@@ -57,10 +57,12 @@ def from_teacher(
     merge_adapter: bool = False,
     checkpoint_dir: str | Path | None = None,
 ) -> HybridGDNForCausalLM:
-    """Converts a teacher; see `HybridGDNForCausalLM.from_teacher`.
+    """Converts a pretrained Transformer into a calibrated student, by Taylor-Calibrate (arXiv 2606.16429).
 
     Args:
-        teacher, tokenizer: as there.
+        teacher: a causal language model, a folder or a Hub id. A model stays as it is, and the student gets copies of
+            its weights. What is loaded from a folder or id belongs to the student, without a second copy.
+        tokenizer: defaults to the teacher's own.
         calibration_data: files, a Hub dataset, a `datasets` object, text or a list of texts or rows, see
             `hf_tc.data.token_blocks.read_documents`; the sample text that ships with hf_tc by default.
         evaluation_data: text on which the perplexity of every stage is measured, none of it among the calibration
@@ -80,6 +82,9 @@ def from_teacher(
         merge_adapter: the teacher is a PEFT model, or the folder or Hub id of an adapter; convert its base model with
             the adapter merged into the weights. A PEFT model stays as it is, which costs a copy.
         checkpoint_dir: folder of finished layers; the same call goes on there after an interruption.
+
+    Returns:
+        The student, with the figures of the conversion in `student.conversion_report`.
 
     Raises:
         ValueError: the teacher, the text or an option cannot be used; the message says why.

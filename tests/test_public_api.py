@@ -69,6 +69,16 @@ def test_every_name_is_there_and_documented(name: str) -> None:
     assert any(name in text for text in TEXTS), "no page names it"
 
 
+def test_from_teacher_shows_its_arguments_with_types_wherever_it_is_asked() -> None:
+    shown = inspect.signature(hf_tc.HybridGDNForCausalLM.from_teacher)
+    assert shown == inspect.signature(hf_tc.from_teacher)
+    assert {"calibration_data", "retained_layers", "alignment_steps", "joint_steps"} <= shown.parameters.keys()
+    for parameter in shown.parameters.values():
+        assert parameter.annotation is not inspect.Parameter.empty
+        assert parameter.kind is not inspect.Parameter.VAR_KEYWORD
+    assert inspect.getdoc(hf_tc.HybridGDNForCausalLM.from_teacher) == inspect.getdoc(hf_tc.from_teacher)
+
+
 def test_importing_registers_the_student() -> None:
     config = AutoConfig.for_model("hybrid_gdn")
     assert type(config) is hf_tc.HybridGDNConfig

@@ -1,7 +1,9 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Makes Transformers and PEFT know the student's model type."""
 
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +61,33 @@ def register() -> None:
     for model_class, auto_class, names in MODELS:
         auto_class.register(HybridGDNConfig, model_class, exist_ok=True)
         names[model_type] = model_class.__name__
+    HybridGDNForCausalLM.from_teacher = _FromTeacher()  # type: ignore[method-assign]  # shows its arguments
     # Saving a student writes report and model card too, loading it reads the report.
     HybridGDNPreTrainedModel.save_extras = _save_extras
     HybridGDNPreTrainedModel.load_extras = _load_extras
     after_import("peft.utils.constants", _register_lora_targets)
     after_import("transformers.trainer", _spare_what_forgets)
+
+
+class _FromTeacher:
+    """`hf_tc.convert.from_teacher` under a student's class, imported when it is called, asked for help or inspected."""
+
+    @property
+    def _function(self) -> Callable[..., HybridGDNForCausalLM]:
+        from hf_tc.convert import from_teacher
+
+        return from_teacher
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]  # a property, since the text is the function's
+        return self._function.__doc__
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self._function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> HybridGDNForCausalLM:
+        return self._function(*args, **kwargs)
 
 
 def _save_extras(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -> None:
