@@ -14,7 +14,7 @@ from torch import Tensor
 from hf_tc.alignment.layerwise import align_layer, held_out_error
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_projection import value_scale
-from hf_tc.calibration.solve import SOLVED_TOKENS, GDNInitialization, apply, solve
+from hf_tc.calibration.solve_order import SOLVED_TOKENS, GDNInitialization, apply, solve
 from hf_tc.config import AlignmentConfig
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.report.records import LayerReport

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, default_data_collator
 
-from hf_tc.evaluation.losses import IGNORE_INDEX, next_token_targets
+from hf_tc.evaluation.kd_loss import IGNORE_INDEX, next_token_targets
 
 Collator = Callable[[list[Any]], dict[str, Any]]
 

@@ -19,14 +19,14 @@ from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.input_checks import check_student_and_teacher, upcast_trainable_parameters
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
-from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
-from hf_tc.evaluation.losses import (
+from hf_tc.evaluation.kd_loss import (
     IGNORE_INDEX,
     chunked_metrics,
     chunked_objective,
     next_token_targets,
     perplexity_from_nll,
 )
+from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of

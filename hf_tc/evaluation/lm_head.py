@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_tc.evaluation.losses import IGNORE_INDEX, tokens_at_once
+from hf_tc.evaluation.kd_loss import IGNORE_INDEX, tokens_at_once
 from hf_tc.teachers.offloading import execution_device
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_tc.data.token_blocks import read_documents, token_blocks
+from hf_tc.evaluation.kd_loss import chunked_metrics, next_token_targets, perplexity_from_nll
 from hf_tc.evaluation.lm_head import BackboneThenHead
-from hf_tc.evaluation.losses import chunked_metrics, next_token_targets, perplexity_from_nll
 from hf_tc.teachers.adapters import check_not_wrapped
 from hf_tc.teachers.offloading import execution_device
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, check_vocabularies_agree, check_vocabulary

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hf_tc.evaluation.kd_loss import chunked_metrics, next_token_targets
 from hf_tc.evaluation.lm_head import BackboneThenHead
-from hf_tc.evaluation.losses import chunked_metrics, next_token_targets
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.teachers.offloading import dispatched_like, execution_device

@@ -28,10 +28,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hf_tc.calibration.solve import SOLVED_TOKENS
+from hf_tc.calibration.solve_order import SOLVED_TOKENS
 from hf_tc.config import ConversionConfig
 from hf_tc.data.corrupted_sequences import number_of_corrupted_sequences
-from hf_tc.evaluation.losses import tokens_at_once
+from hf_tc.evaluation.kd_loss import tokens_at_once
 from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, head_shape
 

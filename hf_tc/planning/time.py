@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import normalize, scaled_dot_product_attention
 
-from hf_tc.calibration.solve import SEARCH_TOKENS, SOLVED_TOKENS
+from hf_tc.calibration.solve_order import SEARCH_TOKENS, SOLVED_TOKENS
 from hf_tc.config import ConversionConfig
 from hf_tc.evaluation.perplexity import EVAL_TOKENS
 from hf_tc.memory.estimate import STREAM_BATCH_TOKENS, Widths, streamed_tokens

@@ -4,7 +4,7 @@
     python -m tests.benchmarks.ablation --teacher DIR --calibration books-train.txt --validation books-val.txt
 
 All rows have the same text and the same retained layers, and take no gradient step. Without any piece a layer has the
-paper's half-life, a beta of 0.5 and one output scale a head (see `hf_tc.calibration.solve`); "copied weights" are
+paper's half-life, a beta of 0.5 and one output scale a head (see `hf_tc.calibration.solve_order`); "copied weights" are
 before that, gates at random. The error is the mean over layers of their relative error on held-out text.
 Writes the table to --table as Markdown. About 2 minutes on an H100 for 65,536 tokens.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from hf_tc.alignment.layerwise import held_out_error
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
-from hf_tc.calibration.solve import COMPONENTS, apply, solve
+from hf_tc.calibration.solve_order import COMPONENTS, apply, solve
 from hf_tc.conversion.run import mixer_of
 from hf_tc.evaluation.perplexity import evaluate_blocks
 from hf_tc.memory.estimate import blocks_at_once

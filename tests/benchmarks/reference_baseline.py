@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 
 from hf_tc.calibration.attention_statistics import AttentionStatistics
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
-from hf_tc.calibration.solve import layer_statistics
+from hf_tc.calibration.solve_order import layer_statistics
 from hf_tc.config import AlignmentConfig, ConversionConfig
 from hf_tc.conversion.run import Conversion, mixer_of
 from hf_tc.evaluation.perplexity import evaluate_blocks

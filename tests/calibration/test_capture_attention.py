@@ -10,7 +10,7 @@ from planted import captured_layer, fresh_mixer, random_blocks, relative, tiny_t
 from torch import nn
 
 from hf_tc.calibration.capture_attention import LayerStream
-from hf_tc.calibration.solve import layer_statistics
+from hf_tc.calibration.solve_order import layer_statistics
 from hf_tc.modeling.teacher_attention import find_attention
 from hf_tc.teachers.families import REVIEWED_FAMILIES
 from hf_tc.teachers.parity import random_teacher

@@ -11,7 +11,7 @@ from tiny_sizes import HEAD_DIM, HEADS
 
 from hf_tc.calibration.output_projection import scaled_output_projection, solve_output_projection, value_scale
 from hf_tc.calibration.ridge import LeastSquares
-from hf_tc.calibration.solve import apply
+from hf_tc.calibration.solve_order import apply
 from hf_tc.modeling.masks import RecurrentMask
 
 SCALE = torch.tensor([1.0, 0.2, 5.0, 2.0])

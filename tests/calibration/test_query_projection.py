@@ -27,7 +27,7 @@ from hf_tc.calibration.query_projection import (
     solve_query_projection,
 )
 from hf_tc.calibration.recurrence_outputs import recurrence_inputs
-from hf_tc.calibration.solve import apply
+from hf_tc.calibration.solve_order import apply
 from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 from hf_tc.modeling.gated_deltanet import l2_normalise
 

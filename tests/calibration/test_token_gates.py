@@ -17,7 +17,7 @@ from hf_tc.calibration import gauss_newton, token_decay, token_write_gate
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.gauss_newton import gauss_newton_step, normed_derivative
 from hf_tc.calibration.output_gate import OutputGate, solve_output_gate
-from hf_tc.calibration.solve import apply
+from hf_tc.calibration.solve_order import apply
 from hf_tc.calibration.token_decay import decay_jacobian, decay_slope, solve_token_decay
 from hf_tc.calibration.token_write_gate import solve_token_write_gate, write_gate_jacobian
 from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule

@@ -11,7 +11,7 @@ from tiny_sizes import HEADS
 from hf_tc.calibration import value_projection
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.calibration.ridge import LeastSquares
-from hf_tc.calibration.solve import apply
+from hf_tc.calibration.solve_order import apply
 from hf_tc.calibration.value_projection import share_scale
 
 

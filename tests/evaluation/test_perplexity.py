@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from hf_tc.data.token_blocks import CalibrationDataError
-from hf_tc.evaluation import losses
+from hf_tc.evaluation import kd_loss
 from hf_tc.evaluation.perplexity import evaluate, evaluate_blocks, perplexity
 
 
@@ -32,7 +32,7 @@ def log_probs(model: torch.nn.Module, ids: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_equals_full_logits(batch_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 7 * VOCABULARY)
+    monkeypatch.setattr(kd_loss, "LOGITS_AT_ONCE", 7 * VOCABULARY)
     student, teacher, ids = tiny_llama(), tiny_qwen3(), blocks()
     log_q, log_p, targets = log_probs(student, ids), log_probs(teacher, ids), ids[:, 1:].flatten()
 
@@ -70,7 +70,7 @@ def test_models_are_left_as_they_were() -> None:
 
 
 def test_logits_of_a_long_block_are_never_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(losses, "LOGITS_AT_ONCE", 64 * VOCABULARY + 5)
+    monkeypatch.setattr(kd_loss, "LOGITS_AT_ONCE", 64 * VOCABULARY + 5)
     student, teacher = tiny_llama(), tiny_qwen3()
     rows: list[int] = []
     for model in (student, teacher):

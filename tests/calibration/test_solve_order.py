@@ -12,7 +12,7 @@ from hf_tc.alignment.layerwise import held_out_error
 from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.calibration.attention_statistics import attention_statistics
 from hf_tc.calibration.output_gate import SIZE_AT_WORKING_POINT
-from hf_tc.calibration.solve import COMPONENTS, apply, layer_statistics, solve
+from hf_tc.calibration.solve_order import COMPONENTS, apply, layer_statistics, solve
 from hf_tc.data.token_blocks import read_documents, token_blocks
 from hf_tc.modeling.teacher_attention import find_attention
 

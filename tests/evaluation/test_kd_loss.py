@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_tc.evaluation.losses import (
+from hf_tc.evaluation.kd_loss import (
     chunked_metrics,
     chunked_objective,
     forward_kl,
