@@ -70,7 +70,11 @@ def build_root() -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
             _unpack(_download(Path(folder)), Path(folder) / "root")
-            os.replace(Path(folder) / "root", root)
+            try:
+                os.replace(Path(folder) / "root", root)
+            except OSError:
+                if not root.is_dir():  # another process of pytest-xdist was first, with the same files
+                    raise
     return root
 
 
