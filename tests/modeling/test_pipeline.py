@@ -48,10 +48,12 @@ def test_conversation_goes_through_the_chat_template(generator: TextGenerationPi
 
 def test_streamed_pieces_make_up_the_text(generator: TextGenerationPipeline) -> None:
     streamer = TextIteratorStreamer(generator.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=60)
-    thread = Thread(target=generator, args=(PROMPTS[1],), kwargs={**GREEDY, "max_new_tokens": 40, "streamer": streamer})
+    # Pieces end at spaces, which a random student comes to once it may not repeat itself.
+    options = {**GREEDY, "max_new_tokens": 60, "repetition_penalty": 5.0}
+    thread = Thread(target=generator, args=(PROMPTS[1],), kwargs={**options, "streamer": streamer})
     thread.start()
     pieces = list(streamer)
     thread.join()
-    whole = generator(PROMPTS[1], **{**GREEDY, "max_new_tokens": 40})[0]["generated_text"]
+    whole = generator(PROMPTS[1], **options)[0]["generated_text"]
     assert "".join(pieces) == whole
     assert len([piece for piece in pieces if piece]) > 1
