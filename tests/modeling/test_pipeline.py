@@ -49,7 +49,7 @@ def test_conversation_goes_through_the_chat_template(generator: TextGenerationPi
 def test_streamed_pieces_make_up_the_text(generator: TextGenerationPipeline) -> None:
     streamer = TextIteratorStreamer(generator.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=60)
     # Pieces end at spaces, which a random student comes to once it may not repeat itself.
-    options = {**GREEDY, "max_new_tokens": 60, "repetition_penalty": 5.0}
+    options = {**GREEDY, "min_new_tokens": 60, "max_new_tokens": 60, "repetition_penalty": 5.0}
     thread = Thread(target=generator, args=(PROMPTS[1],), kwargs={**options, "streamer": streamer})
     thread.start()
     pieces = list(streamer)
