@@ -28,13 +28,14 @@ def adopt_cache(cache: Cache, linear_layers: tuple[int, ...], num_layers: int) -
     replicated = getattr(cache, "layer_class_to_replicate", None)
     while len(cache.layers) < num_layers and replicated is not None:
         cache.layers.append(replicated())
+    missing = [index for index in linear_layers if not isinstance(cache.layers[index], GDNCacheLayer)]
+    if not missing:  # as in every forward but the first
+        return
     # Not the layer's own: a sliding one holds its window only, and ours answers for the attention over everything.
     capacities = [layer.max_cache_len for layer in cache.layers if isinstance(layer, StaticLayer)]
     recording = is_recording(cache)
-    for index in linear_layers:
+    for index in missing:
         layer = cache.layers[index]
-        if isinstance(layer, GDNCacheLayer):
-            continue
         if _holds_tokens(layer):
             raise ValueError(
                 f"The cache holds attention keys in layer {index}, which is recurrent in this student: it is the "
