@@ -25,8 +25,9 @@ from hf_tc.layer_selection.policies import check_policy
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.teachers.adapters import check_no_adapter
-from hf_tc.teachers.checks import check_teacher, load_teacher, parity_self_check, resolve_text_config
+from hf_tc.teachers.checks import check_teacher, load_teacher, resolve_text_config
 from hf_tc.teachers.nope_layers import evaluating
+from hf_tc.teachers.parity import parity_self_check
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, check_vocabulary
 
 logger = logging.get_logger(__name__)

@@ -27,7 +27,7 @@ from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.report.records import ConversionReport, device_name
 from hf_tc.resume.fingerprint import weights_fingerprint
 from hf_tc.resume.output_folder import check_free_space
-from hf_tc.teachers.checks import build_student
+from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.offloading import dispatch_like, dispatched_like, execution_device
 
 

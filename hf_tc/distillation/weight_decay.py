@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -25,8 +26,7 @@ class UndecayedMemoryMixin:
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """The names that the trainer would decay, without those of `UNDECAYED`."""
-        names = super().get_decay_parameter_names(model)  # type: ignore[misc]  # Trainer's
-        return [name for name in names if not UNDECAYED.search(name)]
+        return _decayed(super().get_decay_parameter_names(model))  # type: ignore[misc]  # Trainer's
 
 
 def spare_what_forgets(trainer_class: Any) -> None:
@@ -42,6 +42,10 @@ def spare_what_forgets(trainer_class: Any) -> None:
         names = all_names(self, model)
         if not any(isinstance(module, GatedDeltaNet) for module in model.modules()):
             return list(names)
-        return [name for name in names if not UNDECAYED.search(name)]
+        return _decayed(names)
 
     trainer_class.get_decay_parameter_names = get_decay_parameter_names
+
+
+def _decayed(names: Iterable[str]) -> list[str]:
+    return [name for name in names if not UNDECAYED.search(name)]

@@ -22,22 +22,7 @@ from hf_tc.modeling.family_object import family_class_in
 from hf_tc.teachers.adapters import check_no_adapter, load_merged, merged_copy, tokenizer_home
 from hf_tc.teachers.families import REFUSED_FAMILIES, REVIEWED_FAMILIES
 from hf_tc.teachers.loading import load_causal_lm
-from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.offloading import is_8bit, is_dispatched, stored_weights
-from hf_tc.teachers.parity import TeacherParityError, parity_self_check
-
-__all__ = [
-    "REFUSED_FAMILIES",
-    "REVIEWED_FAMILIES",
-    "TeacherParityError",
-    "UnreviewedTeacherError",
-    "build_student",
-    "check_architecture",
-    "check_teacher",
-    "load_teacher",
-    "parity_self_check",
-    "resolve_text_config",
-]
 
 QUANTISED = (
     "The teacher is quantised in a way whose weights are not known here. Load it without quantization_config, in "

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from hf_tc.teachers.checks import REVIEWED_FAMILIES
+from hf_tc.teachers.families import REVIEWED_FAMILIES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "testing"))
 

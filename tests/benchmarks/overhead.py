@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from hf_tc.modeling.library_cache import cache_argument, cache_of
-from hf_tc.teachers.checks import build_student
+from hf_tc.teachers.new_student import build_student
 
 PROMPT, ROUNDS = 512, 60
 

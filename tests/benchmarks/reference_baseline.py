@@ -28,7 +28,7 @@ from hf_tc.conversion.run import Conversion, mixer_of
 from hf_tc.evaluation.perplexity import evaluate_blocks
 from hf_tc.memory.estimate import blocks_at_once
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
-from hf_tc.teachers.checks import build_student
+from hf_tc.teachers.new_student import build_student
 
 from .bench import LARGE_BATCHES, Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
 from .reference_layer import ReferenceLayer, align, calibrate

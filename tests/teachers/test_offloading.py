@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from hf_tc.convert import from_teacher
 from hf_tc.modeling import HybridGDNForCausalLM
-from hf_tc.teachers.checks import build_student
+from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.offloading import (
     dispatch_like,
     dispatched_like,
