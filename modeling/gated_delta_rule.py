@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""The gated delta rule: one definition, three ways to compute it.
+"""The gated delta rule: one definition, three ways to compute it (the third: `fla_kernels`).
 
     S_t = alpha_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T        o_t = S_t^T q_t / sqrt(K)
 
@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from transformers.utils import logging
 
 from .chunk_states import states_by_writes, states_in_one_product
+from .fla_kernels import fla_gated_delta_rule
+from .kernel_checks import kernel_is_right
 
 logger = logging.get_logger(__name__)
 
@@ -107,20 +109,23 @@ def chunk_gated_delta_rule(
 
 def gated_delta_rule(
     *,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    log_decay: torch.Tensor,
-    beta: torch.Tensor,
     state: torch.Tensor | None = None,
     document_start: torch.Tensor | None = None,
+    document_bounds: torch.Tensor | None = None,
+    **inputs: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The fastest form that is right for these tensors, chosen at every call."""
-    inputs = dict(q=q, k=k, v=v, log_decay=log_decay, beta=beta)
+    """The fastest form that is right for these tensors, chosen at every call.
+
+    Args:
+        inputs: q, k, v, log_decay and beta.
+        document_bounds: see `fla_gated_delta_rule`.
+    """
+    q, v = inputs["q"], inputs["v"]
     if q.is_cuda and not torch.compiler.is_compiling():
         training = torch.is_grad_enabled() and any(x.requires_grad for x in inputs.values())
-        if _fla_is_usable(q.device, v.dtype, q.shape[-1], v.shape[-1], training):
-            return _fla_gated_delta_rule(**inputs, state=state, document_start=document_start)
+        if fla_is_usable(q.device, v.dtype, q.shape[2], q.shape[-1], v.shape[-1], training):
+            packing = {"document_start": document_start, "document_bounds": document_bounds, "state": state}
+            return fla_gated_delta_rule(**inputs, **packing)  # type: ignore[arg-type]
     # Autocast would run the float32 products of these forms in bfloat16, and a state adds up what they lose.
     with torch.autocast(q.device.type, enabled=False):
         if q.shape[1] == 1:
@@ -144,75 +149,34 @@ def to_chunks(x: torch.Tensor, size: int) -> torch.Tensor:
     return x.unflatten(1, (-1, size)).permute(0, 3, 1, 2, 4)
 
 
-def _fla_gated_delta_rule(
-    *,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    log_decay: torch.Tensor,
-    beta: torch.Tensor,
-    state: torch.Tensor | None,
-    document_start: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """fla's Triton kernels; packed rows become one row with cumulative document lengths."""
-    from fla.ops.gated_delta_rule import chunk_gated_delta_rule as fla_chunk
-    from fla.ops.gated_delta_rule import fused_recurrent_gated_delta_rule as fla_step
-
-    batch, length = q.shape[:2]
-    inputs = dict(q=q, k=k.to(q.dtype), v=v.to(q.dtype), g=log_decay.float(), beta=beta.float())
-    state = _initial_state(k, v, state)
-    if length == 1 and document_start is None and not torch.is_grad_enabled():
-        return fla_step(**inputs, initial_state=state, output_final_state=True)
-    if document_start is None:
-        return fla_chunk(**inputs, initial_state=state, output_final_state=True)
-    starts = document_start.clone()
-    carried = ~starts[:, 0]  # rows whose first document continues the given state
-    starts[:, 0] = True
-    bounds = F.pad(starts.flatten().nonzero().squeeze(-1), (0, 1), value=batch * length)
-    first = starts.sum(1).cumsum(0) - starts.sum(1)  # index of each row's first document
-    states = state.new_zeros(bounds.numel() - 1, *state.shape[1:])
-    states = states.index_copy(0, first, state * carried[:, None, None, None])
-    flat = {name: x.flatten(0, 1)[None] for name, x in inputs.items()}
-    recurrence_output, finals = fla_chunk(**flat, initial_state=states, output_final_state=True, cu_seqlens=bounds)
-    return recurrence_output[0].unflatten(0, (batch, length)), finals[starts.sum(1).cumsum(0) - 1]
-
-
 @functools.cache
-def _fla_is_usable(device: torch.device, dtype: torch.dtype, key_dim: int, value_dim: int, training: bool) -> bool:
-    """Whether fla's kernel gives the torch form's numbers here; found out once, by running it, and said if not."""
-    form = "forward and backward" if training else "forward"
+def fla_is_usable(
+    device: torch.device, dtype: torch.dtype, heads: int, key_dim: int, value_dim: int, training: bool
+) -> bool:
+    """Whether fla's kernels give the plain form's numbers here, see `kernel_checks`; said once if not."""
     if dtype == torch.float64:
         return False
     if importlib.util.find_spec("fla") is None:
-        reason = "flash-linear-attention is not installed"
-    else:
-        try:
-            error = _fla_error(device, dtype, key_dim, value_dim, training)
-            if error < 0.02:
-                return True
-            reason = f"its {form} differs from the torch form by {error:.1%}"
-        except Exception as failure:  # any failure of a third-party kernel means: do not use it
-            reason = f"its {form} raised {type(failure).__name__}: {str(failure).splitlines()[0]}"
-    logger.warning(f"Gated DeltaNet uses the slower torch form on {device} ({dtype}, {form}): {reason}.")
-    return False
-
-
-def _fla_error(device: torch.device, dtype: torch.dtype, key_dim: int, value_dim: int, training: bool) -> float:
-    """Largest relative error, over the read-out and the gradients, of fla's kernel on a small random problem."""
-    generator = torch.Generator(device).manual_seed(0)
-    with torch.enable_grad() if training else torch.no_grad():
-        draw = functools.partial(torch.randn, generator=generator, device=device)
-        problem = dict(
-            q=F.normalize(draw(1, 2 * CHUNK_SIZE + 1, 2, key_dim), dim=-1).to(dtype),
-            k=F.normalize(draw(1, 2 * CHUNK_SIZE + 1, 2, key_dim), dim=-1).to(dtype),
-            v=draw(1, 2 * CHUNK_SIZE + 1, 2, value_dim).to(dtype),
-            log_decay=-F.softplus(draw(1, 2 * CHUNK_SIZE + 1, 2)),
-            beta=draw(1, 2 * CHUNK_SIZE + 1, 2).sigmoid(),
+        logger.warning(
+            "Gated DeltaNet uses its slower torch form: flash-linear-attention is not installed. "
+            "pip install flash-linear-attention"
         )
-        results = []
-        for rule in (functools.partial(_fla_gated_delta_rule, state=None, document_start=None), chunk_gated_delta_rule):
-            leaves = {name: x.clone().requires_grad_(training) for name, x in problem.items()}
-            recurrence_output = rule(**leaves)[0].float()
-            gradients = torch.autograd.grad(recurrence_output.square().sum(), list(leaves.values())) if training else ()
-            results.append([recurrence_output.detach(), *gradients])
-    return max(((a - b).float().norm() / b.float().norm()).item() for a, b in zip(*results, strict=True))
+        return False
+    generator = torch.Generator(device).manual_seed(0)
+    draw = functools.partial(torch.randn, generator=generator, device=device)
+    length = 2 * CHUNK_SIZE + 1
+    problem = dict(
+        q=F.normalize(draw(1, length, heads, key_dim), dim=-1).to(dtype),
+        k=F.normalize(draw(1, length, heads, key_dim), dim=-1).to(dtype),
+        v=draw(1, length, heads, value_dim).to(dtype),
+        log_decay=-F.softplus(draw(1, length, heads)),
+        beta=draw(1, length, heads).sigmoid(),
+    )
+
+    def kernel(**problem: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return fla_gated_delta_rule(**problem)[:1]
+
+    def plain(**problem: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return chunk_gated_delta_rule(**problem)[:1]
+
+    return kernel_is_right("flash-linear-attention's gated delta rule", kernel, plain, problem, training)

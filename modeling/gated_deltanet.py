@@ -10,22 +10,25 @@
 Source: Gated Delta Networks (arXiv 2412.06464), section 3.4; Taylor-Calibrate (arXiv 2606.16429), section 3.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from transformers.cache_utils import Cache
 
 from .cache import GDNCacheLayer, recurrent_layer
 from .configuration_hybrid_gdn import HybridGDNConfig
 from .decay import log_decay
+from .fused_recurrence_inputs import can_be_fused, fused_recurrence_inputs
 from .gate_projection import GateProjection, check_one_dtype
-from .gated_delta_rule import gated_delta_rule
+from .gated_delta_rule import CHUNK_SIZE, gated_delta_rule
+from .joint_projection import can_be_joined, project_jointly
 from .library_cache import cache_in_layer
 from .masks import RecurrentMask
-from .short_convolution import ShortConvolution, pad_left
+from .plain_recurrence_inputs import plain_inputs, without_padding
+from .recurrence_inputs import Projections, RecurrenceInputs
+from .short_convolution import ShortConvolution
 from .teacher_attention import (
     fused_projection,
     head_shape,
@@ -36,31 +39,7 @@ from .teacher_attention import (
 )
 from .tensor_parallel import HeadShard, find_head_shard
 
-L2_EPS = 1e-6
-
-
-class RecurrenceInputs(NamedTuple):
-    """What the gated delta rule reads; per query head. q, k `[B, T, H, K]`, v `[B, T, H, V]`, the rest `[B, T, H]`."""
-
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    log_decay: torch.Tensor
-    beta: torch.Tensor
-
-
-class HeadwiseRMSNorm(nn.Module):
-    """RMSNorm over the value dimension of each head, `[..., V]`, in float32."""
-
-    def __init__(self, head_dim: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(head_dim))
-        self.eps = eps
-
-    def forward(self, x: torch.Tensor, shard: HeadShard | None = None) -> torch.Tensor:
-        weight = self.weight if shard is None else shard.copy(self.weight)
-        normalised = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + self.eps)
-        return (normalised * weight.float()).to(x.dtype)
+SLAB_TOKENS = 16_384  # tokens that a layer works on at a time where no gradient is asked for
 
 
 class GatedDeltaNet(nn.Module):
@@ -98,7 +77,7 @@ class GatedDeltaNet(nn.Module):
         self.a_proj = GateProjection(hidden, self.num_heads, bias=False)
         self.b_proj = GateProjection(hidden, self.num_heads)
         self.g_proj = nn.Linear(hidden, inner)
-        self.o_norm = HeadwiseRMSNorm(self.head_dim) if config.output_norm else None
+        self.o_norm = nn.RMSNorm(self.head_dim, eps=1e-5) if config.output_norm else None
 
     def _adopt_projections(self, attention: nn.Module, hidden: int) -> None:
         fused = fused_projection(attention)
@@ -132,77 +111,87 @@ class GatedDeltaNet(nn.Module):
                 "layers do not hand keyword arguments to their attention, and then it cannot be converted."
             )
         check_one_dtype(hidden_states, self.a_proj.weight, self.layer_idx)
-        recurrence_output = self.recurrence_output(
-            hidden_states, position_embeddings, recurrent_mask, cache_in_layer(kwargs)
-        )
-        return self.o_proj(self.gated_output(hidden_states, recurrence_output)), None
+        cache = cache_in_layer(kwargs)
+        layer_cache = None if cache is None else recurrent_layer(cache, self.layer_idx)
+        mix = self._mix if torch.is_grad_enabled() or torch.compiler.is_compiling() else self._mix_in_slabs
+        return mix(hidden_states, position_embeddings, recurrent_mask, layer_cache), None
 
-    def recurrence_output(
+    def _mix_in_slabs(
         self,
         hidden_states: torch.Tensor,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
-        recurrent_mask: RecurrentMask,
-        cache: Cache | None = None,
+        rotation: tuple[torch.Tensor, torch.Tensor] | None,
+        mask: RecurrentMask,
+        layer_cache: GDNCacheLayer | None,
     ) -> torch.Tensor:
-        """o of the equations, `[B, T, H, V]`: what the memory answers, before norm, gate and output projection."""
-        layer_cache = None if cache is None else recurrent_layer(cache, self.layer_idx)
-        inputs, window = self.recurrence_inputs(hidden_states, position_embeddings, recurrent_mask, layer_cache)
+        """As `_mix`, some tokens after the others, so that what lies between input and output stays small."""
+        batch, length = hidden_states.shape[:2]
+        slab = max(CHUNK_SIZE, SLAB_TOKENS // batch // CHUNK_SIZE * CHUNK_SIZE)
+        if length <= slab:
+            return self._mix(hidden_states, rotation, mask, layer_cache)
+        layer_cache, output = layer_cache or GDNCacheLayer(), None
+        for start in range(0, length, slab):
+            tokens = slice(start, start + slab)
+            here = None if rotation is None else (rotation[0][:, tokens], rotation[1][:, tokens])
+            mixed = self._mix(hidden_states[:, tokens], here, mask.part(tokens), layer_cache)
+            if output is None:
+                output = mixed.new_empty(batch, length, mixed.shape[-1])
+            output[:, tokens] = mixed
+        assert output is not None
+        return output
+
+    def _mix(
+        self,
+        hidden_states: torch.Tensor,
+        rotation: tuple[torch.Tensor, torch.Tensor] | None,
+        mask: RecurrentMask,
+        layer_cache: GDNCacheLayer | None,
+    ) -> torch.Tensor:
+        projections = self.projections(hidden_states)
+        inputs, state = self._inputs(projections, rotation, mask, layer_cache), None
+        if layer_cache is not None:
+            state = layer_cache.recurrent_state
         recurrence_output, state = gated_delta_rule(
             **inputs._asdict(),
-            state=None if layer_cache is None else layer_cache.recurrent_state,
-            document_start=recurrent_mask.document_start,
+            state=state,
+            document_start=mask.document_start,
+            document_bounds=mask.document_bounds,
         )
         if layer_cache is not None:
-            tokens, kernel_size = hidden_states.shape[1], 0 if self.short_conv is None else self.short_conv.kernel_size
-            layer_cache.store(
-                state,
-                None if window is None else window[:, window.shape[1] - kernel_size + 1 :],
-                tokens,
-                {"k": inputs.k, "v": inputs.v, "log_decay": inputs.log_decay, "beta": inputs.beta},
-                None if window is None else window[:, kernel_size - 1 :],
-            )
-        return recurrence_output
+            self._store(layer_cache, state, inputs, without_padding(projections.qkv, mask))
+        return self.o_proj(self.gated_output(projections.gate, recurrence_output))
+
+    def _store(
+        self, layer_cache: GDNCacheLayer, state: torch.Tensor, inputs: RecurrenceInputs, qkv: torch.Tensor
+    ) -> None:
+        conv, past = self.short_conv, layer_cache.conv_state
+        layer_cache.store(
+            state,
+            None if conv is None else conv.state_after(qkv, past),
+            qkv.shape[1],
+            {"k": inputs.k, "v": inputs.v, "log_decay": inputs.log_decay, "beta": inputs.beta},
+            None if conv is None else qkv,
+        )
 
     def recurrence_inputs(
         self,
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
         recurrent_mask: RecurrentMask,
-        layer_cache: GDNCacheLayer | None = None,
-    ) -> tuple[RecurrenceInputs, torch.Tensor | None]:
-        """Everything the delta rule reads, and the window that entered the convolution (None without one)."""
-        qkv = self.project(hidden_states)
-        if recurrent_mask.padding is not None:
-            qkv = qkv * recurrent_mask.padding[..., None].to(qkv.dtype)
-        qkv, window = self._convolve(qkv, recurrent_mask, layer_cache)
-        q, k, v = self.heads(qkv, position_embeddings if self.recurrent_rope else None)
-        log_decay, beta = self.log_decay(hidden_states), self.beta(hidden_states)
-        shard = self._shard(q.shape[2])
-        if shard is not None:
-            log_decay, beta = shard.scatter(log_decay, -1), shard.scatter(beta, -1)
-        if recurrent_mask.padding is not None:  # nothing forgotten, nothing written: padding leaves the state as it was
-            real = recurrent_mask.padding[..., None]
-            log_decay, beta = log_decay.masked_fill(~real, 0.0), beta.masked_fill(~real, 0.0)
-        return RecurrenceInputs(l2_normalise(q), l2_normalise(k), v, log_decay, beta), window
+    ) -> RecurrenceInputs:
+        """What the delta rule reads of `[B, T, C]`."""
+        return self._inputs(self.projections(hidden_states), position_embeddings, recurrent_mask, None)
 
-    def heads(
-        self, qkv: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor] | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """q, k `[B, T, H, K]`, v `[B, T, H, V]` as the teacher's attention has them: normed, rotated, K/V repeated."""
-        q, k, v = self._split(qkv)
-        norms = (None, None) if self.norm_after_rotation else (self.q_norm, self.k_norm)
-        q, k, v = (self._normalised_heads(x, norm) for x, norm in zip((q, k, v), (*norms, None), strict=True))
-        if self.clip_qkv is not None:
-            q, k, v = (x.clamp(-self.clip_qkv, self.clip_qkv) for x in (q, k, v))
-        if self.rotary is not None and position_embeddings is not None:
-            q, k = self._rotate(q, k, position_embeddings)
-        if self.norm_after_rotation:
-            assert self.q_norm is not None
-            assert self.k_norm is not None
-            q, k = self.q_norm(q), self.k_norm(k)
-        groups = q.shape[2] // k.shape[2]
-        k, v = (x.repeat_interleave(groups, dim=2) for x in (k, v))
-        return q, k, v
+    def _inputs(
+        self,
+        projections: Projections,
+        rotation: tuple[torch.Tensor, torch.Tensor] | None,
+        mask: RecurrentMask,
+        layer_cache: GDNCacheLayer | None,
+    ) -> RecurrenceInputs:
+        rotation = rotation if self.recurrent_rope else None
+        past = None if layer_cache is None else layer_cache.conv_state
+        form = fused_recurrence_inputs if can_be_fused(self, projections, rotation, past) else plain_inputs
+        return form(self, projections, rotation, mask, past)
 
     def log_decay(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """log alpha_t `[B, T, H]`, in float32."""
@@ -212,59 +201,31 @@ class GatedDeltaNet(nn.Module):
         """The write gate beta_t `[B, T, H]`, in float32."""
         return self.b_proj(hidden_states).float().sigmoid()
 
-    def gated_output(self, hidden_states: torch.Tensor, recurrence_output: torch.Tensor) -> torch.Tensor:
-        """Norm and output gate: `[B, T, H, V]` to the input of o_proj, `[B, T, H * V]`."""
-        shard, gate = self._shard(recurrence_output.shape[2]), F.silu(self.g_proj(hidden_states))
+    def gated_output(self, gate: torch.Tensor, recurrence_output: torch.Tensor) -> torch.Tensor:
+        """Norm and output gate: `[B, T, H * V]` before its SiLU and `[B, T, H, V]` to the input of o_proj."""
+        shard, gate = self.shard(recurrence_output.shape[2]), F.silu(gate)
         if shard is not None:
             gate = shard.scatter(gate, -1)
-        normed = recurrence_output if self.o_norm is None else self.o_norm(recurrence_output, shard)
-        return normed.flatten(2) * gate
+        if self.o_norm is not None:
+            weight = self.o_norm.weight if shard is None else shard.copy(self.o_norm.weight)
+            recurrence_output = F.rms_norm(recurrence_output, weight.shape, weight, self.o_norm.eps)
+        return recurrence_output.flatten(2) * gate
+
+    def projections(self, hidden_states: torch.Tensor) -> Projections:
+        """All that is linear in the input `[B, T, C]`."""
+        modules = (self.q_proj, self.k_proj, self.v_proj, self.a_proj, self.b_proj, self.g_proj)
+        if not can_be_joined(modules, hidden_states):
+            return Projections(self.project(hidden_states), *(module(hidden_states) for module in modules[3:]))
+        rows = [sum(module.weight.shape[0] for module in modules[:3]), self.num_heads, self.num_heads]
+        rows.append(self.g_proj.out_features)
+        joined = project_jointly(modules, hidden_states)
+        return Projections(*joined.split([*rows, joined.shape[-1] - sum(rows)], dim=-1)[:4])
 
     def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """q, k and v side by side, `[B, T, channels]`, before convolution, norms and rotation."""
         projections = (self.q_proj, self.k_proj, self.v_proj)
         return torch.cat([projection(hidden_states) for projection in projections], dim=-1)
 
-    def _split(self, qkv: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """q, k and v side by side in the last dimension, of all heads or of one rank's, to q, k and v."""
-        head = qkv.shape[-1] // (self.num_heads + 2 * self.num_kv_heads)  # less than head_dim on one of several ranks
-        return qkv.split([self.num_heads * head, self.num_kv_heads * head, self.num_kv_heads * head], dim=-1)
-
-    def _shard(self, heads: int) -> HeadShard | None:
+    def shard(self, heads: int) -> HeadShard | None:
+        """The ranks among which the heads are divided, seen that this one computes so many; None where it has all."""
         return find_head_shard(self.device_mesh, heads, self.num_heads)
-
-    def _convolve(
-        self, qkv: torch.Tensor, recurrent_mask: RecurrentMask, layer_cache: GDNCacheLayer | None
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if self.short_conv is None:
-            return qkv, None
-        past = None if layer_cache is None else layer_cache.conv_state
-        window = (
-            pad_left(qkv, self.short_conv.kernel_size) if past is None else torch.cat([past.to(qkv.dtype), qkv], dim=1)
-        )
-        own_channels = None
-        shard = self._shard(self._split(qkv)[0].shape[-1] // self.head_dim)
-        if shard is not None:
-            own_channels = lambda weight: torch.cat([shard.scatter(x, -1) for x in self._split(weight)], dim=-1)  # noqa: E731
-        return self.short_conv(window, recurrent_mask.document_position, own_channels), window
-
-    def _normalised_heads(self, x: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
-        """`[B, T, H * K]` to `[B, T, H, K]`, with the family's q/k norm over all heads at once or over each."""
-        weight = getattr(norm, "weight", None)
-        if norm is not None and weight is not None and weight.shape == x.shape[-1:]:
-            x, norm = norm(x), None
-        x = x.unflatten(-1, (-1, self.head_dim))
-        return x if norm is None else norm(x)
-
-    def _rotate(
-        self, q: torch.Tensor, k: torch.Tensor, position_embeddings: tuple[torch.Tensor, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        assert self.rotary is not None
-        q, k = self.rotary(q.transpose(1, 2), k.transpose(1, 2), *position_embeddings)  # the library's [B, H, T, K]
-        return q.transpose(1, 2), k.transpose(1, 2)
-
-
-def l2_normalise(x: torch.Tensor) -> torch.Tensor:
-    """Unit vectors along the last dimension, computed in float32 (float64 stays)."""
-    wide = x if x.dtype == torch.float64 else x.float()
-    return (wide * torch.rsqrt(wide.square().sum(-1, keepdim=True) + L2_EPS)).to(x.dtype)

@@ -20,8 +20,9 @@ from .cache import recurrent_layer
 from .cache_adoption import adopt_cache
 from .configuration_hybrid_gdn import LINEAR_ATTENTION, HybridGDNConfig
 from .family_object import AroundFamilyObject, family_class_in
+from .fla_kernels import row_bounds
 from .gate_projection import GateProjection
-from .gated_deltanet import GatedDeltaNet, HeadwiseRMSNorm
+from .gated_deltanet import GatedDeltaNet
 from .library_cache import cache_argument, takes_cache
 from .masks import RecurrentMask, check_mask, has_past, packed_positions, padding_of
 from .saving import SelfContainedSaveMixin
@@ -71,7 +72,7 @@ class HybridGDNPreTrainedModel(SelfContainedSaveMixin, AroundFamilyObject):
             init.normal_(module.weight, std=getattr(self.config, "initializer_range", None) or 0.02)
             if module.bias is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, HeadwiseRMSNorm):
+        elif isinstance(module, nn.RMSNorm):
             init.ones_(module.weight)
         else:
             self.family._init_weights(module)
@@ -188,4 +189,8 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
             padding = padding_of(attention_mask, length)
         if attention_mask is not None or has_past(cache, first):
             position_ids = None
-        return RecurrentMask(padding, packed_positions(batch, length, position_ids, kwargs.get("cu_seq_lens_q")))
+        positions = packed_positions(batch, length, position_ids, kwargs.get("cu_seq_lens_q"))
+        bounds = None
+        if positions is not None and positions.is_cuda and not torch.compiler.is_compiling():
+            bounds = row_bounds(positions.eq(0))
+        return RecurrentMask(padding, positions, bounds)

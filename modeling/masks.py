@@ -16,14 +16,22 @@ class RecurrentMask(NamedTuple):
 
     padding: `[B, T]` bool, True at real tokens; None where no token is padding.
     document_position: `[B, T]` tokens since the packed document began; None where every row is one document.
+    document_bounds: `[D + 1]` where the documents of the flattened batch begin, and its length; for GPU kernels, worked
+        out once a forward and not in each layer.
     """
 
     padding: torch.Tensor | None = None
     document_position: torch.Tensor | None = None
+    document_bounds: torch.Tensor | None = None
 
     @property
     def document_start(self) -> torch.Tensor | None:
         return None if self.document_position is None else self.document_position == 0
+
+    def part(self, tokens: slice) -> "RecurrentMask":
+        """The same of some tokens of each row."""
+        of = lambda x: None if x is None else x[:, tokens].contiguous()  # noqa: E731
+        return RecurrentMask(of(self.padding), of(self.document_position))
 
 
 def padding_of(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:

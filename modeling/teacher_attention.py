@@ -3,7 +3,7 @@
 
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -111,6 +111,37 @@ def rotary_function(attention: nn.Module) -> Callable[..., tuple[torch.Tensor, t
     rotate = getattr(sys.modules[type(attention).__module__], "apply_rotary_pos_emb", None)
     channels = getattr(attention, "rotary_ndims", None)
     return rotate if rotate is None or channels is None else partial(_rotate_first, rotate, channels)
+
+
+@cache
+def rotates_halves(rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> bool:
+    """Whether a family's rotation is Llama's, x cos + (-x2, x1) sin on the halves of a head; found out by trying it."""
+    generator = torch.Generator().manual_seed(0)
+    x, angles = (torch.randn(1, 1, 3, size, generator=generator) for size in (8, 4))
+    cos, sin = (torch.cat([value, value], dim=-1)[0] for value in (angles.cos(), angles.sin()))
+    x1, x2 = x.chunk(2, dim=-1)
+    expected = x * cos + torch.cat([-x2, x1], dim=-1) * sin
+    try:
+        return all(torch.allclose(actual, expected, atol=1e-5) for actual in rotate(x, x, cos, sin))
+    except RuntimeError:  # it wants tensors of other shapes
+        return False
+
+
+@cache
+def rms_norm_offset(norm_class: Any) -> float | None:
+    """What a family's RMS norm adds to its weight before it multiplies by it: 0 in most, 1 in Gemma's; None for another
+    kind of norm. Found out by trying one."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            norm, x = norm_class(8), torch.linspace(1.0, 3.0, 16).view(2, 8)
+        except TypeError:  # it is built from something else than a size
+            return None
+    weight = getattr(norm, "weight", None)
+    if weight is None or getattr(norm, "bias", None) is not None:
+        return None
+    weight.data.copy_(torch.linspace(0.5, 1.5, 8))
+    scale = norm(x).detach() / (x * torch.rsqrt(x.square().mean(-1, keepdim=True)))
+    return next((offset for offset in (0.0, 1.0) if torch.allclose(scale, weight + offset, atol=1e-3)), None)
 
 
 def _rotate_first(

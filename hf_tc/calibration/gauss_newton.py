@@ -19,7 +19,8 @@ from hf_tc.calibration.input_features import InputFeatures, input_features
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.calibration.recurrence_outputs import before_gate, context_by_head, recurrence_inputs
 from hf_tc.calibration.ridge import LeastSquares
-from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
 
 # How many tokens of data "the same at all tokens" is worth. Found on the 22 M bench teacher.
 PRIOR_TOKENS = 200.0

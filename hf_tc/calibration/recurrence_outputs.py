@@ -8,8 +8,9 @@ from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE, chunk_gated_delta_rule, to_chunks
-from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
+from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
 
 BATCH_TOKENS = 8192  # tokens whose read-outs exist at the same time
 
@@ -23,7 +24,7 @@ def block_batches(captured: CapturedAttention) -> Iterator[slice]:
 
 def recurrence_inputs(mixer: GatedDeltaNet, captured: CapturedAttention, rows: slice) -> RecurrenceInputs:
     """q, k, v and gates of the mixer on some captured blocks."""
-    return mixer.recurrence_inputs(captured.attn_input[rows], captured.position_embeddings, RecurrentMask())[0]
+    return mixer.recurrence_inputs(captured.attn_input[rows], captured.position_embeddings, RecurrentMask())
 
 
 def context_by_head(captured: CapturedAttention, rows: slice, head_dim: int) -> Tensor:
@@ -36,7 +37,7 @@ def before_gate(mixer: GatedDeltaNet, inputs: RecurrenceInputs) -> tuple[Tensor,
     recurrence_output, _ = chunk_gated_delta_rule(**inputs._asdict())
     if mixer.o_norm is None:
         return recurrence_output, recurrence_output.new_ones(recurrence_output.shape[:-1])
-    factor = torch.rsqrt(recurrence_output.square().mean(-1) + mixer.o_norm.eps)
+    factor = torch.rsqrt(recurrence_output.square().mean(-1) + (mixer.o_norm.eps or 0.0))
     return recurrence_output * factor[..., None], factor
 
 

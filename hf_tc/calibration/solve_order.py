@@ -39,6 +39,7 @@ from hf_tc.calibration.token_write_gate import solve_token_write_gate
 from hf_tc.calibration.value_projection import share_scale, solve_value_projection
 from hf_tc.calibration.write_gate import BETA_CANDIDATES, NEUTRAL_BETA, write_gate_bias_of
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.modeling.plain_recurrence_inputs import heads
 
 SOLVED_TOKENS = 65_536  # of text that layers are solved on; four times as many gained a quarter of a percent
 SEARCH_TOKENS = 8192  # tokens that choose half-life and beta; more change the choice little and cost time
@@ -138,7 +139,7 @@ def layer_statistics(
     """Attention statistics of the layer, from queries and keys recomputed out of its inputs."""
     parts = []
     for rows in block_batches(captured):
-        q, k, _ = mixer.heads(mixer.project(captured.attn_input[rows]), captured.position_embeddings)
+        q, k, _ = heads(mixer, mixer.project(captured.attn_input[rows]), captured.position_embeddings)
         parts.append(attention_statistics(q=q, k=k, scaling=scaling, window=window))
     return AttentionStatistics.merged(parts)
 

@@ -16,7 +16,8 @@ from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.gauss_newton import gauss_newton_step
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
-from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
 
 
 def write_gate_jacobian(features: Tensor, inputs: RecurrenceInputs) -> Tensor:

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hf_tc.modeling import GatedDeltaNet, HybridGDNConfig, HybridGDNForCausalLM
-from hf_tc.modeling.gated_deltanet import l2_normalise
 from hf_tc.modeling.library_cache import NAMES_IN_LAYERS, cache_argument, cache_of
+from hf_tc.modeling.plain_recurrence_inputs import heads
+from hf_tc.modeling.recurrence_inputs import l2_normalise
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.teachers.new_student import build_student
 
@@ -183,7 +184,7 @@ def heads_difference(teacher: PreTrainedModel, student: HybridGDNForCausalLM, id
         )
     for mixer in mixers:
         hidden_states, rotation, *expected = seen[mixer.layer_idx]
-        actual = mixer.heads(mixer.project(hidden_states), rotation)
+        actual = heads(mixer, mixer.project(hidden_states), rotation)
         for (x, y), unit in zip(
             zip(actual, expected, strict=True), (l2_normalise, l2_normalise, lambda v: v), strict=True
         ):

@@ -24,7 +24,7 @@ from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.decay import dt_bias_of
 from hf_tc.modeling.decay import log_decay
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
-from hf_tc.modeling.gated_deltanet import HeadwiseRMSNorm, l2_normalise
+from hf_tc.modeling.recurrence_inputs import l2_normalise
 from hf_tc.modeling.teacher_attention import head_shape, output_projection
 
 GATE_DAMPING = 0.01
@@ -70,7 +70,7 @@ class ReferenceLayer(nn.Module):
         self.a_proj, self.b_proj = (nn.Parameter(w.to(q)) for w in random)
         self.A_log, self.dt_bias = (nn.Parameter(q.new_zeros(self.heads)) for _ in range(2))
         self.g_proj = nn.Parameter(torch.zeros_like(self.v_proj))
-        self.o_norm = HeadwiseRMSNorm(self.head_dim).to(q.device)
+        self.o_norm = torch.nn.RMSNorm(self.head_dim, eps=1e-5).to(q.device)
 
     def recurrence_inputs(self, x: Tensor) -> dict[str, Tensor]:
         """What the gated delta rule reads, for x `[B, T, C]`."""

@@ -29,7 +29,8 @@ from hf_tc.calibration.query_projection import (
 from hf_tc.calibration.recurrence_outputs import recurrence_inputs
 from hf_tc.calibration.solve_order import apply
 from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
-from hf_tc.modeling.gated_deltanet import l2_normalise
+from hf_tc.modeling.plain_recurrence_inputs import heads
+from hf_tc.modeling.recurrence_inputs import l2_normalise
 
 # Every way in which families treat a query between its projection and the memory.
 QUERY_KINDS = {
@@ -138,7 +139,7 @@ def test_planted_queries_are_found_beside_a_bias(monkeypatch: pytest.MonkeyPatch
     truth = copy.deepcopy(mixer)
     truth.q_proj.weight.copy_(torch.randn(truth.q_proj.weight.shape, generator=torch.Generator().manual_seed(1)))
     present, planted = (
-        part.heads(part.project(captured.attn_input), captured.position_embeddings)[0] for part in (mixer, truth)
+        heads(part, part.project(captured.attn_input), captured.position_embeddings)[0] for part in (mixer, truth)
     )
     inputs = recurrence_inputs(mixer, captured, slice(None))
     inputs = inputs._replace(q=planted / present.norm(dim=-1, keepdim=True))  # lengths are held where they are

@@ -14,6 +14,7 @@ from hf_tc.calibration.attention_statistics import attention_statistics
 from hf_tc.calibration.output_gate import SIZE_AT_WORKING_POINT
 from hf_tc.calibration.solve_order import COMPONENTS, apply, layer_statistics, solve
 from hf_tc.data.token_blocks import read_documents, token_blocks
+from hf_tc.modeling.plain_recurrence_inputs import heads
 from hf_tc.modeling.teacher_attention import find_attention
 
 # All kinds of queries and projections.
@@ -158,7 +159,7 @@ def test_statistics_are_those_of_the_teachers_own_attention_map(family: str, lay
 def test_statistics_of_batches_are_those_of_all_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = tiny_teacher()
     mixer, captured = fresh_mixer(teacher), captured_layer(teacher, random_blocks(5, 30))
-    q, k, _ = mixer.heads(mixer.project(captured.attn_input), captured.position_embeddings)
+    q, k, _ = heads(mixer, mixer.project(captured.attn_input), captured.position_embeddings)
     whole = attention_statistics(q=q, k=k, scaling=0.3)
     monkeypatch.setattr("hf_tc.calibration.recurrence_outputs.BATCH_TOKENS", 60)
     parts = layer_statistics(mixer, captured, 0.3, None)
@@ -198,7 +199,7 @@ def test_planted_memory_reads_out_after_apply() -> None:
     truth = fresh_mixer(teacher)
     apply(truth, solve(truth, captured, scaling=0.35).weights)
     with torch.no_grad():
-        gated = truth.gated_output(captured.attn_input, read_out_of(truth, captured))
+        gated = truth.gated_output(truth.g_proj(captured.attn_input), read_out_of(truth, captured))
         captured.teacher_context, captured.teacher_output = gated, truth.o_proj(gated)
     mixer = fresh_mixer(teacher)
     apply(mixer, solve(mixer, captured, scaling=0.35).weights)

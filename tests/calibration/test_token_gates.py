@@ -21,7 +21,8 @@ from hf_tc.calibration.solve_order import apply
 from hf_tc.calibration.token_decay import decay_jacobian, decay_slope, solve_token_decay
 from hf_tc.calibration.token_write_gate import solve_token_write_gate, write_gate_jacobian
 from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
-from hf_tc.modeling.gated_deltanet import GatedDeltaNet, RecurrenceInputs
+from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
 
 GAINS = torch.tensor([1.0, 0.3, 2.0, 1.0])
 SOLVERS = {"write gate": solve_token_write_gate, "decay": solve_token_decay}

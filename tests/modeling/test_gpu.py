@@ -11,12 +11,8 @@ from transformers import DynamicCache
 
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.cache_adoption import OFFLOADING_IS_SAFE
-from hf_tc.modeling.gated_delta_rule import (
-    _fla_gated_delta_rule,
-    _fla_is_usable,
-    chunk_gated_delta_rule,
-    gated_delta_rule,
-)
+from hf_tc.modeling.fla_kernels import fla_gated_delta_rule
+from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, fla_is_usable, gated_delta_rule
 from hf_tc.modeling.library_cache import cache_argument
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -40,7 +36,7 @@ def test_flas_kernels_equal_the_torch_form(dtype: torch.dtype, length: int, pack
     problem = on_gpu(draw(length, key_dim=64, value_dim=64), dtype)
     starts = random_starts(length).cuda() if packed else None
     with torch.no_grad():
-        actual = _fla_gated_delta_rule(**problem, document_start=starts)
+        actual = fla_gated_delta_rule(**problem, document_start=starts)
         expected = chunk_gated_delta_rule(**{n: x.double() for n, x in problem.items()}, document_start=starts)
     for ours, theirs in zip(actual, expected, strict=True):
         assert relative_error(ours.double(), theirs) < ROUNDING[dtype]
@@ -55,7 +51,7 @@ def test_nothing_crosses_documents_in_flas_kernels() -> None:
     for name in ("k", "v"):
         changed[name][:, :70] = changed[name][:, :70].roll(1, dims=-1)
     with torch.no_grad():
-        before, after = (_fla_gated_delta_rule(**p, document_start=starts)[0] for p in (problem, changed))
+        before, after = (fla_gated_delta_rule(**p, document_start=starts)[0] for p in (problem, changed))
     assert not torch.equal(before[:, :70], after[:, :70])
     assert torch.equal(before[:, 70:], after[:, 70:])
 
@@ -64,7 +60,7 @@ def test_nothing_crosses_documents_in_flas_kernels() -> None:
 @pytest.mark.parametrize("linear", [(0, 2), (0, 1, 2, 3)])
 def test_a_packed_student_on_flas_kernels(linear: tuple[int, ...]) -> None:
     model = student("qwen3", linear, **WIDE).to("cuda", torch.bfloat16)
-    assert _fla_is_usable(torch.device("cuda", 0), torch.bfloat16, 64, 64, False)
+    assert fla_is_usable(torch.device("cuda", 0), torch.bfloat16, 2, 64, 64, False)
     documents = [token_ids(length, seed=length).cuda() for length in DOCUMENTS]
     with torch.no_grad():
         packed = model(**packed_row(documents)).logits[0].float()

@@ -10,10 +10,11 @@ import torch
 from optional_packages import needs_extra
 from tiny_models import student, token_ids
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, QuantoConfig, TorchAoConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, DynamicCache, QuantoConfig, TorchAoConfig
 
 import hf_tc  # noqa: F401  registers the student's classes
 from hf_tc.modeling import GatedDeltaNet, HybridGDNForCausalLM
+from hf_tc.modeling.library_cache import cache_argument
 
 HAS_BITSANDBYTES = importlib.util.find_spec("bitsandbytes") is not None
 SIZES = dict(hidden_size=128, head_dim=32, intermediate_size=128)  # 4-bit kernels for CPUs want multiples of 32
@@ -97,8 +98,11 @@ def test_no_quantiser_takes_the_gates(quantiser: Callable[[int], Any], bits: int
     found, expected = quantised(ids).logits, model(ids).logits
     error = (found - expected).norm() / expected.norm()
     assert 0 < error < {8: 0.2, 4: 1.0}[bits]
-    tokens = quantised.generate(ids, max_new_tokens=5, do_sample=False)
-    assert torch.equal(tokens, quantised.generate(ids, max_new_tokens=5, do_sample=False, use_cache=False))
+    cache = DynamicCache()
+    quantised(ids[:, :-1], **cache_argument(cache))
+    last = quantised(ids[:, -1:], **cache_argument(cache)).logits[:, 0]
+    # Some quantise activations by their largest value, which one token alone has not the same as the whole prompt.
+    assert (last - found[:, -1]).norm() / found[:, -1].norm() < 0.2
 
 
 def test_the_gates_are_no_linear_layers() -> None:

@@ -8,7 +8,7 @@ import torch
 from family_checks import allowed_difference, exists, family_config, family_differences
 from transformers import AutoConfig
 
-from hf_tc.modeling import GatedDeltaNet
+from hf_tc.modeling.plain_recurrence_inputs import heads, plain_inputs
 from hf_tc.teachers import parity as family_parity
 from hf_tc.teachers.families import REVIEWED_FAMILIES
 from hf_tc.teachers.new_student import build_student
@@ -53,8 +53,8 @@ def test_self_check_finds_what_is_not_carried(model_type, broken, check, monkeyp
     elif broken == "kept":
         monkeypatch.setattr(family_parity, "build_student", _student_with_other_embeddings)
     else:
-        monkeypatch.setattr(GatedDeltaNet, "recurrence_inputs", _breaking(broken, GatedDeltaNet.recurrence_inputs))
-        monkeypatch.setattr(GatedDeltaNet, "heads", _breaking(broken, GatedDeltaNet.heads))
+        monkeypatch.setattr("hf_tc.modeling.gated_deltanet.plain_inputs", _breaking(broken, plain_inputs))
+        monkeypatch.setattr("hf_tc.teachers.parity.heads", _breaking(broken, heads))
     with pytest.raises(TeacherParityError, match=check) as error:
         parity_self_check(family_config(model_type))
     assert error.value.difference > TOLERANCE
@@ -67,19 +67,20 @@ def _student_with_other_embeddings(teacher, layer_types, **kwargs):
     return student
 
 
-def _breaking(what, method):
-    """The mixer's `method` with one thing left out."""
+def _breaking(what, function):
+    """A function of a mixer with one thing left out."""
 
-    def broken(self, *args, **kwargs):
+    def broken(mixer, *args):
         if what == "clip":
-            self.clip_qkv = None
+            mixer.clip_qkv = None
         elif what == "norm":
-            self.norm_after_rotation = not self.norm_after_rotation
-        elif what == "padding" and method.__name__ == "recurrence_inputs":
-            args = (*args[:2], type(args[2])(), *args[3:])
-        result = method(self, *args, **kwargs)
+            mixer.norm_after_rotation = not mixer.norm_after_rotation
+        elif what == "padding" and function is plain_inputs:
+            projections, rotation, mask, past = args
+            args = (projections, rotation, type(mask)(), past)
+        result = function(mixer, *args)
         if what == "norm":
-            self.norm_after_rotation = not self.norm_after_rotation
+            mixer.norm_after_rotation = not mixer.norm_after_rotation
         return result
 
     return broken

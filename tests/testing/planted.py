@@ -14,6 +14,7 @@ from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.decay import dt_bias_of
 from hf_tc.calibration.write_gate import write_gate_bias_of
 from hf_tc.conversion.run import mixer_of
+from hf_tc.modeling.gated_delta_rule import gated_delta_rule
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
 from hf_tc.teachers.new_student import build_student
@@ -71,7 +72,8 @@ def with_context(captured: CapturedAttention, context: Tensor) -> CapturedAttent
 @torch.no_grad()
 def read_out_of(mixer: GatedDeltaNet, captured: CapturedAttention) -> Tensor:
     """The mixer's own read-out `[N, T, H, V]` on all captured blocks."""
-    return mixer.recurrence_output(captured.attn_input, captured.position_embeddings, RecurrentMask())
+    inputs = mixer.recurrence_inputs(captured.attn_input, captured.position_embeddings, RecurrentMask())
+    return gated_delta_rule(**inputs._asdict())[0]
 
 
 def relative(a: Tensor, b: Tensor) -> float:

@@ -29,7 +29,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def teacher_config(family: str = "llama", **changes: Any) -> PreTrainedConfig:
-    return AutoConfig.for_model(family, **{**COMMON, **FAMILIES[family], **changes})
+    return AutoConfig.for_model(family, **{**COMMON, **FAMILIES.get(family, {}), **changes})
 
 
 def perturb(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:

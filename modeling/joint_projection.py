@@ -1,0 +1,52 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Several projections of the same input as one matrix product, forward and backward.
+
+While a small model trains, launching a product takes longer than the product: one of six is what makes a step short.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .gate_projection import GateProjection
+
+Projection = nn.Linear | GateProjection
+ALIGNED = 8  # rows; matrix products of other sizes take slower kernels
+JOINED_BYTES = 2**25  # of weights: joining copies them, which for large ones costs more than it saves
+
+
+def can_be_joined(projections: Sequence[Projection], x: Tensor) -> bool:
+    """Whether the projections are plain ones that train alike, and joining them pays for this input."""
+    if not (x.is_cuda and torch.is_grad_enabled()) or torch.compiler.is_compiling():
+        return False
+    weights = [projection.weight for projection in projections if _is_plain(projection)]
+    if len(weights) < len(projections) or len({weight.dtype for weight in weights}) > 1:
+        return False
+    size = sum(weight.numel() * weight.element_size() for weight in weights)
+    return size <= JOINED_BYTES and len({weight.requires_grad for weight in weights}) == 1
+
+
+def project_jointly(projections: Sequence[Projection], x: Tensor) -> Tensor:
+    """What the projections give, side by side, and zeros up to a multiple of ALIGNED: `[B, T, rows of all]`."""
+    weights = [projection.weight for projection in projections]
+    rows = sum(weight.shape[0] for weight in weights)
+    padding = weights[0].new_zeros(-rows % ALIGNED, x.shape[-1])
+    biases = [projection.bias for projection in projections]
+    bias = None
+    if any(b is not None for b in biases):
+        pairs = zip(biases, weights, strict=True)
+        bias = torch.cat([*(w.new_zeros(len(w)) if b is None else b for b, w in pairs), padding[:, 0]])
+    return F.linear(x, torch.cat([*weights, padding]), bias)
+
+
+def _is_plain(projection: Projection) -> bool:
+    """No adapter, quantiser, hook or sharding has taken the module over."""
+    return (
+        type(projection) in (nn.Linear, GateProjection)
+        and type(projection.weight) is nn.Parameter
+        and not (projection._forward_hooks or projection._forward_pre_hooks)
+        and not (projection._backward_hooks or projection._backward_pre_hooks)
+        and "forward" not in vars(projection)  # as accelerate hooks a module
+    )
