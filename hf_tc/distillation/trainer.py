@@ -41,7 +41,7 @@ BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "labels", "shift
 class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     """Trains a student to give the teacher's next-token distribution.
 
-    The loss is the mean of `kd_loss.token_objective` over the labelled tokens of the whole optimiser step: all
+    The loss is the mean of `losses.token_objective` over the labelled tokens of the whole optimiser step: all
     accumulated batches and all processes. Position t counts if labels[t + 1] is not -100; without labels every token
     that is not padding is one. Where `output_router_logits` of the student's configuration is on, its family's
     load-balancing loss of every batch comes on top, with the family's coefficient, as under `Trainer`. Evaluation adds
@@ -159,7 +159,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     def _through_both(
         self, chunked: Callable[..., Any], model: nn.Module, inputs: Mapping[str, Any]
     ) -> tuple[Any, Tensor]:
-        """Run student and teacher on a batch and give their hidden states to one of `kd_loss.chunked_*`.
+        """Run student and teacher on a batch and give their hidden states to one of `losses.chunked_*`.
 
         Returns:
             What that gives, and the load-balancing loss of the student's routers, a number.

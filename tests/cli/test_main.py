@@ -2,6 +2,8 @@
 """The command line as a whole: help, what does not parse, and how errors are shown."""
 
 import inspect
+import sys
+from importlib import import_module
 
 import pytest
 import torch
@@ -127,6 +129,13 @@ def test_errors_are_one_line_unless_their_traceback_is_asked_for(
     monkeypatch.setenv("HF_TC_TRACEBACK", "1")
     with pytest.raises(type(error)):
         main(["push", "folder", "me/student"])
+
+
+def test_a_missing_package_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as where it was not installed
+    monkeypatch.setattr("hf_tc.hub.push.push_folder", lambda *_, **__: import_module("matplotlib.figure"))
+    line = refused(capsys, "push", "folder", "me/student")
+    assert line == "hf-tc push: this needs the package matplotlib, which is not installed: pip install matplotlib"
 
 
 @pytest.mark.parametrize(

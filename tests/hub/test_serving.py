@@ -15,7 +15,6 @@ from optional_packages import needs_extra
 from servers import free_port, wait_until_it_answers
 from student_folders import BLOCKER, letter_tokenizer, save_student, tiny_report, tiny_student
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.import_utils import is_serve_available
 
 from hf_tc.hub.serving import serve
 
@@ -144,7 +143,7 @@ def test_a_folder_that_is_no_student_is_refused_before_the_server_starts(tmp_pat
         serve(tmp_path)
 
 
-@pytest.mark.skipif(is_serve_available(), reason="the packages for serving are installed")
-def test_missing_packages_are_named(tmp_path: Path) -> None:
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_tc.hub.serving.is_serve_available", lambda: False)
     with pytest.raises(ImportError, match=r"pip install 'hf_tc\[serve\]'"):
         serve(tmp_path)
