@@ -4,9 +4,11 @@
 `.ci/run` builds the site; its links and docstrings are checked there.
 """
 
+import inspect
 import pkgutil
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,9 +30,23 @@ def test_every_public_name_is_told_once() -> None:
     assert public <= set(names), public - set(names)
 
 
+def found(name: str) -> Any:
+    return pkgutil.resolve_name(":".join(name.rsplit(".", 1)))  # an attribute: hf_tc.refresh is an old module too
+
+
 @pytest.mark.parametrize("name", TOLD)
 def test_every_name_exists(name: str) -> None:
-    assert pkgutil.resolve_name(":".join(name.rsplit(".", 1))).__doc__  # hf_tc.refresh is an old module too
+    assert found(name).__doc__
+
+
+@pytest.mark.parametrize("name", [name for name in TOLD if callable(found(name))])
+def test_every_argument_that_is_told_of_exists(name: str) -> None:
+    text = inspect.cleandoc(found(name).__doc__)
+    section = re.search(r"^Args:\n((?:(?: .*)?\n)*)", f"{text}\n", flags=re.MULTILINE)
+    lines = re.findall(r"^    (\w[\w, ]*)(?: \(.*?\))?:", section[1] if section else "", flags=re.MULTILINE)
+    told = {argument for line in lines for argument in line.split(", ")}
+    assert told <= set(inspect.signature(found(name)).parameters)
+    assert told or not section
 
 
 def test_every_page_is_in_the_navigation() -> None:
