@@ -61,8 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: BaseException) -> str:
     """The error's message; for a package that is not installed, how to install it."""
+    while isinstance(error, ModuleNotFoundError) and error.name is None and error.__cause__ is not None:
+        error = error.__cause__  # Transformers' lazy imports do not say which package is missing
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
     if package in ("", "hf_tc"):
         return str(error)
