@@ -22,8 +22,11 @@ EVALUATION = ["lm-eval>=0.4.9"]
 # requests: the command line of Transformers imported it without asking for it until some version after 5.15.
 SERVING = ["fastapi", "uvicorn", "openai", "pydantic", "requests"]
 LINT = ["ruff>=0.9", "mypy>=1.14"]
+DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=1.0", "pygments>=2.17"]
 TEST = [
     "bitsandbytes>=0.49; sys_platform == 'linux'",
+    "ipykernel>=6.29",
+    "nbclient>=0.10",
     "optimum-quanto>=0.2.7",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
@@ -80,6 +83,6 @@ setup(
         "rich>=13",
         "tqdm>=4.66",
     ],
-    extras_require={"data": DATA, "eval": EVALUATION, "serve": SERVING, "test": TEST},
+    extras_require={"data": DATA, "docs": DOCS, "eval": EVALUATION, "serve": SERVING, "test": TEST},
     entry_points={"console_scripts": ["hf-tc = hf_tc.cli.main:main"]},
 )

@@ -53,6 +53,20 @@ def test_help_and_version_need_no_model() -> None:
         assert done.stderr.split() == ["False"]
 
 
+def test_a_checkout_that_hides_the_installed_package_says_so() -> None:
+    """As where Python is started in the checkout after `pip install .`, without -e."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "named = lambda finder: getattr(finder, '__name__', type(finder).__name__)\n"
+        "sys.meta_path = [finder for finder in sys.meta_path if 'Editable' not in named(finder)]\n"
+        "import hf_tc"
+    )
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True)
+    assert f"ImportError: {root}/hf_tc is a folder of a checkout" in done.stderr.splitlines()[-1]
+    assert f"pip install -e {root}" in done.stderr.splitlines()[-1]
+
+
 def test_lora_targets_are_known_whenever_peft_is_imported() -> None:
     for order in ("import hf_tc, peft", "import peft, hf_tc"):
         code = f"{order}; from peft.utils import constants as c; "

@@ -16,7 +16,7 @@ from hf_tc.convert import from_teacher
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-FOLDERS = (".github", "hf_tc", "model_cards", "modeling", "tests")
+FOLDERS = (".docs", ".github", "hf_tc", "model_cards", "modeling", "tests")
 PAGES = [ROOT / "README.md", *(page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md")))]
 OF_THE_LIBRARY = {"--trust-remote-code"}
 

@@ -53,12 +53,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Most errors of this kind are the library's own: they say what failed, not what asked for it.
         internal = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
         hint = f"({TRACEBACK}=1 shows where.)" if internal else ""
-        message = " ".join(f"hf-tc {options.command}: {error} {hint}".split())
+        message = " ".join(f"hf-tc {options.command}: {_in_words(error)} {hint}".split())
         console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
     if result is not None:
         print(json.dumps(result))
     return 0
+
+
+def _in_words(error: BaseException) -> str:
+    """The error's message; for a package that is not installed, how to install it."""
+    while isinstance(error, ModuleNotFoundError) and error.name is None and error.__cause__ is not None:
+        error = error.__cause__  # Transformers' lazy imports do not say which package is missing
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in ("", "hf_tc"):
+        return str(error)
+    return f"this needs the package {package}, which is not installed: pip install {package}"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,8 @@ def adapter_base(name: str | os.PathLike[str]) -> str | None:
 
 
 def _has_adapter_layers(model: nn.Module) -> bool:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    return any(isinstance(module, BaseTunerLayer) for module in model.modules())
+    tuners = sys.modules.get("peft.tuners.tuners_utils")  # nobody has made such layers where it was not imported
+    return tuners is not None and any(isinstance(module, tuners.BaseTunerLayer) for module in model.modules())
 
 
 def load_merged(adapter: str | os.PathLike[str], dtype: Any) -> PreTrainedModel:
@@ -91,9 +91,12 @@ def load_merged(adapter: str | os.PathLike[str], dtype: Any) -> PreTrainedModel:
 
     Raises:
         ValueError: an adapter that is not part of the weights (prompt tuning), or a quantised base model.
+        ImportError: PEFT is not installed.
     """
-    from peft import AutoPeftModelForCausalLM
-
+    try:
+        from peft import AutoPeftModelForCausalLM
+    except ImportError as error:
+        raise ImportError(f"{adapter} is a PEFT adapter, and merging it needs peft: pip install peft") from error
     merged = _merge(AutoPeftModelForCausalLM.from_pretrained(adapter, dtype=dtype))
     merged.name_or_path = merged.config._name_or_path = str(adapter)
     return merged

@@ -2,6 +2,9 @@
 """The command line as a whole: help, what does not parse, and how errors are shown."""
 
 import inspect
+import sys
+from collections.abc import Callable
+from importlib import import_module
 
 import pytest
 import torch
@@ -127,6 +130,28 @@ def test_errors_are_one_line_unless_their_traceback_is_asked_for(
     monkeypatch.setenv("HF_TC_TRACEBACK", "1")
     with pytest.raises(type(error)):
         main(["push", "folder", "me/student"])
+
+
+def imports_what_is_missing() -> None:
+    import_module("matplotlib.figure")
+
+
+def imports_it_lazily() -> None:
+    """As Transformers does, whose error names a class of its own."""
+    try:
+        imports_what_is_missing()
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("Could not import module 'Trainer'.") from error
+
+
+@pytest.mark.parametrize("fails", [imports_what_is_missing, imports_it_lazily])
+def test_a_missing_package_is_one_line(
+    fails: Callable[[], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as where it was not installed
+    monkeypatch.setattr("hf_tc.hub.push.push_folder", lambda *_, **__: fails())
+    line = refused(capsys, "push", "folder", "me/student")
+    assert line == "hf-tc push: this needs the package matplotlib, which is not installed: pip install matplotlib"
 
 
 @pytest.mark.parametrize(

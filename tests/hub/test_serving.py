@@ -3,11 +3,8 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +12,9 @@ from typing import Any, NamedTuple
 
 import pytest
 from optional_packages import needs_extra
+from servers import free_port, wait_until_it_answers
 from student_folders import BLOCKER, letter_tokenizer, save_student, tiny_report, tiny_student
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.import_utils import is_serve_available
 
 from hf_tc.hub.serving import serve
 
@@ -37,9 +34,7 @@ class Server(NamedTuple):
 
 
 def start(code: str, folder: Path, log: Path, scratch: Path, *options: str) -> tuple[subprocess.Popen[bytes], str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     arguments = [str(folder), "--host", "127.0.0.1", "--port", str(port), "--device", "cpu", *options]
     own = {"HF_HOME": str(scratch / "home"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with log.open("wb") as output:
@@ -47,19 +42,6 @@ def start(code: str, folder: Path, log: Path, scratch: Path, *options: str) -> t
             [sys.executable, "-c", code, *arguments], env={**os.environ, **own}, stdout=output, stderr=output
         )
     return process, f"http://127.0.0.1:{port}"
-
-
-def wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2):
-                return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.3)
-    raise AssertionError(f"no server: {log.read_text()[-3000:]}")
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +143,7 @@ def test_a_folder_that_is_no_student_is_refused_before_the_server_starts(tmp_pat
         serve(tmp_path)
 
 
-@pytest.mark.skipif(is_serve_available(), reason="the packages for serving are installed")
-def test_missing_packages_are_named(tmp_path: Path) -> None:
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_tc.hub.serving.is_serve_available", lambda: False)
     with pytest.raises(ImportError, match=r"pip install 'hf_tc\[serve\]'"):
         serve(tmp_path)

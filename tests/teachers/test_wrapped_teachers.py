@@ -1,6 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Wrapped teachers and teachers with an adapter: refused at once with the way out, or merged when asked."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hf_tc.cli.main import main
 from hf_tc.convert import from_teacher, select_layers
 from hf_tc.planning.plan import plan_conversion
 from hf_tc.report.records import ConversionReport
-from hf_tc.teachers.adapters import adapter_base, check_not_wrapped, load_merged, merged_copy
+from hf_tc.teachers.adapters import adapter_base, check_no_adapter, check_not_wrapped, load_merged, merged_copy
 
 IDS = torch.arange(4, 24)[None]
 
@@ -158,3 +159,11 @@ def test_wrappers_are_named_and_peft_passes() -> None:
     with pytest.raises(ValueError, match=r"The student is wrapped, DataParallel around Qwen3.*student\.module"):
         check_not_wrapped(nn.DataParallel(letter_teacher()), "student")
     check_not_wrapped(adapted(letter_teacher()), "student")
+
+
+def test_without_peft_only_an_adapter_is_refused(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)  # as where it was not installed
+    monkeypatch.delitem(sys.modules, "peft.tuners.tuners_utils")
+    check_no_adapter(letter_teacher())
+    with pytest.raises(ImportError, match="is a PEFT adapter, and merging it needs peft: pip install peft"):
+        load_merged(adapter, "auto")

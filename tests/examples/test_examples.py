@@ -1,0 +1,83 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""The examples run as they are, with few tokens and steps, one after the other as a reader would run them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from optional_packages import needs_extra
+from servers import free_port
+
+EXAMPLES = Path(__file__).parent
+NOTEBOOK = EXAMPLES / "tour.ipynb"
+
+
+def run(script: str, *arguments: str, folder: Path) -> str:
+    """What an example prints on stdout; it runs in the folder, as its own process."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *arguments],
+        cwd=folder,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "home")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds a student, which the example of the conversion wrote, and what that printed."""
+    path = tmp_path_factory.mktemp("examples")
+    (path / "printed").write_text(run("convert.py", "--tokens", "1024", "--steps", "2", folder=path))
+    return path
+
+
+def test_convert(folder: Path) -> None:
+    retained, recurrent, text = re.fullmatch(
+        r"Layers with attention: \[(.*)\], with Gated DeltaNet: \[(.*)\]\n(.*)\n",
+        (folder / "printed").read_text(),
+        re.DOTALL,
+    ).groups()
+    assert sorted(map(int, f"{retained}, {recurrent}".split(","))) == list(range(8))
+    assert len(text) > len("It was a dark night, and the old man")
+    assert (folder / "student" / "conversion_report.md").exists()
+
+
+def test_distil(folder: Path) -> None:
+    printed = run("distil.py", "--tokens", "8192", folder=folder)
+    kl_before, kl_after = map(float, re.search(r"KL to the teacher (\S+) -> (\S+) nats", printed).groups())
+    assert kl_after < kl_before
+    assert (folder / "distilled" / "config.json").exists()
+
+
+@needs_extra("serve", "fastapi", "uvicorn", "openai", "pydantic", "requests")
+def test_serve(folder: Path) -> None:
+    prompt = "The ship"
+    printed = run("serve.py", "--prompt", prompt, "--tokens", "8", "--port", str(free_port()), folder=folder)
+    assert printed.strip().startswith(prompt)
+    assert len(printed.strip()) > len(prompt)
+
+
+@needs_extra("test", "nbclient", "ipykernel")
+def test_the_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    assert any("Evaluation(perplexity=" in output.get("data", {}).get("text/plain", "") for output in outputs)
+    assert any(output.get("text", "").startswith("teacher: It was a dark night") for output in outputs)
+
+
+def test_the_notebook_is_kept_without_what_it_showed() -> None:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    assert not [cell for cell in cells if cell.get("outputs") or cell.get("execution_count")]
