@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import LongTensor, Tensor
+from torch import LongTensor
 
 from hf_tc.data.conversations import Conversation, Document
 from hf_tc.data.text_files import CalibrationDataError, read_documents
 
-__all__ = ["CalibrationDataError", "calibration_batches", "read_documents", "token_blocks"]
+__all__ = ["CalibrationDataError", "read_documents", "token_blocks"]
 
 # Characters read per token wanted: English has 4 to 5; a cut this far away cannot change the tokens that are kept.
 _CHARACTERS_PER_TOKEN = 8
@@ -75,15 +75,6 @@ def token_blocks(
     return torch.tensor(ids[: count * sequence_length]).view(count, sequence_length)  # type: ignore[return-value]  # torch types no dtype
 
 
-def calibration_batches(blocks: Tensor, batch_size: int, seed: int) -> Iterator[LongTensor]:
-    """Batches [batch_size, T] of blocks [N, T], shuffled by ``seed`` alone: the order of blocks is the same for every
-    batch size. The last batch may be smaller."""
-    if batch_size < 1:
-        raise CalibrationDataError(f"batch_size is {batch_size}; it must be at least 1.")
-    order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))
-    return (blocks[rows] for rows in order.split(batch_size))  # type: ignore[misc]  # nor here
-
-
 def _bos_prefix(tokenizer: Any) -> list[int]:
     ids = list(tokenizer("")["input_ids"])
     return ids[:1] if ids and ids[0] == tokenizer.bos_token_id else []
@@ -106,7 +97,7 @@ def _rendered(conversation: Conversation, tokenizer: Any) -> str:
 
 
 def _encode(document: str, tokenizer: Any, needed: int | None) -> list[int]:
-    """The document's tokens, or its first ``needed`` without tokenizing much more than these."""
+    """The document's tokens, or its first `needed` without tokenizing much more than these."""
 
     def encode(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
