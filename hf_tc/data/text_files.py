@@ -203,10 +203,15 @@ def _hub_documents(source: str) -> Iterator[Document]:
         raise CalibrationDataError(
             f"{source} is no file, and reading it from the Hub needs datasets: pip install hf_tc[data]"
         ) from error
-    try:
-        dataset = datasets.load_dataset(name, split=split or DEFAULT_SPLIT)
-    except Exception as error:  # load_dataset raises a dozen unrelated kinds
-        raise CalibrationDataError(
-            f"{source} is no file, and no dataset that can be loaded: {error}. {_IF_IT_IS_TEXT}."
-        ) from error
-    return documents_of_rows(dataset, column, source)
+
+    def rows() -> Iterator[Any]:
+        # A stream downloads as much as is read; the library has none of a part of a split, train[:1000].
+        part = "[" in (split or "")
+        try:
+            yield from datasets.load_dataset(name, split=split or DEFAULT_SPLIT, streaming=not part)
+        except Exception as error:  # load_dataset raises a dozen unrelated kinds
+            raise CalibrationDataError(
+                f"{source} is no file, and no dataset that can be loaded: {error}. {_IF_IT_IS_TEXT}."
+            ) from error
+
+    return documents_of_rows(rows(), column, source)
