@@ -19,7 +19,7 @@ from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.teachers.families import EXPERTS, REVIEWED_FAMILIES
 from hf_tc.teachers.new_student import build_student
-from hf_tc.teachers.parity import random_teacher
+from hf_tc.teachers.small_teacher import random_teacher
 
 COEFFICIENT = 10.0  # what is left out cannot be missed
 WITH_EXPERTS = [family for family, text in REVIEWED_FAMILIES.items() if EXPERTS in text]

@@ -17,7 +17,7 @@ from hf_tc.planning.time import Speed
 from hf_tc.teachers.checks import UnreviewedTeacherError
 from hf_tc.teachers.families import REVIEWED_FAMILIES
 from hf_tc.teachers.new_student import build_student
-from hf_tc.teachers.parity import random_teacher, shrink_config
+from hf_tc.teachers.small_teacher import random_teacher, shrink_config
 
 SOME_FAMILIES = ["gemma3_text", "gpt_neox", "gpt_oss", "llama", "mistral", "phi3", "qwen2", "qwen3_moe"]
 

@@ -22,8 +22,8 @@ def test_the_table_says_it_all(tmp_path: Path) -> None:
     console.print(plan_table(plan, torch.device("cpu")))
     shown = console.export_text()
     assert f"{plan.teacher_parameters:,} -> {plan.student_parameters:,}" in shown
-    for words in ("window not carried", "2 of 8 keep attention: chosen by greedy", "35 forward passes", "host memory"):
-        assert words in shown
+    for part in ("window not preserved", "2 of 8 keep attention: chosen by greedy", "35 forward passes", "host memory"):
+        assert part in shown
 
 
 @pytest.mark.parametrize(("joint_steps", "length", "has_less"), [(0, 1024, True), (5, 1024, True), (5, 16_384, False)])

@@ -17,7 +17,7 @@ from hf_tc.conversion.run import mixer_of
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
 from hf_tc.teachers.new_student import build_student
-from hf_tc.teachers.parity import random_teacher
+from hf_tc.teachers.small_teacher import random_teacher
 
 
 def tiny_teacher(family: str = "llama", **changes: Any) -> PreTrainedModel:
