@@ -39,20 +39,7 @@ def token_blocks(
         CalibrationDataError: the text is too short for one block, there is no eos token to join documents with, or a
             conversation cannot be written: no chat template, or one that refuses it.
     """
-    if sequence_length < 2:
-        raise CalibrationDataError(
-            f"sequence_length is {sequence_length}; a block needs at least 2 tokens, one to predict from another."
-        )
-    if max_tokens is not None and max_tokens < sequence_length:
-        raise CalibrationDataError(
-            f"max_tokens is {max_tokens}, below one block of sequence_length {sequence_length}. Raise the "
-            "one or lower the other."
-        )
-    if tokenizer.eos_token_id is None and any(isinstance(document, str) for document in documents[:-1]):
-        raise CalibrationDataError(
-            f"{len(documents)} documents are to be joined with eos, and the tokenizer has none. Set "
-            "tokenizer.eos_token."
-        )
+    _check_request(documents, tokenizer, sequence_length, max_tokens)
     prefix = _bos_prefix(tokenizer)
     ids: list[int] = []
     previous: Document | None = None
@@ -73,6 +60,23 @@ def token_blocks(
             "or lower sequence_length."
         )
     return torch.tensor(ids[: count * sequence_length]).view(count, sequence_length)  # type: ignore[return-value]  # torch types no dtype
+
+
+def _check_request(documents: Sequence[Document], tokenizer: Any, sequence_length: int, max_tokens: int | None) -> None:
+    if sequence_length < 2:
+        raise CalibrationDataError(
+            f"sequence_length is {sequence_length}; a block needs at least 2 tokens, one to predict from another."
+        )
+    if max_tokens is not None and max_tokens < sequence_length:
+        raise CalibrationDataError(
+            f"max_tokens is {max_tokens}, below one block of sequence_length {sequence_length}. Raise the "
+            "one or lower the other."
+        )
+    if tokenizer.eos_token_id is None and any(isinstance(document, str) for document in documents[:-1]):
+        raise CalibrationDataError(
+            f"{len(documents)} documents are to be joined with eos, and the tokenizer has none. Set "
+            "tokenizer.eos_token."
+        )
 
 
 def _bos_prefix(tokenizer: Any) -> list[int]:

@@ -6,7 +6,7 @@ import copy
 import pytest
 import torch
 from family_checks import family_config
-from small_llama import small_llama
+from planted import small_llama
 from tiny_sizes import SIZES, SIZES_WITHOUT_HEAD_DIM
 from transformers import (
     AutoConfig,

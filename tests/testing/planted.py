@@ -25,6 +25,11 @@ def tiny_teacher(family: str = "llama", **changes: Any) -> PreTrainedModel:
     return random_teacher(AutoConfig.for_model(family, **{**SIZES, **changes}))
 
 
+def small_llama() -> PreTrainedModel:
+    """Two layers, tied embeddings."""
+    return tiny_teacher("llama", num_hidden_layers=2, tie_word_embeddings=True)
+
+
 def random_blocks(count: int, length: int, seed: int = 0) -> Tensor:
     return torch.randint(3, VOCABULARY, (count, length), generator=torch.Generator().manual_seed(seed))
 
