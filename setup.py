@@ -17,7 +17,7 @@ def package_page() -> str:
     return re.sub(r"\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)
 
 
-DATA = ["datasets>=3.0"]
+DATA = ["datasets>=5.0"]  # earlier ones may hang at exit after part of a parquet stream (huggingface/datasets#7467)
 EVALUATION = ["lm-eval>=0.4.9"]
 # requests: the command line of Transformers imported it without asking for it until some version after 5.15.
 SERVING = ["fastapi", "uvicorn", "openai", "pydantic", "requests"]

@@ -48,13 +48,6 @@ class AttentionStatistics:
         """Mean entropy of a query's attention in nats, `[H]`: H_h of the paper."""
         return self.entropy / self.queries
 
-    @property
-    def attention_concentration(self) -> Tensor:
-        """`[H]` in [0, 1]: 1 for the sharpest head of the layer, 0 for the most diffuse: c_h of the paper."""
-        entropy = self.attention_entropy
-        spread = (entropy.max() - entropy.min()).clamp_min(torch.finfo(entropy.dtype).eps)
-        return 1.0 - (entropy - entropy.min()) / spread
-
 
 def attention_statistics(*, q: Tensor, k: Tensor, scaling: float, window: int | None = None) -> AttentionStatistics:
     """Statistics of the causal softmax attention of q and k, both `[B, T, H, K]`, as the teacher's layer sees them.

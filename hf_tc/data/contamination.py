@@ -1,8 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Does evaluation text also stand in the calibration text? Then figures measured on it look better than they are.
 
-Texts are compared by their windows of 32 tokens, at every offset, so that a passage is found wherever it stands. Of the
-evaluation text's windows each counts once: a system prompt or licence that stands above every document weighs little.
+Texts are compared by their n-grams of 32 tokens, at every offset, so that a passage is found wherever it stands. Of the
+evaluation text's n-grams each counts once: a system prompt or licence that stands above every document weighs little.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from torch import Tensor
 
 from hf_tc.data.text_files import CalibrationDataError
 
-WINDOW = 32  # tokens; shorter ones are phrases that any two texts of a kind share
-SHORTEST_WINDOW = 16
-LARGEST_SHARE = 0.01
+NGRAM = 32  # tokens; shorter ones are phrases that any two texts of a kind share
+SHORTEST_NGRAM = 16
+MOST_SHARED = 0.01
 _SHOWN_TOKENS = 24
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, with well mixed bits
 
 
 @dataclass(frozen=True)
 class Overlap:
     """What an evaluation text `[M, T]` shares with another.
 
-    share: of the different windows of the evaluation text, how many also stand in the other.
+    share: of the different n-grams of the evaluation text, how many also stand in the other.
     block, start, stop: the first shared passage: its tokens are `evaluation[block, start:stop]`.
     """
 
@@ -37,42 +36,33 @@ class Overlap:
 
 
 def text_overlap(evaluation: Tensor, calibration: Tensor) -> Overlap:
-    """Compares blocks of token ids `[M, T]` with blocks `[N, U]`; no window reaches over the end of a block.
+    """Compares blocks of token ids `[M, T]` with blocks `[N, U]`; no n-gram reaches over the end of a block.
 
-    In blocks below 64 tokens windows are half a block, down to 16 tokens: longer ones would fit at few offsets.
-    Windows are compared by a 64-bit hash; the time is that of sorting them. A million tokens take a second or two.
+    In blocks below 64 tokens n-grams are half a block, down to 16 tokens: longer ones would fit at few offsets.
+    A million tokens against as many take less than a second, and 160 bytes a token of the evaluation text.
     """
     length = min(evaluation.shape[1], calibration.shape[1])
-    window = min(length, max(SHORTEST_WINDOW, min(WINDOW, length // 2)))
-    hashes = ngram_hashes(evaluation.cpu().numpy(), window)  # [M, T - window + 1]
-    different = np.unique(hashes)
-    other = ngram_hashes(calibration.cpu().numpy(), window).ravel()
-    places = np.searchsorted(different, other).clip(max=len(different) - 1)
-    found = np.unique(different[places[different[places] == other]])
-    if not len(found):
+    size = min(length, max(SHORTEST_NGRAM, min(NGRAM, length // 2)))
+    rows = [ngrams(row, size) for row in evaluation]
+    different = set().union(*rows)
+    found = set[bytes]().union(*(different.intersection(ngrams(row, size)) for row in calibration))
+    if not found:
         return Overlap(0.0)
-    shared = np.isin(hashes, found)
-    block = int(shared.any(axis=1).argmax())
-    start = int(shared[block].argmax())
-    run = shared[block, start:]
-    length = len(run) if run.all() else int(run.argmin())
-    return Overlap(len(found) / len(different), block, start, start + length + window - 1)
+    block = next(index for index, row in enumerate(rows) if not found.isdisjoint(row))
+    shared = [ngram in found for ngram in rows[block]]
+    start = shared.index(True)
+    end = shared.index(False, start) if False in shared[start:] else len(shared)
+    return Overlap(len(found) / len(different), block, start, end + size - 1)
 
 
-def ngram_hashes(tokens: np.ndarray, window: int) -> np.ndarray:
-    """A hash of every window of that many tokens of each row: `[N, T]` to unsigned 64-bit `[N, T - window + 1]`.
+def ngrams(tokens: Tensor, size: int) -> list[bytes]:
+    """The n-grams of `size` tokens of a row of ids `[T]`, in order: T - size + 1 strings of their bytes.
 
-    A polynomial of the mixed token ids modulo 2^64.
+    Python's set of bytes compares them exactly; on a million tokens it takes a third of the time that numpy's `unique`
+    takes to sort `sliding_window_view`'s rows.
     """
-    with np.errstate(over="ignore"):
-        mixed = (tokens.astype(np.uint64) + np.uint64(1)) * _MULTIPLIER
-        mixed = (mixed ^ (mixed >> np.uint64(29))) * _MULTIPLIER
-        count = tokens.shape[1] - window + 1
-        hashes = np.zeros((len(tokens), count), dtype=np.uint64)
-        for offset in range(window):
-            hashes *= _MULTIPLIER
-            hashes += mixed[:, offset : offset + count]
-    return hashes ^ (hashes >> np.uint64(32))
+    ids = tokens.cpu().numpy().astype(np.int32)
+    return [ids[start : start + size].tobytes() for start in range(len(ids) - size + 1)]
 
 
 def check_contamination(evaluation: Tensor, calibration: Tensor, tokenizer: Any) -> None:
@@ -82,12 +72,12 @@ def check_contamination(evaluation: Tensor, calibration: Tensor, tokenizer: Any)
         CalibrationDataError: says how much it is, where, and what to do.
     """
     overlap = text_overlap(evaluation, calibration)
-    if overlap.share <= LARGEST_SHARE:
+    if overlap.share <= MOST_SHARED:
         return
     shown = evaluation[overlap.block, overlap.start : min(overlap.stop, overlap.start + _SHOWN_TOKENS)]
     start, stop = (overlap.block * evaluation.shape[1] + place for place in (overlap.start, overlap.stop))
     raise CalibrationDataError(
-        f"{overlap.share:.1%} of the evaluation text also stands in the calibration text, {LARGEST_SHARE:.0%} is "
+        f"{overlap.share:.1%} of the evaluation text also stands in the calibration text, {MOST_SHARED:.0%} is "
         f"allowed: figures measured on it would look better than they are. First its tokens {start:,} to {stop:,}, "
         f"{tokenizer.decode(shown)!r}. Evaluate on other text: another file, another split (name:validation), or none, "
         "which sets part of the calibration text aside."

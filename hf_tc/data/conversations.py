@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Conversations as documents: rows of an instruct data set that hold messages instead of text.
 
-A message is ``{"role": ..., "content": ...}``, or ``{"from": ..., "value": ...}`` as in ShareGPT. The tokenizer's chat
+A message is `{"role": ..., "content": ...}`, or `{"from": ..., "value": ...}` as in ShareGPT. The tokenizer's chat
 template turns a conversation into text, see `hf_tc.data.token_blocks.token_blocks`.
 """
 

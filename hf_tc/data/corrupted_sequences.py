@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """More text than there is: calibration text cut anew and with some tokens exchanged, for the teacher to answer.
 
-A fit by gradient descent learns a short text by heart. The teacher answers any text, also a damaged one, so its answers
+A fit by gradient descent overfits a short text. The teacher answers any text, also a damaged one, so its answers
 to such text are as true as those to the original and keep the fit general ("function matching", Beyer et al. 2022,
 arXiv 2106.05237). Solves do not need it: their ridge keeps them near the teacher's weights.
 """
@@ -9,26 +9,26 @@ arXiv 2106.05237). Solves do not need it: their ridge keeps them near the teache
 import torch
 from torch import Tensor
 
-CORRUPTED_SHARE = 0.1  # of the tokens of a window
-COPIES = 16  # windows for each block, as long as there are
-MOST_TOKENS = 262_144  # of windows; longer texts are not learnt by heart
+CORRUPTION_RATE = 0.1  # share of the tokens of a sequence
+COPIES = 16  # sequences for each block, as long as there are
+MOST_TOKENS = 262_144  # of all sequences; longer texts are not overfitted
 
 
 def number_of_corrupted_sequences(blocks: int, length: int) -> int:
-    """How many windows go with so many blocks of that length."""
+    """How many sequences go with so many blocks of that length."""
     return min(COPIES * blocks, MOST_TOKENS // length)
 
 
-def corrupted_sequences(blocks: Tensor, count: int, seed: int, share: float = CORRUPTED_SHARE) -> Tensor:
-    """Token windows `[count, T]` at random places of the joined blocks `[N, T]`, some tokens replaced by others of it.
+def corrupted_sequences(blocks: Tensor, count: int, seed: int, rate: float = CORRUPTION_RATE) -> Tensor:
+    """Token sequences `[count, T]` at random places of the joined blocks `[N, T]`, some tokens replaced.
 
     Args:
         seed: decides places and replacements.
-        share: of the tokens to replace, in [0, 1].
+        rate: share of the tokens to replace, in [0, 1].
     """
     generator = torch.Generator().manual_seed(seed)
     text, length = blocks.cpu().flatten(), blocks.shape[1]
     starts = torch.randint(len(text) - length + 1, (count,), generator=generator)
-    windows = text[starts[:, None] + torch.arange(length)]
-    others = text[torch.randint(len(text), windows.shape, generator=generator)]
-    return torch.where(torch.rand(windows.shape, generator=generator) < share, others, windows)
+    sequences = text[starts[:, None] + torch.arange(length)]
+    others = text[torch.randint(len(text), sequences.shape, generator=generator)]
+    return torch.where(torch.rand(sequences.shape, generator=generator) < rate, others, sequences)

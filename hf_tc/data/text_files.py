@@ -2,8 +2,8 @@
 """Text in, documents out.
 
 A source is a file (text, JSON, JSON lines, parquet, or a table with a column "text" as .csv or .tsv; all but parquet
-also as .xz or .gz), several files, a Hub dataset ``name[:split[:column]]``, a `datasets` object, text itself, or a list
-of texts or of rows. In a text a line ``<|endoftext|>`` ends a document. What rows hold is in `row_files`, how a text is
+also as .xz or .gz), several files, a Hub dataset `name[:split[:column]]`, a `datasets` object, text itself, or a list
+of texts or of rows. In a text a line `<|endoftext|>` ends a document. What rows hold is in `row_files`, how a text is
 told from a path in `text_or_path`.
 """
 
@@ -45,7 +45,7 @@ def read_documents(source: Any, max_tokens: int | None = None) -> list[Document]
     """The documents of a source, in order, none of them blank: texts, and conversations as lists of messages.
 
     Args:
-        source: a path, a text, a sequence of paths, of texts or of rows, ``name[:split[:column]]`` of a Hub dataset
+        source: a path, a text, a sequence of paths, of texts or of rows, `name[:split[:column]]` of a Hub dataset
             (split "train" by default, and the first column there is of "text", "messages", "conversations" and
             "conversation"), a `datasets.Dataset` or `IterableDataset` (read to its end: give `.take(n)` of an endless
             one), or a dictionary of them by split, of which "train" is read.
@@ -203,10 +203,15 @@ def _hub_documents(source: str) -> Iterator[Document]:
         raise CalibrationDataError(
             f"{source} is no file, and reading it from the Hub needs datasets: pip install hf_tc[data]"
         ) from error
-    try:
-        dataset = datasets.load_dataset(name, split=split or DEFAULT_SPLIT)
-    except Exception as error:  # load_dataset raises a dozen unrelated kinds
-        raise CalibrationDataError(
-            f"{source} is no file, and no dataset that can be loaded: {error}. {_IF_IT_IS_TEXT}."
-        ) from error
-    return documents_of_rows(dataset, column, source)
+
+    def rows() -> Iterator[Any]:
+        # A stream downloads as much as is read; the library has none of a part of a split, train[:1000].
+        part = "[" in (split or "")
+        try:
+            yield from datasets.load_dataset(name, split=split or DEFAULT_SPLIT, streaming=not part)
+        except Exception as error:  # load_dataset raises a dozen unrelated kinds
+            raise CalibrationDataError(
+                f"{source} is no file, and no dataset that can be loaded: {error}. {_IF_IT_IS_TEXT}."
+            ) from error
+
+    return documents_of_rows(rows(), column, source)

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import LongTensor, Tensor
+from torch import LongTensor
 
 from hf_tc.data.conversations import Conversation, Document
 from hf_tc.data.text_files import CalibrationDataError, read_documents
 
-__all__ = ["CalibrationDataError", "calibration_batches", "read_documents", "token_blocks"]
+__all__ = ["CalibrationDataError", "read_documents", "token_blocks"]
 
 # Characters read per token wanted: English has 4 to 5; a cut this far away cannot change the tokens that are kept.
 _CHARACTERS_PER_TOKEN = 8
@@ -39,20 +39,7 @@ def token_blocks(
         CalibrationDataError: the text is too short for one block, there is no eos token to join documents with, or a
             conversation cannot be written: no chat template, or one that refuses it.
     """
-    if sequence_length < 2:
-        raise CalibrationDataError(
-            f"sequence_length is {sequence_length}; a block needs at least 2 tokens, one to predict from another."
-        )
-    if max_tokens is not None and max_tokens < sequence_length:
-        raise CalibrationDataError(
-            f"max_tokens is {max_tokens}, below one block of sequence_length {sequence_length}. Raise the "
-            "one or lower the other."
-        )
-    if tokenizer.eos_token_id is None and any(isinstance(document, str) for document in documents[:-1]):
-        raise CalibrationDataError(
-            f"{len(documents)} documents are to be joined with eos, and the tokenizer has none. Set "
-            "tokenizer.eos_token."
-        )
+    _check_request(documents, tokenizer, sequence_length, max_tokens)
     prefix = _bos_prefix(tokenizer)
     ids: list[int] = []
     previous: Document | None = None
@@ -75,13 +62,21 @@ def token_blocks(
     return torch.tensor(ids[: count * sequence_length]).view(count, sequence_length)  # type: ignore[return-value]  # torch types no dtype
 
 
-def calibration_batches(blocks: Tensor, batch_size: int, seed: int) -> Iterator[LongTensor]:
-    """Batches [batch_size, T] of blocks [N, T], shuffled by ``seed`` alone: the order of blocks is the same for every
-    batch size. The last batch may be smaller."""
-    if batch_size < 1:
-        raise CalibrationDataError(f"batch_size is {batch_size}; it must be at least 1.")
-    order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(seed))
-    return (blocks[rows] for rows in order.split(batch_size))  # type: ignore[misc]  # nor here
+def _check_request(documents: Sequence[Document], tokenizer: Any, sequence_length: int, max_tokens: int | None) -> None:
+    if sequence_length < 2:
+        raise CalibrationDataError(
+            f"sequence_length is {sequence_length}; a block needs at least 2 tokens, one to predict from another."
+        )
+    if max_tokens is not None and max_tokens < sequence_length:
+        raise CalibrationDataError(
+            f"max_tokens is {max_tokens}, below one block of sequence_length {sequence_length}. Raise the "
+            "one or lower the other."
+        )
+    if tokenizer.eos_token_id is None and any(isinstance(document, str) for document in documents[:-1]):
+        raise CalibrationDataError(
+            f"{len(documents)} documents are to be joined with eos, and the tokenizer has none. Set "
+            "tokenizer.eos_token."
+        )
 
 
 def _bos_prefix(tokenizer: Any) -> list[int]:
@@ -106,7 +101,7 @@ def _rendered(conversation: Conversation, tokenizer: Any) -> str:
 
 
 def _encode(document: str, tokenizer: Any, needed: int | None) -> list[int]:
-    """The document's tokens, or its first ``needed`` without tokenizing much more than these."""
+    """The document's tokens, or its first `needed` without tokenizing much more than these."""
 
     def encode(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

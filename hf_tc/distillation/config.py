@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
@@ -13,7 +14,7 @@ from transformers import TrainingArguments
 class DistillationConfig(TrainingArguments):
     """`TrainingArguments` plus the shape of the distillation loss.
 
-    Use ``bf16=True`` for speed on a GPU: weights stay fp32, only the computation is bf16.
+    Use `bf16=True` for speed on a GPU: weights stay fp32, only the computation is bf16.
 
     Raises:
         ValueError: a value out of range, or an option of `TrainingArguments` that distillation cannot honour.
@@ -23,11 +24,14 @@ class DistillationConfig(TrainingArguments):
         default=1.0,
         metadata={"help": "Both distributions are softened by this temperature; the loss is scaled by its square."},
     )
-    cross_entropy_share: float = field(
+    ce_weight: float = field(
         default=0.0,
         metadata={
-            "help": "Share in [0, 1] of the loss that is cross-entropy with the text; the rest is KL to the teacher."
+            "help": "Weight in [0, 1] of cross-entropy with the text in the loss; the rest is KL to the teacher."
         },
+    )
+    cross_entropy_share: float | None = field(
+        default=None, metadata={"help": "The old name of ce_weight, which goes with hf_tc 0.2."}
     )
     chunk_tokens: int | None = field(
         default=None,
@@ -47,10 +51,13 @@ class DistillationConfig(TrainingArguments):
         super().__post_init__()
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature is {self.temperature}; it must be a number above 0. Use 1.0 for plain KL.")
-        if not 0.0 <= self.cross_entropy_share <= 1.0:
+        if self.cross_entropy_share is not None:
+            note = "cross_entropy_share is now ce_weight; the old name goes with hf_tc 0.2."
+            warnings.warn(note, FutureWarning, stacklevel=3)
+            self.ce_weight, self.cross_entropy_share = self.cross_entropy_share, None
+        if not 0.0 <= self.ce_weight <= 1.0:
             raise ValueError(
-                f"cross_entropy_share is {self.cross_entropy_share}; it is a share of the loss in [0, 1]. "
-                "Use 0 for KL alone, 1 for cross-entropy alone."
+                f"ce_weight is {self.ce_weight}; it must lie in [0, 1]. Use 0 for KL alone, 1 for cross-entropy alone."
             )
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 1, or None for the default.")

@@ -3,16 +3,16 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils import logging
 
 from hf_tc.teachers.adapters import check_not_wrapped
 from hf_tc.teachers.vocabulary import check_vocabularies_agree, check_vocabulary
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 
 def check_student_and_teacher(student: nn.Module, teacher: nn.Module, processing_class: Any) -> None:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
 
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
 from hf_tc.distillation.config import DistillationConfig
@@ -21,6 +21,8 @@ from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.evaluation.kd_loss import (
     IGNORE_INDEX,
+    LazyLogits,
+    Objective,
     chunked_metrics,
     chunked_objective,
     next_token_targets,
@@ -31,7 +33,7 @@ from hf_tc.modeling import HybridGDNConfig
 from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # sums; then come tokens, router loss, examples
@@ -41,16 +43,16 @@ BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "labels", "shift
 class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     """Trains a student to give the teacher's next-token distribution.
 
-    The loss is the mean of `losses.token_objective` over the labelled tokens of the whole optimiser step: all
+    The loss is the mean of `kd_loss.Objective` over the labelled tokens of the whole optimiser step: all
     accumulated batches and all processes. Position t counts if labels[t + 1] is not -100; without labels every token
     that is not padding is one. Where `output_router_logits` of the student's configuration is on, its family's
     load-balancing loss of every batch comes on top, with the family's coefficient, as under `Trainer`. Evaluation adds
-    ``eval_kl`` (nats per token, temperature 1), ``eval_student_perplexity`` and ``eval_teacher_perplexity``, exact over
+    `eval_kl` (nats per token, temperature 1), `eval_student_perplexity` and `eval_teacher_perplexity`, exact over
     the labelled tokens of the dataset.
 
     The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. Weight decay
     spares what decides how much a layer forgets. A checkpoint resumes to the same trajectory. Tested with DDP, gradient
-    checkpointing, PEFT and mixed precision; several GPUs need ``torchrun`` or ``accelerate launch``. Under FSDP or
+    checkpointing, PEFT and mixed precision; several GPUs need `torchrun` or `accelerate launch`. Under FSDP or
     DeepSpeed every process holds the whole teacher.
 
     Args:
@@ -142,9 +144,9 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
 
         Args:
             model: the student in its wrapper (DDP, FSDP) or bare.
-            inputs: ``input_ids`` [B, T] and ``labels`` or ``shift_labels`` [B, T], with what else the backbone takes.
+            inputs: `input_ids` [B, T] and `labels` or `shift_labels` [B, T], with what else the backbone takes.
             num_items_in_batch: labelled tokens of the whole step, over all processes if
-                ``args.average_tokens_across_devices``.
+                `args.average_tokens_across_devices`.
         """
         per_token, router_loss = self._through_both(chunked_objective, model, inputs)
         if num_items_in_batch is None:
@@ -159,7 +161,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     def _through_both(
         self, chunked: Callable[..., Any], model: nn.Module, inputs: Mapping[str, Any]
     ) -> tuple[Any, Tensor]:
-        """Run student and teacher on a batch and give their hidden states to one of `losses.chunked_*`.
+        """Run student and teacher on a batch and give their hidden states to one of `kd_loss.chunked_*`.
 
         Returns:
             What that gives, and the load-balancing loss of the student's routers, a number.
@@ -172,13 +174,10 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
                     teacher_hidden = teacher.hidden_states(inputs)
                 student_hidden, router_loss = student.hidden_states_and_router_loss(inputs)
                 losses = chunked(
-                    student.logits,
-                    student_hidden,
-                    teacher.logits,
-                    teacher_hidden,
+                    LazyLogits(student.logits, student_hidden),
+                    LazyLogits(teacher.logits, teacher_hidden),
                     _targets(inputs),
-                    temperature=self.args.temperature,
-                    cross_entropy_share=self.args.cross_entropy_share,
+                    Objective(self.args.temperature, self.args.ce_weight),
                     chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
                 )
                 return losses, router_loss

@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """The distillation loss of one token, and its evaluation over token chunks of bounded memory.
 
-With student logits z, teacher logits y, temperature T, next token w and cross-entropy share a:
+With student logits z, teacher logits y, temperature T, next token w and cross-entropy weight a:
 
     objective = (1 - a) * T^2 * KL(softmax(y / T) || softmax(z / T)) + a * -log softmax(z)_w
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -24,6 +25,31 @@ IGNORE_INDEX = -100
 LOGITS_AT_ONCE = 2**25  # each of them takes 24 to 32 bytes while a loss is computed: about 1 GB
 
 Head = Callable[[Tensor], Tensor]  # hidden states [N, C] -> logits [N, V]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The objective above: its temperature T, above 0, and the weight a of cross-entropy, in [0, 1]."""
+
+    temperature: float = 1.0
+    ce_weight: float = 0.0
+
+    def per_token(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
+        """[N] fp32 in nats, from logits [N, V] and next tokens [N]. A term without weight is not computed."""
+        if self.ce_weight == 0.0:
+            return forward_kl(student_logits, teacher_logits, self.temperature)
+        cross_entropy = F.cross_entropy(student_logits.float(), targets, reduction="none")
+        if self.ce_weight == 1.0:
+            return cross_entropy
+        kl = forward_kl(student_logits, teacher_logits, self.temperature)
+        return (1.0 - self.ce_weight) * kl + self.ce_weight * cross_entropy
+
+
+class LazyLogits(NamedTuple):
+    """Logits [B, T, V] that are not computed yet: the head, and the hidden states [B, T, C] to apply it to."""
+
+    head: Head
+    hidden_states: Tensor
 
 
 class TokenMetrics(NamedTuple):
@@ -44,38 +70,16 @@ def forward_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
     return kl * temperature**2
 
 
-def token_objective(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    targets: Tensor,
-    *,
-    temperature: float = 1.0,
-    cross_entropy_share: float = 0.0,
-) -> Tensor:
-    """The objective above per token, [N] fp32, from logits [N, V] and next tokens [N]."""
-    if cross_entropy_share == 0.0:
-        return forward_kl(student_logits, teacher_logits, temperature)
-    cross_entropy = F.cross_entropy(student_logits.float(), targets, reduction="none")
-    if cross_entropy_share == 1.0:
-        return cross_entropy
-    kl = forward_kl(student_logits, teacher_logits, temperature)
-    return (1.0 - cross_entropy_share) * kl + cross_entropy_share * cross_entropy
-
-
 def token_metrics(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    targets: Tensor,
-    *,
-    temperature: float = 1.0,
-    cross_entropy_share: float = 0.0,
+    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, objective: Objective
 ) -> TokenMetrics:
     """What an evaluation reports, per token, from logits [N, V] and next tokens [N]."""
     kl = forward_kl(student_logits, teacher_logits)
+    temperature, ce_weight = objective.temperature, objective.ce_weight
     softened_kl = kl if temperature == 1.0 else forward_kl(student_logits, teacher_logits, temperature)
     student_nll = F.cross_entropy(student_logits.float(), targets, reduction="none")
     return TokenMetrics(
-        objective=(1.0 - cross_entropy_share) * softened_kl + cross_entropy_share * student_nll,
+        objective=(1.0 - ce_weight) * softened_kl + ce_weight * student_nll,
         kl=kl,
         student_nll=student_nll,
         teacher_nll=F.cross_entropy(teacher_logits.float(), targets, reduction="none"),
@@ -97,67 +101,42 @@ def next_token_targets(labels: Tensor) -> Tensor:
 
 
 def chunked_objective(
-    student_head: Head,
-    student_hidden: Tensor,
-    teacher_head: Head,
-    teacher_hidden: Tensor,
-    targets: Tensor,
-    *,
-    temperature: float = 1.0,
-    cross_entropy_share: float = 0.0,
-    chunk_tokens: int,
+    student: LazyLogits, teacher: LazyLogits, targets: Tensor, objective: Objective, *, chunk_tokens: int
 ) -> Tensor:
-    """`token_objective` of the labelled positions, [N] fp32 in row-major order, from hidden states.
+    """The objective of the labelled positions, [N] fp32 in row-major order.
 
-    Logits exist for ``chunk_tokens`` positions at a time and are recomputed in the backward pass; unlabelled positions
-    cost nothing. Gradients reach ``student_hidden`` and the parameters of ``student_head``, also when nothing is
+    Logits exist for `chunk_tokens` positions at a time and are recomputed in the backward pass; unlabelled positions
+    cost nothing. Gradients reach the student's hidden states and the parameters of its head, also when nothing is
     labelled (they are zeros then, so that data-parallel processes stay in step). Nothing is differentiated through the
     teacher.
 
     Args:
-        student_head, teacher_head: hidden states [n, C] -> logits [n, V].
-        student_hidden, teacher_hidden: [B, T, C], the two C may differ.
+        student, teacher: the widths C of their hidden states may differ.
         targets: [B, T], the token that each position is to predict, or -100.
     """
 
-    def of_chunk(student: Tensor, teacher: Tensor, chunk_targets: Tensor) -> Tensor:
+    def of_chunk(student_hidden: Tensor, teacher_hidden: Tensor, chunk_targets: Tensor) -> Tensor:
         with torch.no_grad():
-            teacher_logits = teacher_head(teacher)
-        return token_objective(
-            *_on_one_device(student_head(student), teacher_logits, chunk_targets),
-            temperature=temperature,
-            cross_entropy_share=cross_entropy_share,
-        )
+            teacher_logits = teacher.head(teacher_hidden)
+        return objective.per_token(*_on_one_device(student.head(student_hidden), teacher_logits, chunk_targets))
 
-    tensors = _labelled(targets, student_hidden, teacher_hidden.detach(), targets)
     parts = [
         checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in _chunks(tensors, chunk_tokens)
+        for chunk in _labelled_chunks(student, teacher, targets, chunk_tokens)
     ]
     return torch.cat(parts)
 
 
 @torch.no_grad()
 def chunked_metrics(
-    student_head: Head,
-    student_hidden: Tensor,
-    teacher_head: Head,
-    teacher_hidden: Tensor,
-    targets: Tensor,
-    *,
-    temperature: float = 1.0,
-    cross_entropy_share: float = 0.0,
-    chunk_tokens: int,
+    student: LazyLogits, teacher: LazyLogits, targets: Tensor, objective: Objective, *, chunk_tokens: int
 ) -> TokenMetrics:
     """`token_metrics` of the labelled positions, each [N] fp32 in row-major order; arguments as `chunked_objective`."""
-    tensors = _labelled(targets, student_hidden, teacher_hidden, targets)
     parts = [
         token_metrics(
-            *_on_one_device(student_head(student), teacher_head(teacher), chunk_targets),
-            temperature=temperature,
-            cross_entropy_share=cross_entropy_share,
+            *_on_one_device(student.head(student_hidden), teacher.head(teacher_hidden), chunk_targets), objective
         )
-        for student, teacher, chunk_targets in _chunks(tensors, chunk_tokens)
+        for student_hidden, teacher_hidden, chunk_targets in _labelled_chunks(student, teacher, targets, chunk_tokens)
     ]
     return TokenMetrics(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
@@ -167,18 +146,19 @@ def tokens_at_once(vocabulary: int) -> int:
     return max(1, LOGITS_AT_ONCE // vocabulary)
 
 
-def _labelled(targets: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-    """Rows of the labelled positions of tensors [B, T, ...], each on its own device."""
+def _labelled_chunks(
+    student: LazyLogits, teacher: LazyLogits, targets: Tensor, size: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Hidden states of both and targets of the labelled positions, `size` at a time, each on its own device; one empty
+    chunk when nothing is labelled."""
     labelled = targets != IGNORE_INDEX
-    return tuple(tensor[labelled.to(tensor.device)] for tensor in tensors)
+    tensors = (student.hidden_states, teacher.hidden_states.detach(), targets)
+    of_student, of_teacher, wanted = (tensor[labelled.to(tensor.device)] for tensor in tensors)
+    for start in range(0, max(len(wanted), 1), size):
+        chunk = slice(start, start + size)
+        yield of_student[chunk], of_teacher[chunk], wanted[chunk]
 
 
-def _on_one_device(first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+def _on_one_device(first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """All on the first one's device: parts of a dispatched model, and another model, compute elsewhere."""
-    return first, *(tensor.to(first.device) for tensor in others)
-
-
-def _chunks(tensors: tuple[Tensor, ...], size: int) -> Iterator[tuple[Tensor, ...]]:
-    """Slices along dim 0; one empty slice when there are no rows."""
-    for start in range(0, max(len(tensors[0]), 1), size):
-        yield tuple(tensor[start : start + size] for tensor in tensors)
+    return first, second.to(first.device), third.to(first.device)

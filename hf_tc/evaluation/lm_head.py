@@ -1,17 +1,16 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Run a causal language model in two parts: its backbone once, then its head on any chosen token positions.
 
-Logits of [B, T, V] are the largest tensor of distillation (2 x 8 x 4096 tokens x 150k words in fp32 is 39 GB), while
+Logits of [B, T, V] are the largest tensor of distillation (2 x 8 x 4096 positions x 150k tokens in fp32 are 39 GB);
 the hidden states below them are small. Between the two, families differ: Gemma 2 soft-caps, Cohere and Granite scale,
 some heads have a bias, PEFT may have wrapped the linear layer. So the head is never re-implemented here: the family's
-own ``forward`` is called with its backbone replaced, for the duration of that call, by one that returns the given
+own `forward` is called with its backbone replaced, for the duration of that call, by one that returns the given
 hidden states.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -19,11 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from hf_tc.evaluation.kd_loss import IGNORE_INDEX, tokens_at_once
 from hf_tc.teachers.offloading import execution_device
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 # What a batch may hold for the loss or the head, and no backbone takes.
 NOT_FOR_THE_BACKBONE = frozenset({"labels", "shift_labels", "num_items_in_batch", "logits_to_keep", "use_cache"})
@@ -64,11 +64,11 @@ class BackboneThenHead:
 
     @property
     def tokens_at_once(self) -> int:
-        """Tokens whose logits may exist together, see `losses.tokens_at_once`."""
+        """Tokens whose logits may exist together, see `kd_loss.tokens_at_once`."""
         return tokens_at_once(self.model.config.get_text_config().vocab_size)
 
     def hidden_states(self, inputs: Mapping[str, Any]) -> Tensor:
-        """Input of the head [B, T, C] for a batch (``input_ids``, ``attention_mask``, ``position_ids``, ...)."""
+        """Input of the head [B, T, C] for a batch (`input_ids`, `attention_mask`, `position_ids`, ...)."""
         inputs = {name: value for name, value in inputs.items() if name not in NOT_FOR_THE_BACKBONE}
         if not self.is_split:
             return self.model.forward(**inputs, use_cache=False).logits
@@ -78,7 +78,7 @@ class BackboneThenHead:
         """`hidden_states`, and the load-balancing loss of the family's routers times its coefficient, a number.
 
         It is 0 (on the CPU) unless the family has such a loss and `output_router_logits` of its configuration is on.
-        The family's own ``forward`` computes it: where no token is labelled, nothing else is left of its loss.
+        The family's own `forward` computes it: where no token is labelled, nothing else is left of its loss.
 
         Raises:
             ValueError: this release of Transformers records no router logits of a family whose loss is to balance them.
@@ -174,10 +174,10 @@ def _replaced_backbone(model: PreTrainedModel, function: Callable[..., Any]) -> 
 
 
 def call_through_wrapper(wrapper: nn.Module, module: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:
-    """Call ``function(inputs)`` as if it were ``module.forward``, by calling ``wrapper`` (DDP, FSDP or the module).
+    """Call `function(inputs)` as if it were `module.forward`, by calling `wrapper` (DDP, FSDP or the module).
 
     The wrapper's hooks then fire around the whole computation and DDP sees every parameter that the result depends on.
-    While ``function`` runs, ``module.forward`` is the module's own again.
+    While `function` runs, `module.forward` is the module's own again.
     """
     had_own_forward, original = "forward" in vars(module), module.forward
 

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_tc.data.token_blocks import read_documents, token_blocks
-from hf_tc.evaluation.kd_loss import chunked_metrics, next_token_targets, perplexity_from_nll
+from hf_tc.evaluation.kd_loss import LazyLogits, Objective, chunked_metrics, next_token_targets, perplexity_from_nll
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.teachers.adapters import check_not_wrapped
 from hf_tc.teachers.offloading import execution_device
@@ -29,7 +29,7 @@ class Evaluation:
     perplexity: float
     tokens: int
     kl: float | None = None  # KL(teacher || student), nats per token
-    top1_agreement: float | None = None  # share of tokens whose most likely word is the teacher's
+    top1_agreement: float | None = None  # share of tokens whose most likely next token is the teacher's
     teacher_perplexity: float | None = None
 
     def to_dict(self) -> dict[str, float | int]:
@@ -57,11 +57,11 @@ def evaluate(
         source: files, a Hub dataset, a `datasets` object or texts; see `hf_tc.data.token_blocks.read_documents`.
         sequence_length: tokens per block; blocks are independent.
         max_tokens: tokens of text to use at most; all by default.
-        batch_size: blocks per forward pass. Logits are held of `losses.tokens_at_once` at most.
+        batch_size: blocks per forward pass. Logits are held of `kd_loss.tokens_at_once` at most.
         device: where to move the models first; by default they stay where they are.
 
     Raises:
-        CalibrationDataError: unreadable or too little text, or a tokenizer with more words than a model.
+        CalibrationDataError: unreadable or too little text, or a tokenizer with more tokens than a model.
         ValueError: the two vocabularies differ, in size or in what the ids mean, or a model is not decoder-only.
     """
     for checked, role in ((model, "model"), (teacher, "teacher")):
@@ -95,7 +95,7 @@ def evaluate_blocks(
     device: torch.device | str | None = None,
     show_progress: bool = False,
 ) -> Evaluation:
-    """`evaluate` on blocks of token ids [N, T], T at least 2; logits of `losses.tokens_at_once` exist at the same time.
+    """`evaluate` on blocks of token ids [N, T], T at least 2; logits exist of `kd_loss.tokens_at_once` together.
 
     Sums are kept in fp64; training modes are left as found.
     """
@@ -156,13 +156,11 @@ def _summed_nll(parts: BackboneThenHead, rows: Tensor) -> Tensor:
 def _summed_metrics(student: BackboneThenHead, teacher: BackboneThenHead, rows: Tensor) -> Tensor:
     rows = rows.to(execution_device(student.model.get_input_embeddings()))
     teacher_rows = rows.to(execution_device(teacher.model.get_input_embeddings()))
-    teacher_hidden = teacher.hidden_states({"input_ids": teacher_rows})
     metrics = chunked_metrics(
-        student.logits,
-        student.hidden_states({"input_ids": rows}),
-        teacher.logits,
-        teacher_hidden,
+        LazyLogits(student.logits, student.hidden_states({"input_ids": rows})),
+        LazyLogits(teacher.logits, teacher.hidden_states({"input_ids": teacher_rows})),
         next_token_targets(rows),
+        Objective(),
         chunk_tokens=student.tokens_at_once,
     )
     per_token = torch.stack([metrics.student_nll, metrics.kl, metrics.top1_agreement, metrics.teacher_nll])

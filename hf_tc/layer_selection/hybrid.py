@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_tc.evaluation.kd_loss import chunked_metrics, next_token_targets
+from hf_tc.evaluation.kd_loss import LazyLogits, Objective, chunked_metrics, next_token_targets
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
@@ -71,11 +71,10 @@ class DistanceFromTeacher:
         parts, sums = BackboneThenHead(model), torch.zeros(2, dtype=torch.float64)
         for rows, teacher_hidden in zip(self._batches, self._hidden, strict=True):
             metrics = chunked_metrics(
-                parts.logits,
-                parts.hidden_states({"input_ids": rows}),
-                self._teacher.logits,
-                teacher_hidden,
+                LazyLogits(parts.logits, parts.hidden_states({"input_ids": rows})),
+                LazyLogits(self._teacher.logits, teacher_hidden),
                 next_token_targets(rows),
+                Objective(),
                 chunk_tokens=parts.tokens_at_once,
             )
             sums += torch.stack([metrics.kl.double().sum(), metrics.student_nll.double().sum()]).cpu()

@@ -2,7 +2,7 @@
 """What a conversion would do and cost, from the teacher's configuration alone: `hf-tc convert --dry-run`.
 
 Teacher and student are built on the meta device, so their parameters are counted, not estimated; caches and states
-follow from their modules' shapes. Memory and time are estimates, see `memory.estimate` and `planning.time`.
+follow from their modules' shapes. Memory is an estimate, see `memory.estimate`.
 """
 
 import copy
@@ -15,19 +15,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from hf_tc.config import DEFAULT_POLICY, ConversionConfig
-from hf_tc.layer_selection.policies import (
-    MEASURING_POLICIES,
-    SELECTION_TOKENS,
-    check_policy,
-    checked_indices,
-)
+from hf_tc.layer_selection.policies import MEASURING_POLICIES, check_policy, checked_indices
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.layer_selection.uniform import uniform
 from hf_tc.memory.cache_size import CacheSizes, cache_sizes
 from hf_tc.memory.estimate import PeakMemory, Widths, joint_pass, peak_memory, widths_of
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
-from hf_tc.planning.time import ALIGNMENT_RULES, Speed, seconds_by_part
 from hf_tc.teachers.adapters import adapter_base, check_no_adapter
 from hf_tc.teachers.checks import QUANTISED, check_architecture
 from hf_tc.teachers.families import REVIEWED_FAMILIES
@@ -43,7 +37,6 @@ class ConversionPlan:
             retain, but `uniform`'s.
         teacher_parameters, student_parameters: tied ones once.
         mixer_parameters: of each recurrent layer.
-        head_parameters: of the language model head, tied or not.
     """
 
     teacher: str
@@ -58,7 +51,6 @@ class ConversionPlan:
     teacher_parameters: int
     student_parameters: int
     mixer_parameters: tuple[int, ...]
-    head_parameters: int
     settings: ConversionConfig
     widths: Widths
 
@@ -115,23 +107,6 @@ class ConversionPlan:
         """Whether the policy compares layers that are calibrated, and so every layer is."""
         return self.policy in MEASURING_POLICIES and MEASURING_POLICIES[self.policy].calibrates
 
-    def seconds(self, speed: Speed) -> dict[str, float]:
-        """Expected seconds by part, see `seconds_by_part`; and those of the selection where the policy measures."""
-        layers, converted = len(self.cache.layers), len(self.linear_layers)
-        parts = seconds_by_part(self.widths, self.settings, layers, converted, self.head_parameters, speed)
-        joint_tokens = self.settings.joint.steps * self.settings.joint.step_tokens(self.settings.sequence_length)
-        if joint_tokens:  # the teacher's forward, the student's forward and backward
-            parts["joint"] = joint_tokens * 8 * self.teacher_parameters / speed.teacher
-            attention = (layers + 3.5 * len(self.retained_layers)) * speed.attention
-            parts["joint"] += joint_tokens * (ALIGNMENT_RULES * converted * speed.rule + attention)
-        if self.selection_forwards:
-            token = 2 * self.teacher_parameters / speed.teacher + layers * speed.attention
-            parts["selection"] = self.selection_forwards * SELECTION_TOKENS * token
-            if self._calibrates_all and converted:
-                parts["selection"] += parts["closed_form"] / converted * layers
-                parts["closed_form"] = 0.0  # what was solved to select is not solved again
-        return parts
-
 
 def plan_conversion(
     teacher: str | Path | PreTrainedConfig,
@@ -179,7 +154,6 @@ def plan_conversion(
         teacher_parameters=_parameters(model),
         student_parameters=_parameters(student),
         mixer_parameters=mixers,
-        head_parameters=_parameters(model.get_output_embeddings()),
         settings=settings,
         widths=widths_of(model, max(mixers, default=0), value.itemsize),
     )

@@ -10,7 +10,7 @@ from rich.table import Table
 from hf_tc.layer_selection.policies import MEASURING_POLICIES, SELECTION_TOKENS
 from hf_tc.memory.estimate import EXPECTED_WITHIN
 from hf_tc.planning.plan import ConversionPlan
-from hf_tc.planning.time import RANGE, measure_speed
+from hf_tc.planning.time import order_of_time, passes, seconds_per_pass
 
 CONTEXTS = (1_000, 8_192, 32_768)
 
@@ -24,7 +24,7 @@ def plan_table(plan: ConversionPlan, device: torch.device, *, may_offload: bool 
     title = f"Plan: {plan.teacher} ({str(plan.dtype).removeprefix('torch.')})"
     caption = (
         "Parameters, caches and files are counted. Memory is the peak of all tensors, expected within a factor of "
-        f"{EXPECTED_WITHIN}, libraries (about 1 GB) not counted. Time is an estimate of order from speeds measured now."
+        f"{EXPECTED_WITHIN}, libraries (about 1 GB) not counted. Time is an order of magnitude, measured on one layer."
     )
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
@@ -103,10 +103,8 @@ def _on_a_gpu(plan: ConversionPlan) -> str:
 
 
 def _time(plan: ConversionPlan, device: torch.device) -> list[tuple[str, str]]:
-    parts = plan.seconds(measure_speed(plan.widths, plan.dtype, device, plan.settings.sequence_length))
-    low, high = (duration(factor * sum(parts.values())) for factor in RANGE)
-    shares = ", ".join(f"{name.replace('_', ' ')} {duration(value)}" for name, value in parts.items() if value >= 0.5)
-    rows = [("time", f"{low} to {high} on {device}" + (f" ({shares})" if shares else ""))]
+    seconds = passes(plan) * seconds_per_pass(plan.widths, plan.settings.sequence_length, device)
+    rows = [("time", f"{order_of_time(seconds)} on {device}")]
     if plan.selection_forwards:
         closed = " after a closed form of every layer" if MEASURING_POLICIES[plan.policy].calibrates else ""
         rows.append(("selection", f"{plan.selection_forwards} forward passes of {SELECTION_TOKENS:,} tokens{closed}"))
@@ -121,9 +119,3 @@ def size(count: int) -> str:
             break
         value, unit = value / 1000, {"B": "kB", "kB": "MB", "MB": "GB", "GB": "TB"}[unit]
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.2f} {unit}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

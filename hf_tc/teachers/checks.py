@@ -36,8 +36,9 @@ class UnreviewedTeacherError(ValueError):
 
     def __init__(self, model_type: str) -> None:
         super().__init__(
-            f"Teacher family {model_type!r} is not reviewed: its attention may do more than a recurrent layer carries, "
-            f"and nothing would say so. Reviewed: {', '.join(sorted(REVIEWED_FAMILIES))}. To go on all the same, pass "
+            f"Teacher family {model_type!r} is not reviewed: its attention may do more than a recurrent layer "
+            "preserves, and nothing would say so. Reviewed: "
+            f"{', '.join(sorted(REVIEWED_FAMILIES))}. To go on all the same, pass "
             "from_teacher(..., allow_unreviewed=True), or --allow-unreviewed to the command; the parity self-check "
             "still runs."
         )

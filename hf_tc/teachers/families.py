@@ -1,92 +1,92 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Teacher families by `model_type`, as data: what a recurrent layer carries of their attention, and what it cannot.
+"""Teacher families by `model_type`, as data: what a recurrent layer preserves of their attention, and what it cannot.
 
 Said once, for all: projections, biases, q/k norms, clipping and rotation are the teacher's and are compared with it in
 the self-check. A softmax temperature (multipliers, query scales) and a soft-cap have no counterpart, since recurrent
 layers normalise q and k; a sliding window has none either, the decay takes its place. Calibration fits what these did.
 """
 
-WINDOW = "window not carried"
-TEMPERATURE = "softmax multiplier not carried"
-SOFT_CAP = "soft-cap and query scale not carried"
-SINKS = "attention sinks not carried"
+WINDOW = "window not preserved"
+TEMPERATURE = "softmax multiplier not preserved"
+SOFT_CAP = "soft-cap and query scale not preserved"
+SINKS = "attention sinks not preserved"
 EXPERTS = "experts and router are the family's own"
 NOPE = "layers without positions found by measurement, not rotated"
-INTERLEAVED = "interleaved RoPE carried"
+INTERLEAVED = "interleaved RoPE preserved"
 
 REVIEWED_FAMILIES = {
-    "afmoe": f"per-head q/k norm carried; {NOPE}; {WINDOW}; sigmoid gate replaced by the output gate; {EXPERTS}",
-    "apertus": "per-head q/k norm carried",
-    "apertus1p5_text": "per-head q/k norm and llama3 RoPE carried; pruned output head is the family's own",
+    "afmoe": f"per-head q/k norm preserved; {NOPE}; {WINDOW}; sigmoid gate replaced by the output gate; {EXPERTS}",
+    "apertus": "per-head q/k norm preserved",
+    "apertus1p5_text": "per-head q/k norm and llama3 RoPE preserved; pruned output head is the family's own",
     "arcee": "as llama",
     "aria_text": f"as llama; {EXPERTS}",
-    "beam": f"per-head q/k norm carried; {NOPE}; {WINDOW}; query scale by position not carried; sigmoid gate replaced "
-    f"by the output gate; {EXPERTS}",
-    "biogpt": "biases carried; learned positions, added to the embeddings, and layerdrop are the family's own",
-    "bitnet": "norm before the output projection not carried; ternary checkpoints refused (quantised)",
-    "cohere": f"{INTERLEAVED}; LayerNorm on q/k, one weight a head, carried; parallel residual is the family's own",
+    "beam": f"per-head q/k norm preserved; {NOPE}; {WINDOW}; query scale by position not preserved; sigmoid gate "
+    f"replaced by the output gate; {EXPERTS}",
+    "biogpt": "biases preserved; learned positions, added to the embeddings, and layerdrop are the family's own",
+    "bitnet": "norm before the output projection not preserved; ternary checkpoints refused (quantised)",
+    "cohere": f"{INTERLEAVED}; LayerNorm on q/k, one weight a head, preserved; parallel residual is the family's own",
     "cohere2": f"{INTERLEAVED}; {NOPE}; {WINDOW}; parallel residual is the family's own",
     "cohere2_moe": f"{INTERLEAVED}; {NOPE}; {WINDOW}; {EXPERTS}",
-    "cohere_compass_text": f"one RoPE for each layer type carried; {NOPE}; {WINDOW}; parallel residual is the family's "
-    "own",
-    "cwm": f"llama3 RoPE carried; {WINDOW}",
-    "dots1": f"per-head q/k norm carried; {WINDOW}; {EXPERTS}",
+    "cohere_compass_text": f"one RoPE for each layer type preserved; {NOPE}; {WINDOW}; parallel residual is the "
+    "family's own",
+    "cwm": f"llama3 RoPE preserved; {WINDOW}",
+    "dots1": f"per-head q/k norm preserved; {WINDOW}; {EXPERTS}",
     "ernie4_5": f"{INTERLEAVED}",
     "ernie4_5_moe": f"{INTERLEAVED}; {EXPERTS}",
     "exaone": "as llama",
-    "exaone4": f"per-head q/k norm carried; {NOPE}; {WINDOW}",
-    "exaone_moe": f"per-head q/k norm carried; {NOPE}; {WINDOW}; {EXPERTS}",
-    "flex_olmo": f"q/k norm over all heads carried; {EXPERTS}",
-    "flint": f"per-head q/k norm carried; {NOPE}; {WINDOW}; {SINKS}",
+    "exaone4": f"per-head q/k norm preserved; {NOPE}; {WINDOW}",
+    "exaone_moe": f"per-head q/k norm preserved; {NOPE}; {WINDOW}; {EXPERTS}",
+    "flex_olmo": f"q/k norm over all heads preserved; {EXPERTS}",
+    "flint": f"per-head q/k norm preserved; {NOPE}; {WINDOW}; {SINKS}",
     "gemma": "as llama",
     "gemma2": f"{SOFT_CAP}; {WINDOW}",
-    "gemma3_text": f"per-head q/k norm and one RoPE for each layer type carried; {SOFT_CAP}; {WINDOW}",
+    "gemma3_text": f"per-head q/k norm and one RoPE for each layer type preserved; {SOFT_CAP}; {WINDOW}",
     "glm": f"{INTERLEAVED} on the first channels",
     "glm4": f"{INTERLEAVED} on the first channels",
-    "glm4_moe": f"partial RoPE and per-head q/k norm carried; {EXPERTS}",
-    "gpt_neox": "fused projection split; partial RoPE carried; parallel residual is the family's own",
-    "gpt_oss": f"half-width RoPE (yarn) and biases carried; {SINKS}; {WINDOW}; {EXPERTS}",
+    "glm4_moe": f"partial RoPE and per-head q/k norm preserved; {EXPERTS}",
+    "gpt_neox": "fused projection split; partial RoPE preserved; parallel residual is the family's own",
+    "gpt_oss": f"half-width RoPE (yarn) and biases preserved; {SINKS}; {WINDOW}; {EXPERTS}",
     "granite": f"{TEMPERATURE}",
     "granite_swa": f"{NOPE}; {TEMPERATURE}; {SINKS}; {WINDOW}",
     "granitemoe": f"{TEMPERATURE}; {EXPERTS}",
     "granitemoe_swa": f"{NOPE}; {TEMPERATURE}; {SINKS}; {WINDOW}; {EXPERTS}",
-    "granitemoehybrid": f"without Mamba layers only; RoPE, or none, carried; {TEMPERATURE}; {EXPERTS}",
+    "granitemoehybrid": f"without Mamba layers only; RoPE, or none, preserved; {TEMPERATURE}; {EXPERTS}",
     "granitemoeshared": f"{TEMPERATURE}; {EXPERTS}",
     "helium": f"{INTERLEAVED}",
-    "hunyuan_v1_dense": "q/k norm after the rotation carried",
-    "hunyuan_v1_moe": f"q/k norm after the rotation carried; {EXPERTS}",
-    "hy_v3": f"per-head q/k norm carried; {EXPERTS}",
+    "hunyuan_v1_dense": "q/k norm after the rotation preserved",
+    "hunyuan_v1_moe": f"q/k norm after the rotation preserved; {EXPERTS}",
+    "hy_v3": f"per-head q/k norm preserved; {EXPERTS}",
     "hyperclovax": f"{TEMPERATURE}",
-    "internlm3": "as llama, biases carried",
+    "internlm3": "as llama, biases preserved",
     "iquestcoder": "as llama",
-    "jais2": "as llama, biases carried",
-    "kolibri1": f"per-head q/k norm carried; {NOPE}; {WINDOW}; {EXPERTS}",
-    "llama": "biases and every RoPE type (llama3, yarn, ...) carried",
-    "mellum": f"per-head q/k norm and one RoPE for each layer type carried; {WINDOW}; {EXPERTS}",
-    "minimax_m2": f"q/k norm over all heads and partial RoPE carried; {EXPERTS}",
-    "minimax_m3_vl_text": f"per-head q/k norm and partial RoPE carried; sparse block choice not carried; {EXPERTS}",
+    "jais2": "as llama, biases preserved",
+    "kolibri1": f"per-head q/k norm preserved; {NOPE}; {WINDOW}; {EXPERTS}",
+    "llama": "biases and every RoPE type (llama3, yarn, ...) preserved",
+    "mellum": f"per-head q/k norm and one RoPE for each layer type preserved; {WINDOW}; {EXPERTS}",
+    "minimax_m2": f"q/k norm over all heads and partial RoPE preserved; {EXPERTS}",
+    "minimax_m3_vl_text": f"per-head q/k norm and partial RoPE preserved; sparse block choice not preserved; {EXPERTS}",
     "ministral": f"{WINDOW}",
-    "ministral3": f"RoPE carried; query scale by position not carried; {WINDOW}",
+    "ministral3": f"RoPE preserved; query scale by position not preserved; {WINDOW}",
     "mistral": f"{WINDOW}",
     "mixtral": f"{WINDOW}; {EXPERTS}",
-    "nanochat": "q/k norm without weight carried; its own direction of rotation carried",
-    "olmo": "clip_qkv carried",
-    "olmo2": "q/k norm over all heads carried",
-    "olmo3": f"q/k norm over all heads carried; {WINDOW}",
-    "olmoe": f"q/k norm over all heads, then clip_qkv, carried; {EXPERTS}",
-    "persimmon": "fused projection split; partial RoPE and LayerNorm on q/k carried",
-    "phi": "inline partial RoPE, LayerNorm on q/k and biases carried; parallel residual is the family's own",
-    "phi3": f"fused projection split; partial RoPE and longrope carried; {WINDOW}",
-    "phimoe": f"biases and longrope carried; {WINDOW}; {EXPERTS}",
-    "qwen2": f"q/k/v biases carried; {WINDOW}",
-    "qwen2_moe": f"q/k/v biases carried; {WINDOW}; {EXPERTS}",
-    "qwen3": f"per-head q/k norm carried; {WINDOW}",
-    "qwen3_moe": f"per-head q/k norm carried; {WINDOW}; {EXPERTS}",
-    "sarvam_moe": f"per-head q/k norm carried; {EXPERTS}",
-    "seed_oss": "biases carried; dropout after the output projection not carried",
+    "nanochat": "q/k norm without weight preserved; its own direction of rotation preserved",
+    "olmo": "clip_qkv preserved",
+    "olmo2": "q/k norm over all heads preserved",
+    "olmo3": f"q/k norm over all heads preserved; {WINDOW}",
+    "olmoe": f"q/k norm over all heads, then clip_qkv, preserved; {EXPERTS}",
+    "persimmon": "fused projection split; partial RoPE and LayerNorm on q/k preserved",
+    "phi": "inline partial RoPE, LayerNorm on q/k and biases preserved; parallel residual is the family's own",
+    "phi3": f"fused projection split; partial RoPE and longrope preserved; {WINDOW}",
+    "phimoe": f"biases and longrope preserved; {WINDOW}; {EXPERTS}",
+    "qwen2": f"q/k/v biases preserved; {WINDOW}",
+    "qwen2_moe": f"q/k/v biases preserved; {WINDOW}; {EXPERTS}",
+    "qwen3": f"per-head q/k norm preserved; {WINDOW}",
+    "qwen3_moe": f"per-head q/k norm preserved; {WINDOW}; {EXPERTS}",
+    "sarvam_moe": f"per-head q/k norm preserved; {EXPERTS}",
+    "seed_oss": "biases preserved; dropout after the output projection not preserved",
     "smollm3": f"{NOPE}; {WINDOW}",
     "solar_open": f"as llama; {EXPERTS}",
-    "starcoder2": f"biases carried; dropout after the output projection not carried; {WINDOW}",
+    "starcoder2": f"biases preserved; dropout after the output projection not preserved; {WINDOW}",
     "vaultgemma": f"{SOFT_CAP}; {WINDOW}",
 }
 

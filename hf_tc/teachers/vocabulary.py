@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +10,12 @@ from typing import Any
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+from transformers.utils import logging
 
 from hf_tc.data.token_blocks import CalibrationDataError
 from hf_tc.teachers.adapters import adapter_base, tokenizer_home
 
-logger = logging.getLogger(__name__)
+logger = logging.get_logger(__name__)
 
 
 def check_tokenizers_agree(tokenizers: Mapping[str, Any], model: Any, role: str = "teacher") -> None:
@@ -91,12 +91,12 @@ def check_vocabulary(tokenizer: Any, model: nn.Module) -> None:
 
 
 def check_vocabularies_agree(student: nn.Module, teacher: nn.Module) -> None:
-    """Raise ValueError unless both models give logits over equally many words."""
+    """Raise ValueError unless both models give logits over equally many tokens."""
     student_size, teacher_size = _logit_count(student), _logit_count(teacher)
     if student_size != teacher_size:
         raise ValueError(
-            f"The student has logits for {student_size} words, the teacher for {teacher_size}; distillation compares "
-            "them word by word. Use the teacher that the student was converted from, or resize_token_embeddings() of "
+            f"The student has logits for {student_size} tokens, the teacher for {teacher_size}; distillation compares "
+            "them token by token. Use the teacher that the student was converted from, or resize_token_embeddings() of "
             "one model to the other's size if both use the same tokenizer."
         )
 

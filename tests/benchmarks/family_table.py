@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Prints, as Markdown, each reviewed family's maximum differences in each check, and what its recurrent layers carry.
+"""Prints, as Markdown, each reviewed family's maximum differences in each check, and what recurrent layers preserve.
 
 python tests/benchmarks/family_table.py [FAMILY ...]
 

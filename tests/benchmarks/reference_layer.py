@@ -37,9 +37,11 @@ def rows_repeated(weight: Tensor, groups: int) -> Tensor:
     return weight.repeat_interleave(groups, dim=0)
 
 
-def paper_write_gate(concentration: Tensor) -> Tensor:
-    """beta_h = 0.3 + 0.4 c_h, any shape, c in [0, 1]."""
-    return 0.3 + 0.4 * concentration
+def paper_write_gate(entropy: Tensor) -> Tensor:
+    """beta_h = 0.3 + 0.4 c_h, from the entropy of each head's attention `[H]`; c is 1 for the sharpest, 0 for the most
+    diffuse."""
+    spread = (entropy.max() - entropy.min()).clamp_min(torch.finfo(entropy.dtype).eps)
+    return 0.3 + 0.4 * (1 - (entropy - entropy.min()) / spread)
 
 
 def paper_value_scale(recurrence_output: Tensor, context: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ def calibrate(layer: ReferenceLayer, captured: CapturedAttention, statistics: At
     """Phase 1, in place; the read-out of the value scale is computed token by token, as the reference does."""
     layer.dt_bias.copy_(dt_bias_of(statistics.mean_attention_distance.clamp_min(0.5)))
     # The random matrix is rescaled; without a bias beta stays around 0.5, whatever the target.
-    layer.b_proj.mul_(paper_write_gate(statistics.attention_concentration)[:, None].to(layer.b_proj) / 0.5)
+    layer.b_proj.mul_(paper_write_gate(statistics.attention_entropy)[:, None].to(layer.b_proj) / 0.5)
     context = captured.teacher_context.unflatten(-1, (layer.heads, layer.head_dim))
     recurrence_output, _ = recurrent_gated_delta_rule(**layer.recurrence_inputs(captured.attn_input))
     scale = paper_value_scale(recurrence_output, context)

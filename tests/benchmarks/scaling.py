@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Peak memory and time of a conversion as a teacher gets deeper and its blocks longer, against the plan's estimates.
+"""Peak memory and time of a conversion as a teacher gets deeper and its blocks longer, against the plan's.
 
     python -m tests.benchmarks.scaling [--device cuda --hidden 1024 --tokens 65536] [--plot model_cards/scaling.png]
 
@@ -27,7 +27,7 @@ from hf_tc.config import AlignmentConfig, ConversionConfig
 from hf_tc.conversion.run import Conversion
 from hf_tc.layer_selection.uniform import uniform
 from hf_tc.planning.plan import plan_conversion
-from hf_tc.planning.time import measure_speed
+from hf_tc.planning.time import order_of_time, passes, seconds_per_pass
 
 DEPTHS, LENGTHS = (12, 24, 48), (512, 1024, 2048, 4096, 8192)
 SHORTEST, FEWEST, HEAD_DIM, VOCABULARY, STEPS = 512, 12, 32, 512, 2
@@ -60,16 +60,16 @@ def point(**sizes: Any) -> dict[str, Any]:
     row = {**sizes, **json.loads(done.stdout.splitlines()[-1])}
     if sizes["layers"] == FEWEST and sizes["length"] == SHORTEST:
         print(
-            "| layers | tokens a block | peak, MB | weights in it, MB | plan, MB | seconds | plan, s |\n"
+            "| layers | tokens a block | peak, MB | weights in it, MB | plan, MB | seconds | plan |\n"
             "|---|---|---|---|---|---|---|"
         )
     megabytes = (row[name] / 1e6 for name in ("peak", "weights", "planned_peak"))
     cells = [f"{row['layers']}", f"{row['length']}", *(f"{value:.0f}" for value in megabytes)]
-    print(f"| {' | '.join(cells)} | {row['seconds']:.0f} | {row['planned_seconds']:.0f} |", flush=True)
+    print(f"| {' | '.join(cells)} | {row['seconds']:.0f} | {row['planned_time']} |", flush=True)
     return row
 
 
-def measure_point(layers: int, length: int, device: str, hidden: int, tokens: int) -> dict[str, float]:
+def measure_point(layers: int, length: int, device: str, hidden: int, tokens: int) -> dict[str, Any]:
     """Figures of one point of the plot."""
     config = AutoConfig.for_model(
         "llama", hidden_size=hidden, intermediate_size=3 * hidden, num_hidden_layers=layers, head_dim=HEAD_DIM,
@@ -82,11 +82,11 @@ def measure_point(layers: int, length: int, device: str, hidden: int, tokens: in
 
 def measure(
     config: PreTrainedConfig, retained: Sequence[int], settings: ConversionConfig, device: torch.device
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Converts a teacher with random weights, and plans it; figures in bytes and seconds."""
     plan = plan_conversion(config, retained_layers=list(retained), settings=settings)
     clock = time.process_time if device.type == "cpu" else time.perf_counter
-    planned_parts = plan.seconds(measure_speed(plan.widths, plan.dtype, device, settings.sequence_length, clock=clock))
+    planned_seconds = passes(plan) * seconds_per_pass(plan.widths, settings.sequence_length, device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     before = peak_bytes(device)
@@ -105,9 +105,8 @@ def measure(
         "peak": peak_bytes(device) - before,
         "weights": plan.teacher_bytes + sum(plan.mixer_parameters) * plan.dtype.itemsize,
         "planned_peak": memory.host if device.type == "cpu" else memory.device,
-        "planned_seconds": sum(planned_parts.values()),
+        "planned_time": order_of_time(planned_seconds),
         "fit_seconds": sum(layer.seconds for layer in student.conversion_report.layers),
-        "planned_fit_seconds": planned_parts["closed_form"] + planned_parts["alignment"],
     }
 
 
@@ -119,17 +118,18 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def draw(depth: list[dict[str, Any]], length: list[dict[str, Any]], path: Path) -> None:
-    """Measured against planned: memory above, time below; over depth on the left, over length on the right."""
+    """Memory above, beside the plan's, and time below; over depth on the left, over length on the right."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots(2, 2, sharex="col", sharey="row")
-    kinds = (("peak", "planned_peak", 1e6, "peak memory, MB"), ("seconds", "planned_seconds", 1, "time, s"))
-    for row, (measured, planned, unit, label) in enumerate(kinds):
+    kinds = (("peak", 1e6, "peak memory, MB"), ("seconds", 1, "time, s"))
+    for row, (measured, unit, label) in enumerate(kinds):
         for column, (points, name) in enumerate(((depth, "layers"), (length, "length"))):
             axis, x = axes[row, column], [p[name] for p in points]
             axis.plot(x, [p[measured] / unit for p in points], "o-", color="#0b6e99", label="measured")
-            axis.plot(x, [p[planned] / unit for p in points], "s--", color="#c2571a", label="planned")
+            if measured == "peak":
+                axis.plot(x, [p["planned_peak"] / unit for p in points], "s--", color="#c2571a", label="planned")
             axis.set_xscale("log", base=2)
             axis.set_xticks(x, [f"{value:,}" for value in x])
             axis.set_ylim(bottom=0)

@@ -106,19 +106,6 @@ def test_parts_of_different_length_merge_to_the_whole() -> None:
     assert merged.queries == whole.queries == 350
     torch.testing.assert_close(merged.mean_attention_distance, whole.mean_attention_distance)
     torch.testing.assert_close(merged.attention_entropy, whole.attention_entropy)
-    torch.testing.assert_close(merged.attention_concentration, whole.attention_concentration)
-
-
-def test_concentration_runs_from_the_most_diffuse_head_to_the_sharpest() -> None:
-    sums = torch.tensor([6.0, 2.0, 3.0], dtype=torch.float64)
-    statistics = AttentionStatistics(distance=sums, entropy=sums, queries=2)
-    torch.testing.assert_close(statistics.attention_concentration, torch.tensor([0.0, 1.0, 0.75]).double())
-
-
-def test_concentration_of_equal_heads_is_finite() -> None:
-    sums = torch.full((3,), 4.0, dtype=torch.float64)
-    concentration = AttentionStatistics(sums, sums, 2).attention_concentration
-    assert bool(((concentration >= 0) & (concentration <= 1)).all())
 
 
 class LargestTensor(TorchDispatchMode):

@@ -13,7 +13,7 @@ from hf_tc.calibration.capture_attention import LayerStream
 from hf_tc.calibration.solve_order import layer_statistics
 from hf_tc.modeling.teacher_attention import find_attention
 from hf_tc.teachers.families import REVIEWED_FAMILIES
-from hf_tc.teachers.parity import random_teacher
+from hf_tc.teachers.small_teacher import random_teacher
 
 TEACHERS = {
     "llama": {},

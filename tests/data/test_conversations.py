@@ -61,7 +61,7 @@ def test_text_comes_before_messages_unless_a_column_is_named(tmp_path: Path, mon
     datasets = pytest.importorskip("datasets")
     rows = {"messages": [TALK], "text": ["plain"]}
     assert read_documents(json_lines(tmp_path / "both.jsonl", {"messages": TALK, "text": "plain"})) == ["plain"]
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: datasets.Dataset.from_dict(rows))
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split, streaming: datasets.Dataset.from_dict(rows))
     assert read_documents("org/talks") == ["plain"]
     assert read_documents("org/talks:train:messages") == [TALK]
 

@@ -7,22 +7,22 @@ from hf_tc.data.corrupted_sequences import corrupted_sequences
 BLOCKS = torch.arange(8 * 100).view(8, 100)
 
 
-def test_windows_without_corruption_are_pieces_of_the_joined_blocks() -> None:
-    windows = corrupted_sequences(BLOCKS, 50, seed=0, share=0.0)
-    assert windows.shape == (50, 100)
-    assert torch.equal(windows, windows[:, :1] + torch.arange(100))
-    assert (windows[:, 0] % 100 != 0).any()  # not only whole blocks
+def test_sequences_without_corruption_are_pieces_of_the_joined_blocks() -> None:
+    sequences = corrupted_sequences(BLOCKS, 50, seed=0, rate=0.0)
+    assert sequences.shape == (50, 100)
+    assert torch.equal(sequences, sequences[:, :1] + torch.arange(100))
+    assert (sequences[:, 0] % 100 != 0).any()  # not only whole blocks
 
 
-def test_the_share_of_replaced_tokens() -> None:
-    windows = corrupted_sequences(BLOCKS, 200, seed=0, share=0.1)
-    follows = (windows.diff(dim=1) == 1).float().mean().item()
+def test_the_rate_of_replaced_tokens() -> None:
+    sequences = corrupted_sequences(BLOCKS, 200, seed=0, rate=0.1)
+    follows = (sequences.diff(dim=1) == 1).float().mean().item()
     assert abs(follows - 0.9**2) < 0.02  # both neighbours are original
-    assert set(windows.flatten().tolist()) <= set(range(BLOCKS.numel()))
+    assert set(sequences.flatten().tolist()) <= set(range(BLOCKS.numel()))
 
 
-def test_one_block_has_one_window() -> None:
-    assert torch.equal(corrupted_sequences(BLOCKS[:1], 3, seed=1, share=0.0), BLOCKS[:1].expand(3, -1))
+def test_one_block_has_one_sequence() -> None:
+    assert torch.equal(corrupted_sequences(BLOCKS[:1], 3, seed=1, rate=0.0), BLOCKS[:1].expand(3, -1))
 
 
 def test_the_seed_decides() -> None:

@@ -61,15 +61,28 @@ def test_parquet_and_datasets(tmp_path: Path) -> None:
 )
 def test_hub_datasets(monkeypatch: pytest.MonkeyPatch, source: str, split: str, column: str) -> None:
     datasets = pytest.importorskip("datasets")
-    asked: list[tuple[str, str]] = []
+    asked: list[tuple[str, str, bool]] = []
 
-    def load_dataset(name: str, split: str) -> Any:
-        asked.append((name, split))
+    def load_dataset(name: str, split: str, streaming: bool) -> Any:
+        asked.append((name, split, streaming))
         return datasets.Dataset.from_dict({"text": ["from text"], "body": ["from body"]})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     assert read_documents(source) == [f"from {column}"]
-    assert asked == [(source.split(":")[0], split)]
+    assert asked == [(source.split(":")[0], split, "[" not in split)]
+
+
+def test_of_a_hub_dataset_no_more_is_read_than_the_tokens_can_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+
+    def rows() -> Any:
+        yield from ({"text": "x" * 100} for _ in range(10))
+        raise ConnectionError("the connection is lost")
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.IterableDataset.from_generator(rows))
+    assert read_documents("org/books", max_tokens=10) == ["x" * 100] * 7
+    with pytest.raises(CalibrationDataError, match=r"org/books is no file.*the connection is lost"):
+        read_documents("org/books")
 
 
 def test_unreachable_dataset_is_a_clear_error() -> None:

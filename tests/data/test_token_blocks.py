@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Documents to blocks of token ids: joining, cutting, shuffling, and refusals."""
+"""Documents to blocks of token ids: joining, cutting, and refusals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tiny_sizes import VOCABULARY
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from hf_tc.data.token_blocks import CalibrationDataError, calibration_batches, token_blocks
+from hf_tc.data.token_blocks import CalibrationDataError, token_blocks
 from hf_tc.teachers.vocabulary import check_vocabulary
 
 EOS, BOS = 0, 1
@@ -113,21 +113,6 @@ def test_impossible_requests() -> None:
     with pytest.raises(CalibrationDataError, match=r"2 documents .* Set tokenizer.eos_token"):
         token_blocks(["one two", "three"], without_eos, 2)
     assert token_blocks(["one two"], without_eos, 2).tolist() == [[2, 3]]
-
-
-def test_batches_hold_every_block_once_in_an_order_set_by_the_seed_alone() -> None:
-    blocks = torch.arange(22).view(11, 2)
-    orders = [torch.cat(list(calibration_batches(blocks, size, seed=5))) for size in (1, 4, 11, 100)]
-    assert all(torch.equal(order, orders[0]) for order in orders)
-    assert torch.equal(orders[0].sort(dim=0).values, blocks)
-    assert not torch.equal(orders[0], blocks)
-    assert not torch.equal(torch.cat(list(calibration_batches(blocks, 4, seed=6))), orders[0])
-    assert [len(batch) for batch in calibration_batches(blocks, 4, seed=5)] == [4, 4, 3]
-    state = torch.random.get_rng_state()
-    list(calibration_batches(blocks, 4, seed=5))
-    assert torch.equal(torch.random.get_rng_state(), state)
-    with pytest.raises(CalibrationDataError, match="batch_size is 0"):
-        calibration_batches(blocks, 0, seed=5)
 
 
 def test_vocabulary_must_fit_the_model() -> None:

@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from hf_tc.distillation import DistillationConfig
     [
         ({"temperature": 0.0}, "temperature is 0.0; it must be a number above 0"),
         ({"temperature": float("nan")}, "temperature is nan"),
-        ({"cross_entropy_share": 1.5}, r"cross_entropy_share is 1.5; it is a share of the loss in \[0, 1\]"),
-        ({"cross_entropy_share": -0.1}, "cross_entropy_share is -0.1"),
+        ({"ce_weight": 1.5}, r"ce_weight is 1.5; it must lie in \[0, 1\]"),
+        ({"ce_weight": -0.1}, "ce_weight is -0.1"),
         ({"chunk_tokens": 0}, "chunk_tokens is 0; it must be at least 1"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
         ({"torch_compile": True}, "torch_compile=True"),
@@ -32,13 +32,20 @@ def test_bad_values_are_refused(tmp_path: Path, arguments: dict[str, Any], messa
 def test_works_as_command_line_arguments(tmp_path: Path) -> None:
     parser = HfArgumentParser(DistillationConfig)
     (config,) = parser.parse_args_into_dataclasses(
-        ["--output_dir", str(tmp_path), "--use_cpu", "--temperature", "2", "--cross_entropy_share", "0.1"]
+        ["--output_dir", str(tmp_path), "--use_cpu", "--temperature", "2", "--ce_weight", "0.1"]
     )
-    assert (config.temperature, config.cross_entropy_share, config.chunk_tokens) == (2.0, 0.1, None)
+    assert (config.temperature, config.ce_weight, config.chunk_tokens) == (2.0, 0.1, None)
+
+
+def test_the_old_name_of_ce_weight_works_with_a_note(tmp_path: Path) -> None:
+    with pytest.warns(FutureWarning, match="cross_entropy_share is now ce_weight"):
+        config = DistillationConfig(output_dir=str(tmp_path), use_cpu=True, cross_entropy_share=0.3)
+    assert config.ce_weight == 0.3
+    assert replace(config).ce_weight == 0.3  # without another note
 
 
 def test_own_arguments_have_help() -> None:
     inherited = {inherited.name for inherited in fields(TrainingArguments)}
     own = [field for field in fields(DistillationConfig) if field.name not in inherited]
-    assert {field.name for field in own} == {"temperature", "cross_entropy_share", "chunk_tokens"}
+    assert {field.name for field in own} == {"temperature", "ce_weight", "cross_entropy_share", "chunk_tokens"}
     assert all(len(field.metadata["help"]) > 40 for field in own)

@@ -19,7 +19,7 @@ from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.teachers.families import EXPERTS, REVIEWED_FAMILIES
 from hf_tc.teachers.new_student import build_student
-from hf_tc.teachers.parity import random_teacher
+from hf_tc.teachers.small_teacher import random_teacher
 
 COEFFICIENT = 10.0  # what is left out cannot be missed
 WITH_EXPERTS = [family for family, text in REVIEWED_FAMILIES.items() if EXPERTS in text]
@@ -80,7 +80,7 @@ def test_cross_entropy_alone_gives_the_figures_of_trainer(tmp_path: Path, accumu
     student, teacher = student_and_teacher()
     examples = [{**example, "attention_mask": torch.ones(12)} for example in labelled_examples(8)]
     examples[1]["attention_mask"][:4] = 0
-    arguments = config(tmp_path, **changes(cross_entropy_share=1.0, gradient_accumulation_steps=accumulated))
+    arguments = config(tmp_path, **changes(ce_weight=1.0, gradient_accumulation_steps=accumulated))
     data = {"train_dataset": examples, "eval_dataset": examples[:7]}
     plain = Trainer(copy.deepcopy(student), arguments, **data)
     ours = DistillationTrainer(student, teacher, arguments, **data)

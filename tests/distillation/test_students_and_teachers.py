@@ -93,7 +93,7 @@ def test_shared_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_vocabularies_must_agree(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"logits for 61 words, the teacher for 70.*resize_token_embeddings"):
+    with pytest.raises(ValueError, match=r"logits for 61 tokens, the teacher for 70.*resize_token_embeddings"):
         one_step(tiny_llama(), tiny_qwen3(vocab_size=70), tmp_path)
 
 

@@ -31,7 +31,7 @@ def test_first_step_is_the_hand_written_loss_and_gradient(tmp_path: Path, temper
         learning_rate=0.1,
         max_grad_norm=0.0,
         temperature=temperature,
-        cross_entropy_share=share,
+        ce_weight=share,
     )
     expected = hand_written_mean_loss(before, teacher.eval(), examples, temperature, share)
     expected.backward()
@@ -45,7 +45,7 @@ def test_evaluation_is_exact_over_the_tokens_of_the_dataset(tmp_path: Path) -> N
     trainer = DistillationTrainer(
         model=student,
         teacher=teacher,
-        args=config(tmp_path, per_device_eval_batch_size=3, temperature=2.0, cross_entropy_share=0.4),
+        args=config(tmp_path, per_device_eval_batch_size=3, temperature=2.0, ce_weight=0.4),
         eval_dataset=examples,
     )
     metrics = trainer.evaluate()

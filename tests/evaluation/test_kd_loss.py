@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hf_tc.evaluation.kd_loss import (
+    LazyLogits,
+    Objective,
     chunked_metrics,
     chunked_objective,
     forward_kl,
     next_token_targets,
     perplexity_from_nll,
-    token_objective,
 )
 
 VOCABULARY, STUDENT_WIDTH, TEACHER_WIDTH = 97, 16, 24
@@ -52,16 +53,8 @@ def slow_and_chunked(
     """Losses, and their gradients at the student's hidden states and head: of all logits at once, and in chunks."""
     student_head, student_hidden, teacher_head, teacher_hidden, targets = case(length, dtype)
     slow = slow_objective(student_head(student_hidden), teacher_head(teacher_hidden), targets, temperature, share)
-    chunked = chunked_objective(
-        student_head,
-        student_hidden,
-        teacher_head,
-        teacher_hidden,
-        targets,
-        temperature=temperature,
-        cross_entropy_share=share,
-        chunk_tokens=64,
-    )
+    student, teacher = LazyLogits(student_head, student_hidden), LazyLogits(teacher_head, teacher_hidden)
+    chunked = chunked_objective(student, teacher, targets, Objective(temperature, share), chunk_tokens=64)
     for losses in (slow, chunked):
         yield losses, torch.autograd.grad(losses.sum(), [student_hidden, *student_head.parameters()])
 
@@ -108,9 +101,8 @@ def test_temperature_softens_both_and_scales_by_its_square() -> None:
 
 def test_nothing_labelled_gives_no_loss_and_zero_gradients() -> None:
     student_head, student_hidden, teacher_head, teacher_hidden, targets = case(5)
-    losses = chunked_objective(
-        student_head, student_hidden, teacher_head, teacher_hidden, torch.full_like(targets, -100), chunk_tokens=50
-    )
+    student, teacher = LazyLogits(student_head, student_hidden), LazyLogits(teacher_head, teacher_hidden)
+    losses = chunked_objective(student, teacher, torch.full_like(targets, -100), Objective(), chunk_tokens=50)
     assert losses.shape == (0,)
     losses.sum().backward()
     for tensor in (student_hidden, *student_head.parameters()):
@@ -121,9 +113,10 @@ def test_nothing_labelled_gives_no_loss_and_zero_gradients() -> None:
 
 def test_unlabelled_positions_do_not_matter() -> None:
     student_head, student_hidden, teacher_head, teacher_hidden, targets = case(20)
-    before = chunked_objective(student_head, student_hidden, teacher_head, teacher_hidden, targets, chunk_tokens=50)
+    student, teacher = LazyLogits(student_head, student_hidden), LazyLogits(teacher_head, teacher_hidden)
+    before = chunked_objective(student, teacher, targets, Objective(), chunk_tokens=50)
     spoilt = student_hidden.detach().masked_fill((targets == -100)[..., None], float("nan"))
-    after = chunked_objective(student_head, spoilt, teacher_head, teacher_hidden, targets, chunk_tokens=50)
+    after = chunked_objective(LazyLogits(student_head, spoilt), teacher, targets, Objective(), chunk_tokens=50)
     assert torch.equal(before, after)
 
 
@@ -138,11 +131,10 @@ def test_heads_never_see_more_than_a_chunk_of_tokens() -> None:
         return run
 
     student_head, student_hidden, teacher_head, teacher_hidden, targets = case(500)
+    student, teacher = LazyLogits(spy(student_head), student_hidden), LazyLogits(spy(teacher_head), teacher_hidden)
     saved: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
-        losses = chunked_objective(
-            spy(student_head), student_hidden, spy(teacher_head), teacher_hidden, targets, chunk_tokens=50
-        )
+        losses = chunked_objective(student, teacher, targets, Objective(), chunk_tokens=50)
     losses.sum().backward()
     assert max(seen) == 50
     assert not [tensor.shape for tensor in saved if tensor.dim() == 2 and tensor.shape[-1] == VOCABULARY]
@@ -150,16 +142,8 @@ def test_heads_never_see_more_than_a_chunk_of_tokens() -> None:
 
 def test_metrics_equal_full_logits() -> None:
     student_head, student_hidden, teacher_head, teacher_hidden, targets = case(65)
-    metrics = chunked_metrics(
-        student_head,
-        student_hidden,
-        teacher_head,
-        teacher_hidden,
-        targets,
-        temperature=2.0,
-        cross_entropy_share=0.25,
-        chunk_tokens=16,
-    )
+    student, teacher = LazyLogits(student_head, student_hidden), LazyLogits(teacher_head, teacher_hidden)
+    metrics = chunked_metrics(student, teacher, targets, Objective(2.0, 0.25), chunk_tokens=16)
     labelled = targets != -100
     student_logits, teacher_logits = student_head(student_hidden)[labelled], teacher_head(teacher_hidden)[labelled]
     torch.testing.assert_close(metrics.kl, forward_kl(student_logits, teacher_logits))
@@ -170,9 +154,7 @@ def test_metrics_equal_full_logits() -> None:
         metrics.teacher_nll, F.cross_entropy(teacher_logits, targets[labelled], reduction="none")
     )
     assert torch.equal(metrics.top1_agreement, (student_logits.argmax(-1) == teacher_logits.argmax(-1)).float())
-    objective = token_objective(
-        student_logits, teacher_logits, targets[labelled], temperature=2.0, cross_entropy_share=0.25
-    )
+    objective = Objective(2.0, 0.25).per_token(student_logits, teacher_logits, targets[labelled])
     torch.testing.assert_close(metrics.objective, objective)
 
 

@@ -118,7 +118,7 @@ def test_refusals(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
         evaluate(tiny_llama(), tokenizer, tmp_path / "text.txt")
     with pytest.raises(CalibrationDataError, match="embeddings for 50"):
         evaluate(tiny_llama(vocab_size=50), tokenizer, tmp_path / "text.txt", sequence_length=3)
-    with pytest.raises(ValueError, match=r"logits for 61 words, the teacher for 70"):
+    with pytest.raises(ValueError, match=r"logits for 61 tokens, the teacher for 70"):
         evaluate(tiny_llama(), tokenizer, tmp_path / "text.txt", tiny_llama(vocab_size=70), sequence_length=3)
     with pytest.raises(ValueError, match=r"blocks has shape \(3, 1\)"):
         perplexity(tiny_llama(), torch.zeros(3, 1, dtype=torch.long))

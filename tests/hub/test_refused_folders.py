@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_lines import refused
 from fake_hub import REPO
 from safetensors.torch import save_file
 
@@ -53,3 +54,7 @@ def test_a_folder_without_weights_is_refused(folder: Path) -> None:
         check_student_folder(folder)
     save_file({"x": torch.ones(1)}, folder / "model.safetensors")
     check_student_folder(folder)
+
+
+def test_the_command_refuses_what_is_no_students_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"{tmp_path} has no config.json" in refused(capsys, "push", tmp_path, "me/student")

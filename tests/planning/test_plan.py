@@ -13,11 +13,11 @@ from transformers import AutoConfig, BertConfig, Gemma3Config, PreTrainedConfig,
 
 from hf_tc.modeling.library_cache import cache_of
 from hf_tc.planning.plan import ConversionPlan, plan_conversion
-from hf_tc.planning.time import Speed
+from hf_tc.planning.time import passes
 from hf_tc.teachers.checks import UnreviewedTeacherError
 from hf_tc.teachers.families import REVIEWED_FAMILIES
 from hf_tc.teachers.new_student import build_student
-from hf_tc.teachers.parity import random_teacher, shrink_config
+from hf_tc.teachers.small_teacher import random_teacher, shrink_config
 
 SOME_FAMILIES = ["gemma3_text", "gpt_neox", "gpt_oss", "llama", "mistral", "phi3", "qwen2", "qwen3_moe"]
 
@@ -75,7 +75,6 @@ def test_weights_on_disk_are_the_counted_bytes(tmp_path: Path) -> None:
 
 
 def test_a_policy_that_measures_says_how_many_layers_and_what_it_costs() -> None:
-    speed = Speed(float32=1e9, teacher=1e9, rule=1e-5, attention=1e-6)
     config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
     uniform = plan_conversion(config, retained_layers=0.25, layer_policy="uniform")
     assert uniform.selection_forwards == 0
@@ -83,12 +82,7 @@ def test_a_policy_that_measures_says_how_many_layers_and_what_it_costs() -> None
         plan = plan_conversion(config, retained_layers=0.25, layer_policy=policy)
         assert (plan.policy, len(plan.retained_layers), plan.selection_forwards) == (policy, 2, forwards)
         assert plan.student_parameters == uniform.student_parameters
-        assert sum(plan.seconds(speed).values()) > sum(uniform.seconds(speed).values())
-    # All 8 layers are solved to select, none of the 6 again to convert.
-    solved = uniform.seconds(speed)["closed_form"] / 6
-    greedy = plan_conversion(config, retained_layers=0.25, layer_policy="kl").seconds(speed)
-    assert greedy["closed_form"] == 0
-    assert greedy["selection"] > 8 * solved
+        assert passes(plan) > passes(uniform)
 
 
 def test_a_folder_a_file_and_a_config_give_the_same_plan_without_weights(tmp_path: Path) -> None:

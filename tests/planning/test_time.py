@@ -1,67 +1,54 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""The time of a conversion grows with its work; speeds are measured."""
+"""Passes are counted from the settings; what one takes is measured; together they have the order of a conversion."""
 
-import itertools
-from dataclasses import replace
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from planted import SIZES
+from planted import SIZES, random_blocks, tiny_teacher
 from transformers import AutoConfig
 
 from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
+from hf_tc.conversion.run import Conversion
 from hf_tc.layer_selection.policies import SELECTION_TOKENS
 from hf_tc.planning.plan import plan_conversion
-from hf_tc.planning.time import Speed, measure_speed
-
-SPEED = Speed(float32=1e9, teacher=2e9, rule=1e-5, attention=1e-6)
+from hf_tc.planning.time import CLOSED_FORM_PASSES, JOINT_PASSES, order_of_time, passes, seconds_per_pass
 
 
-def seconds(
-    steps: int = 10, tokens: int = 32_768, length: int = 1024, joint: int = 0, speed: Speed = SPEED, **options: Any
-) -> dict[str, float]:
+def passes_of(steps: int = 10, tokens: int = 32_768, length: int = 1024, joint: int = 0, **options: Any) -> int:
     settings = ConversionConfig(tokens, length, alignment=AlignmentConfig(steps=steps), joint=joint_settings(joint))
     config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
-    return plan_conversion(config, settings=settings, **{"retained_layers": [0, 4], **options}).seconds(speed)
+    return passes(plan_conversion(config, settings=settings, **{"retained_layers": [0, 4], **options}))
 
 
-def test_time_grows_with_what_there_is_to_do() -> None:
-    base = seconds()
-    assert all(value > 0 for value in base.values())
-    assert seconds(steps=20)["alignment"] == pytest.approx(2 * base["alignment"])
-    assert seconds(steps=20)["closed_form"] == base["closed_form"]
-    assert seconds(retained_layers=[])["closed_form"] == pytest.approx(base["closed_form"] * 8 / 6)
-    assert seconds(0, tokens=65_536)["teacher"] == pytest.approx(2 * seconds(0)["teacher"])
+def test_passes_are_those_of_the_work_there_is_to_do() -> None:
+    tokens, closed_form = 32_768, CLOSED_FORM_PASSES * 32_768
+    assert passes_of(steps=0) == 8 * tokens + 6 * closed_form
+    assert passes_of(steps=20) - passes_of(steps=10) == 6 * 10 * AlignmentConfig.batch_tokens
+    assert passes_of(steps=0, joint=3) - passes_of(steps=0) == 8 * JOINT_PASSES * 3 * 8192
+    measured = passes_of(steps=0, retained_layers=0.25, layer_policy="kl")  # all 8 are solved, and none again
+    assert measured == 8 * (tokens + 8 * SELECTION_TOKENS + closed_form)
 
 
-def test_a_step_takes_whole_blocks() -> None:
-    batch = AlignmentConfig.batch_tokens
-    assert seconds(length=batch // 2)["alignment"] == seconds(length=batch)["alignment"]
-    assert seconds(length=4 * batch)["alignment"] == pytest.approx(4 * seconds(length=batch)["alignment"])
-    assert seconds(joint=1, length=16_384)["joint"] == pytest.approx(2 * seconds(joint=1, length=8192)["joint"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_step_takes_whole_blocks(batch: int) -> None:
+    length = batch * AlignmentConfig.batch_tokens
+    assert passes_of(steps=3, length=length) - passes_of(steps=2, length=length) == 6 * length
 
 
-def test_the_teachers_attention_is_part_of_what_runs_it() -> None:
-    slower = replace(SPEED, attention=SPEED.attention + 1.0)
-    options: dict[str, Any] = {"steps": 0, "joint": 1, "retained_layers": 0.25}
-    base, slow = (seconds(speed=speed, **options) for speed in (SPEED, slower))
-    more = {name: slow[name] - base[name] for name in base}
-    layers, converted, joint_tokens = 8, 6, 8192
-    assert more["teacher"] == pytest.approx(32_768 * layers)
-    assert more["perplexity"] == pytest.approx(2048 * (layers + 3 * (layers - converted)))  # on held-out text
-    assert more["selection"] == pytest.approx(layers * SELECTION_TOKENS * layers)
-    assert more["joint"] == pytest.approx(joint_tokens * (layers + 3.5 * (layers - converted)))
-    assert more["closed_form"] == more["alignment"] == 0
+def test_a_conversion_takes_about_the_time_expected(tmp_path: Path) -> None:
+    settings = ConversionConfig(4096, 256, alignment=AlignmentConfig(steps=2))
+    teacher = tiny_teacher()
+    plan = plan_conversion(teacher.config, retained_layers=[0], settings=settings)
+    begun = time.perf_counter()
+    Conversion(teacher, random_blocks(16, 256), (0,), settings, tmp_path).run()
+    taken = time.perf_counter() - begun
+    expected = passes(plan) * seconds_per_pass(plan.widths, 256, torch.device("cpu"))
+    assert taken / 10 < expected < taken * 10
 
 
-def test_speed_is_measured_on_the_device() -> None:
-    plan = plan_conversion(AutoConfig.for_model("llama", **SIZES))
-    ticks = itertools.count()  # a clock that is read twice a run, and once before each kind of work
-    options: dict[str, Any] = {"tokens": 64, "clock": lambda: next(ticks)}
-    speed = measure_speed(plan.widths, torch.bfloat16, torch.device("cpu"), 32, **options)
-    attention = plan.widths.kv_heads / 64
-    expected = Speed(2 * 64 * SIZES["hidden_size"] ** 2, teacher=speed.float32, rule=1 / 64, attention=attention)
-    assert speed == expected
-    longer = measure_speed(plan.widths, torch.bfloat16, torch.device("cpu"), 256, **options)
-    assert longer == replace(expected, attention=4 * attention)  # measured on 64 tokens of each block of 256
+def test_orders_of_magnitude() -> None:
+    words = [order_of_time(seconds) for seconds in (1, 60, 600, 3600, 36_000)]
+    assert words == ["seconds", "about a minute", "about ten minutes", "about an hour", "many hours"]

@@ -6,7 +6,7 @@ import copy
 import pytest
 import torch
 from family_checks import family_config
-from small_llama import small_llama
+from planted import small_llama
 from tiny_sizes import SIZES, SIZES_WITHOUT_HEAD_DIM
 from transformers import (
     AutoConfig,
@@ -24,7 +24,7 @@ from transformers import (
 from hf_tc.teachers.checks import UnreviewedTeacherError, check_teacher, resolve_text_config
 from hf_tc.teachers.families import REFUSED_FAMILIES, REVIEWED_FAMILIES
 from hf_tc.teachers.new_student import build_student
-from hf_tc.teachers.parity import random_teacher
+from hf_tc.teachers.small_teacher import random_teacher
 
 llama = pytest.fixture(small_llama)
 

@@ -4,11 +4,10 @@
 import pytest
 import torch
 from family_checks import family_config
-from planted import tiny_teacher
-from small_llama import small_llama
+from planted import small_llama, tiny_teacher
 
 from hf_tc.teachers.new_student import build_student
-from hf_tc.teachers.parity import random_teacher
+from hf_tc.teachers.small_teacher import random_teacher
 
 LINEAR = "linear_attention"
 llama = pytest.fixture(small_llama)

@@ -2,8 +2,7 @@
 """Layers without rotary positions are found by measuring, and the measured model stays as it was."""
 
 import pytest
-from planted import tiny_teacher
-from small_llama import small_llama
+from planted import small_llama, tiny_teacher
 
 from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.nope_layers import find_nope_layers

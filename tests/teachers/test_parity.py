@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Parity of every reviewed family, and a self-check that finds what a student does not carry."""
+"""Parity of every reviewed family, and a self-check that finds what a student does not preserve."""
 
 import copy
 
@@ -12,7 +12,8 @@ from hf_tc.modeling.plain_recurrence_inputs import heads, plain_inputs
 from hf_tc.teachers import parity as family_parity
 from hf_tc.teachers.families import REVIEWED_FAMILIES
 from hf_tc.teachers.new_student import build_student
-from hf_tc.teachers.parity import TOLERANCE, TeacherParityError, parity_self_check, shrink_config
+from hf_tc.teachers.parity import TOLERANCE, TeacherParityError, parity_self_check
+from hf_tc.teachers.small_teacher import shrink_config
 
 
 @pytest.mark.parametrize("model_type", sorted(REVIEWED_FAMILIES))
@@ -47,7 +48,7 @@ def test_self_check_passes_and_leaves_the_random_state(model_type):
         ("llama", "kept", "no layer converted"),
     ],
 )
-def test_self_check_finds_what_is_not_carried(model_type, broken, check, monkeypatch):
+def test_self_check_finds_what_is_not_preserved(model_type, broken, check, monkeypatch):
     if broken == "nope":
         monkeypatch.setattr("hf_tc.teachers.new_student.find_nope_layers", lambda teacher: [])
     elif broken == "kept":

@@ -41,7 +41,7 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpoin
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
-        cross_entropy_share=0.2,
+        ce_weight=0.2,
         chunk_tokens=5,
     )
     trainer = DistillationTrainer(

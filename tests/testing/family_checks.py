@@ -17,15 +17,13 @@ from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.teachers.new_student import build_student
 from hf_tc.teachers.parity import (
     LENGTH,
-    SMALL_VALUES,
     TOLERANCE,
     decode_difference,
     heads_difference,
     padding_difference,
-    random_teacher,
-    shrink_config,
     zero_converted_difference,
 )
+from hf_tc.teachers.small_teacher import SMALL_VALUES, random_teacher, shrink_config
 
 BOTH_KINDS = {
     "num_hidden_layers": 4,

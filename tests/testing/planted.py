@@ -18,12 +18,17 @@ from hf_tc.modeling.gated_delta_rule import gated_delta_rule
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
 from hf_tc.teachers.new_student import build_student
-from hf_tc.teachers.parity import random_teacher
+from hf_tc.teachers.small_teacher import random_teacher
 
 
 def tiny_teacher(family: str = "llama", **changes: Any) -> PreTrainedModel:
     """A random model of the family; no norm or bias is at its usual one or zero."""
     return random_teacher(AutoConfig.for_model(family, **{**SIZES, **changes}))
+
+
+def small_llama() -> PreTrainedModel:
+    """Two layers, tied embeddings."""
+    return tiny_teacher("llama", num_hidden_layers=2, tie_word_embeddings=True)
 
 
 def random_blocks(count: int, length: int, seed: int = 0) -> Tensor:
