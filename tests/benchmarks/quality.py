@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_tc import DistillationConfig, DistillationTrainer
-from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
+from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
 from hf_tc.conversion.run import Conversion
 from hf_tc.distillation.distill import BlockDataset
 from hf_tc.evaluation.perplexity import evaluate_blocks
@@ -50,7 +50,7 @@ def main() -> None:
             blocks.numel(),
             blocks.shape[1],
             alignment=AlignmentConfig(steps=aligned),
-            joint=joint_settings(joint),
+            joint=JointConfig(joint),
             seed=options.seed,
         )
         for stage, student, seconds in students(bench.teacher, blocks, settings, options.retained):

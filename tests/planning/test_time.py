@@ -10,7 +10,7 @@ import torch
 from planted import SIZES
 from transformers import AutoConfig
 
-from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
+from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
 from hf_tc.layer_selection.policies import SELECTION_TOKENS
 from hf_tc.planning.plan import plan_conversion
 from hf_tc.planning.time import Speed, measure_speed
@@ -21,7 +21,7 @@ SPEED = Speed(float32=1e9, teacher=2e9, rule=1e-5, attention=1e-6)
 def seconds(
     steps: int = 10, tokens: int = 32_768, length: int = 1024, joint: int = 0, speed: Speed = SPEED, **options: Any
 ) -> dict[str, float]:
-    settings = ConversionConfig(tokens, length, alignment=AlignmentConfig(steps=steps), joint=joint_settings(joint))
+    settings = ConversionConfig(tokens, length, alignment=AlignmentConfig(steps=steps), joint=JointConfig(joint))
     config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
     return plan_conversion(config, settings=settings, **{"retained_layers": [0, 4], **options}).seconds(speed)
 

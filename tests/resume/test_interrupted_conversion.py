@@ -11,9 +11,10 @@ from conversion_inputs import circumstances, equal_states, letter_teacher, state
 from layer_conversion import Interrupted, convert, interrupt_at_layer
 from planted import random_blocks
 
+from hf_tc.config import MixerConfig
 from hf_tc.conversion import fit_layer
 from hf_tc.conversion.checkpoint import ConversionCheckpoint
-from hf_tc.conversion.run import mixer_of
+from hf_tc.teachers.new_student import mixer_of
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])
@@ -41,7 +42,7 @@ def test_going_on_gives_what_an_uninterrupted_run_gives(
     [
         ({"steps": 3}, "settings.alignment.steps"),
         ({"seed": 1}, "settings.seed"),
-        ({"student_options": {"output_norm": True}}, "settings.student_options"),
+        ({"mixer": MixerConfig(output_norm=True)}, "settings.mixer.output_norm"),
         ({"retained": (1,)}, "retained_layers"),
         ({"blocks": random_blocks(8, 32, seed=3)}, "blocks"),
         ({"teacher": letter_teacher("llama")}, "teacher"),
