@@ -35,7 +35,7 @@ def choose_layers(task: ConversionTask) -> LayerSelection:
         return LayerSelection("list", list(checked_indices(retained, layers)))
     policy, count = task.settings.selection.layer_policy or DEFAULT_POLICY, retained_count(float(retained), layers)
     if policy in MEASURING_POLICIES and 0 < count < layers:
-        with task.clock.stage("select"):
+        with task.clock.stage("selection"):
             return _measured(task, policy, count)
     return LayerSelection(policy, list(uniform(float(retained), layers)))
 

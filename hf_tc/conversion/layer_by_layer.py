@@ -37,27 +37,33 @@ def fit_layers(
         solved: layers in closed form, from the same text; what it holds is not solved again.
     """
     layers = task.student.config.linear_layers
-    blocks = text_to_align_with(task, settings)
-    placing = {"in_host_memory": not _text_fits(task, settings, blocks)}
-    at_once = blocks_at_once(blocks.shape[1])
-    streams = [
-        LayerStream(task.teacher.base_model, part, at_once, **placing) for part in (blocks, task.held_out_blocks)
-    ]
+    missing = [layer for layer in layers if not checkpoint.has(layer)]
     steps = settings.alignment.steps + 1  # of one layer: the closed form, then the alignment
-    with tqdm(total=steps * len(layers), desc="Calibrating", unit="step", mininterval=1.0) as progress:
-        for layer in range(max(layers, default=-1) + 1):
+    whole, done = steps * len(layers), steps * (len(layers) - len(missing))
+    with tqdm(total=whole, initial=done, desc="Calibrating", unit="step", mininterval=1.0) as progress:
+        streams = _streams(task, settings)
+        for layer in range(max(missing, default=-1) + 1):
             progress.set_postfix_str(f"layer {layer}", refresh=False)
-            if layer in layers and not checkpoint.has(layer):
-                with task.clock.stage("capture"):
-                    captured = [stream.advance_and_capture(layer) for stream in streams]
-                fitted = _fit_layer(task, settings, layer, captured, _solved(layer, solved), progress)
-                checkpoint.save(layer, fitted.weights, fitted.row)
-                del captured, fitted  # or they would live on while the next layer is captured
-                continue
             with task.clock.stage("capture"):
-                for stream in streams:
-                    stream.advance(layer)
-            progress.update(steps if layer in layers else 0)
+                if layer not in missing:
+                    for stream in streams:
+                        stream.advance(layer)
+                    continue
+                captured = [stream.advance_and_capture(layer) for stream in streams]
+            fitted = _fit_layer(task, settings, layer, captured, _solved(layer, solved), progress)
+            checkpoint.save(layer, fitted.weights, fitted.row)
+            del captured, fitted  # or they would live on while the next layer is captured
+
+
+def _streams(task: ConversionTask, settings: ConversionConfig) -> list[LayerStream]:
+    """The text to align with, and the held-out text, on their way through the teacher."""
+    blocks = text_to_align_with(task, settings)
+    in_host_memory, at_once = not _text_fits(task, settings, blocks), blocks_at_once(blocks.shape[1])
+    with task.clock.stage("capture"):
+        return [
+            LayerStream(task.teacher.base_model, part, at_once, in_host_memory=in_host_memory)
+            for part in (blocks, task.held_out_blocks)
+        ]
 
 
 def text_to_align_with(task: ConversionTask, settings: ConversionConfig) -> Tensor:

@@ -11,6 +11,7 @@ from conversion_inputs import circumstances, equal_states, letter_teacher, state
 from layer_conversion import Interrupted, convert, interrupt_at_layer
 from planted import random_blocks
 
+from hf_tc.calibration.capture_attention import LayerStream
 from hf_tc.config import MixerConfig
 from hf_tc.conversion import fit_layer
 from hf_tc.conversion.checkpoint import ConversionCheckpoint
@@ -72,3 +73,9 @@ def test_finished_layers_are_on_disk_with_both_stages(tmp_path: Path) -> None:
     checkpoint = ConversionCheckpoint(tmp_path, arguments)
     assert equal_states(checkpoint.weights(1, "aligned"), state_of(mixer_of(student, 1)))
     assert not equal_states(checkpoint.weights(1, "closed_form"), checkpoint.weights(1, "aligned"))
+
+
+def test_of_a_finished_conversion_no_layer_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = convert(tmp_path)
+    monkeypatch.setattr(LayerStream, "advance", lambda *_: pytest.fail("a layer of the teacher was run again"))
+    assert equal_states(state_of(convert(tmp_path)), state_of(expected))
