@@ -1,26 +1,79 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What a conversion is to do, whatever the teacher."""
+"""What a conversion is to do, whatever the teacher: one tree of settings.
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+A field with a help text, in its metadata as in the library's `TrainingArguments`, is an option of `from_teacher`,
+`select_layers`, `plan_conversion` and the command line, see `hf_tc.options`. "name" is what it is called there, where
+its part of the tree is not named beside it; "choices" are those of the command line.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from hf_tc.layer_selection.selection import LayerSelection
 
 LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl")  # by which a share of layers becomes layers
 DEFAULT_POLICY = "kl"
+STEP_TOKENS = 2048  # of a minibatch of the alignment of one layer
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Which layers keep softmax attention."""
+
+    retained_layers: "float | Sequence[int] | LayerSelection" = field(
+        default=0.25,
+        metadata={"help": "share of layers that keep attention, their indices, or an earlier selection"},
+    )
+    layer_policy: str | None = field(
+        default=None,
+        metadata={"help": f"which layers a share retains (default: {DEFAULT_POLICY})", "choices": LAYER_POLICIES},
+    )
+
+    def __post_init__(self) -> None:
+        retained, policy = self.retained_layers, self.layer_policy
+        if policy is not None and policy not in LAYER_POLICIES:
+            raise ValueError(f"layer_policy is {policy!r}; it must be one of {', '.join(LAYER_POLICIES)}.")
+        if isinstance(retained, str):
+            raise ValueError(f"retained_layers is {retained!r}; give a share or a list, and a policy as layer_policy.")
+        if isinstance(retained, int | float):
+            check_share(retained)
+        elif policy is not None:
+            raise ValueError(
+                f"layer_policy is {policy!r} and retained_layers names the layers already. Give a share, or leave "
+                "layer_policy out."
+            )
+
+
+def check_share(share: float) -> None:
+    """Raises `ValueError` for a share of layers outside [0, 1]."""
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(
+            f"retained_layers is {share}; a share must lie in [0, 1]. Give a list, such as [0, 4, 8], for indices."
+        )
 
 
 @dataclass(frozen=True)
 class AlignmentConfig:
-    """Budget and step sizes of the alignment of one layer.
+    """Budget and step sizes of the alignment of one layer, phase 2.
 
     Attributes:
-        steps: optimiser steps; 0 keeps the closed form.
         batch_tokens: tokens of a minibatch, rounded to whole blocks; one block at least.
         gate_learning_rate: of what the teacher does not have (gates, decay, convolution, norm).
         teacher_learning_rate: of the projections and norms that came from the teacher.
     """
 
-    steps: int = 1200
-    batch_tokens: int = 2048
+    steps: int = field(
+        default=1200,
+        metadata={
+            "name": "alignment_steps",
+            "help": f"gradient steps per layer, of {STEP_TOKENS:,} tokens or one longer block; 0: closed form",
+        },
+    )
+    batch_tokens: int = STEP_TOKENS
     gate_learning_rate: float = 9e-3
     teacher_learning_rate: float = 3e-3
     warmup_ratio: float = 0.05
@@ -39,33 +92,78 @@ class AlignmentConfig:
         return self.batch_blocks(length) * length
 
 
-def joint_settings(steps: int) -> AlignmentConfig:
-    """Phase 3 with its step sizes, smaller than those of a single layer: errors of one layer reach all above it."""
-    if steps < 0:
-        raise ValueError(f"joint_steps is {steps}; it must be 0 (no joint alignment) or more.")
-    return AlignmentConfig(steps, batch_tokens=8192, gate_learning_rate=2e-3, teacher_learning_rate=6e-4)
+@dataclass(frozen=True)
+class JointConfig(AlignmentConfig):
+    """Phase 3, all layers together: none by default, in smaller steps, since errors of a layer reach all above it."""
+
+    steps: int = field(
+        default=0, metadata={"name": "joint_steps", "help": "further steps of all recurrent layers together"}
+    )
+    batch_tokens: int = 8192
+    gate_learning_rate: float = 2e-3
+    teacher_learning_rate: float = 6e-4
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise ValueError(f"joint_steps is {self.steps}; it must be 0 (no joint alignment) or more.")
+
+
+@dataclass(frozen=True)
+class MixerConfig:
+    """What the recurrent layers are: fields of `HybridGDNConfig`."""
+
+    recurrent_rope: bool = field(default=True, metadata={"help": "recurrent layers rotate q and k as the teacher does"})
+    conv_kernel_size: int = field(default=4, metadata={"help": "of the convolution over q, k and v; 0: none"})
+    output_norm: bool = field(default=False, metadata={"help": "norm each head's output before the output gate"})
+
+
+@dataclass(frozen=True)
+class LoadingConfig:
+    """How the teacher is loaded, and whether it is taken."""
+
+    device: "str | torch.device | None" = field(
+        default=None, metadata={"help": "cpu, cuda, cuda:1, ... (default: cuda if there is one)"}
+    )
+    device_map: "str | dict[str, Any] | None" = field(
+        default=None,
+        metadata={
+            "help": "spread a teacher that does not fit over GPUs, host memory and disk",
+            "choices": ("auto", "balanced", "sequential"),
+        },
+    )
+    dtype: "str | torch.dtype" = field(
+        default="auto",
+        metadata={
+            "help": "of the teacher and the student; auto: as the teacher is stored",
+            "choices": ("auto", "float32", "bfloat16"),
+        },
+    )
+    allow_unreviewed: bool = field(default=False, metadata={"help": "convert a family that was not reviewed"})
+    merge_adapter: bool = field(
+        default=False, metadata={"help": "the teacher is a PEFT adapter; merge it into its base model"}
+    )
 
 
 @dataclass(frozen=True)
 class ConversionConfig:
-    """How much text, in what pieces, and what is made of it.
+    """All settings of a conversion.
 
     Attributes:
-        calibration_tokens: tokens of text to calibrate on, held-out ones included.
-        sequence_length: tokens of a calibration block; heads cannot be seen to look further.
         held_out_fraction: share of the blocks that no fit sees; it decides what is kept. At least one block.
-        alignment: budget of phase 2.
-        joint: budget of phase 3; none by default.
-        student_options: fields of `HybridGDNConfig` that shape the recurrent layers.
     """
 
-    calibration_tokens: int = 65_536
-    sequence_length: int = 1024
+    selection: SelectionConfig = field(default_factory=SelectionConfig, kw_only=True)
+    calibration_tokens: int = field(
+        default=65_536, metadata={"help": "tokens of text to calibrate on, held-out ones included"}
+    )
+    # Heads cannot be seen to look further than a block.
+    sequence_length: int = field(default=1024, metadata={"help": "tokens per block"})
     held_out_fraction: float = 0.0625
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
-    joint: AlignmentConfig = field(default_factory=lambda: joint_settings(0))
-    student_options: dict[str, Any] = field(default_factory=dict)
-    seed: int = 0
+    joint: JointConfig = field(default_factory=JointConfig)
+    mixer: MixerConfig = field(default_factory=MixerConfig)
+    seed: int = field(default=0, metadata={"help": "of all that is random"})
+    loading: LoadingConfig = field(default_factory=LoadingConfig)
 
     def __post_init__(self) -> None:
         if self.sequence_length < 2:
@@ -86,4 +184,8 @@ class ConversionConfig:
 
     def closed_form_alone(self) -> "ConversionConfig":
         """The same without alignment."""
-        return replace(self, alignment=AlignmentConfig(steps=0), joint=joint_settings(0))
+        return replace(self, alignment=AlignmentConfig(steps=0), joint=JointConfig())
+
+    def record(self) -> dict[str, Any]:
+        """What the layers of a student depend on beside teacher and text, JSON-able."""
+        return asdict(self, dict_factory=lambda items: {k: v for k, v in items if k not in ("selection", "loading")})

@@ -2,8 +2,8 @@
 """From a teacher to a calibrated student: what `HybridGDNForCausalLM.from_teacher` and `hf-tc convert` do."""
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from hf_tc.assets import sample_text_path
-from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
-from hf_tc.conversion.choose_layers import CANDIDATES, choose_layers
-from hf_tc.conversion.run import Conversion
+from hf_tc.config import (
+    AlignmentConfig,
+    ConversionConfig,
+    JointConfig,
+    LoadingConfig,
+    MixerConfig,
+    SelectionConfig,
+)
+from hf_tc.conversion.choose_layers import choose_layers
+from hf_tc.conversion.run import convert
+from hf_tc.conversion.stage_clock import StageClock
+from hf_tc.conversion.task import ConversionTask
 from hf_tc.data.contamination import check_contamination
 from hf_tc.data.conversations import Document
 from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
 from hf_tc.evaluation.perplexity import EVAL_TOKENS
-from hf_tc.layer_selection.policies import check_policy
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
+from hf_tc.options import options_of, takes_options, with_options
 from hf_tc.teachers.adapters import check_no_adapter
 from hf_tc.teachers.checks import check_teacher, load_teacher, resolve_text_config
 from hf_tc.teachers.nope_layers import evaluating
@@ -41,16 +50,16 @@ def from_teacher(
     *,
     calibration_data: Any = None,
     evaluation_data: Any = None,
-    retained_layers: float | Sequence[int] | LayerSelection = 0.25,
+    retained_layers: float | Sequence[int] | LayerSelection = SelectionConfig.retained_layers,
     layer_policy: str | None = None,
     calibration_tokens: int = ConversionConfig.calibration_tokens,
     sequence_length: int = ConversionConfig.sequence_length,
     alignment_steps: int = AlignmentConfig.steps,
-    joint_steps: int = 0,
-    recurrent_rope: bool = True,
-    conv_kernel_size: int = 4,
-    output_norm: bool = False,
-    seed: int = 0,
+    joint_steps: int = JointConfig.steps,
+    recurrent_rope: bool = MixerConfig.recurrent_rope,
+    conv_kernel_size: int = MixerConfig.conv_kernel_size,
+    output_norm: bool = MixerConfig.output_norm,
+    seed: int = ConversionConfig.seed,
     device: str | torch.device | None = None,
     device_map: str | dict[str, Any] | None = None,
     dtype: str | torch.dtype = "auto",
@@ -90,105 +99,97 @@ def from_teacher(
     Raises:
         ValueError: the teacher, the text or an option cannot be used; the message says why.
     """
-    arguments = dict(locals())
     settings = ConversionConfig(
-        calibration_tokens=calibration_tokens,
-        sequence_length=sequence_length,
-        alignment=AlignmentConfig(steps=alignment_steps),
-        joint=joint_settings(joint_steps),
-        student_options={
-            "recurrent_rope": recurrent_rope,
-            "conv_kernel_size": conv_kernel_size,
-            "output_norm": output_norm,
-        },
+        calibration_tokens,
+        sequence_length,
+        selection=SelectionConfig(retained_layers, layer_policy),
+        alignment=AlignmentConfig(alignment_steps),
+        joint=JointConfig(joint_steps),
+        mixer=MixerConfig(recurrent_rope, conv_kernel_size, output_norm),
         seed=seed,
+        loading=LoadingConfig(device, device_map, dtype, allow_unreviewed, merge_adapter),
     )
-    check_policy(retained_layers, layer_policy)
-    check_no_adapter(teacher, merge_adapter)
-    # Read before the teacher is loaded: that a file is missing should not take minutes to find out.
-    evaluation_tokens = max(EVAL_TOKENS, sequence_length)
-    evaluation_documents = None if evaluation_data is None else read_documents(evaluation_data, evaluation_tokens)
-    owned = not isinstance(teacher, PreTrainedModel)
-    loading = {"device": device, "device_map": device_map, "dtype": dtype, "merge_adapter": merge_adapter}
-    teacher, tokenizer, blocks, data = teacher_and_text(
-        teacher, tokenizer, calibration_data, settings, loading, allow_unreviewed
+    return convert_teacher(
+        teacher,
+        tokenizer,
+        settings,
+        calibration_data=calibration_data,
+        evaluation_data=evaluation_data,
+        checkpoint_dir=checkpoint_dir,
     )
+
+
+def convert_teacher(
+    teacher: PreTrainedModel | str | Path,
+    tokenizer: PreTrainedTokenizerBase | None,
+    settings: ConversionConfig,
+    *,
+    calibration_data: Any = None,
+    evaluation_data: Any = None,
+    checkpoint_dir: str | Path | None = None,
+) -> HybridGDNForCausalLM:
+    """`from_teacher`, with its settings as a tree."""
+    clock, owned = StageClock(), not isinstance(teacher, PreTrainedModel)
+    evaluation_tokens = max(EVAL_TOKENS, settings.sequence_length)
+    with clock.stage("load"):
+        # Read before the teacher is loaded: that a file is missing should not take minutes to find out.
+        documents = None if evaluation_data is None else read_documents(evaluation_data, evaluation_tokens)
+    teacher, tokenizer, blocks, data = teacher_and_text(teacher, tokenizer, calibration_data, settings, clock)
     evaluation_blocks = None
-    if evaluation_documents is not None:
-        evaluation_blocks = token_blocks(evaluation_documents, tokenizer, sequence_length, evaluation_tokens)
-        check_contamination(evaluation_blocks, blocks, tokenizer)
-    with ExitStack() as stack:
-        stack.enter_context(evaluating(teacher))
-        folder = Path(checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory()))
-        selection = choose_layers(teacher, blocks, retained_layers, layer_policy, settings, folder)
-        candidates = folder / CANDIDATES
-        conversion = Conversion(
-            teacher,
-            blocks,
-            tuple(selection.retained_layers),
-            settings,
-            folder,
-            data=data,
-            evaluation_blocks=evaluation_blocks,
-            share_weights=owned,
-            candidates=candidates if candidates.exists() else None,
-        )
-        conversion.report.selection = selection
-        conversion.report.arguments = shown_arguments(arguments)
-        student = conversion.run()
+    if documents is not None:
+        with clock.stage("checks"):
+            evaluation_blocks = token_blocks(documents, tokenizer, settings.sequence_length, evaluation_tokens)
+            check_contamination(evaluation_blocks, blocks, tokenizer)
+    with evaluating(teacher), folder_for_layers(checkpoint_dir) as folder:
+        task = ConversionTask(teacher, blocks, settings, folder, share_weights=owned, clock=clock)
+        arguments = shown_arguments(settings, calibration_data, evaluation_data)
+        student = convert(task, choose_layers(task), evaluation_blocks, data=data, arguments=arguments)
     student.tokenizer = tokenizer
     return student
 
 
-def shown_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of `from_teacher` as a report can show them: text by its name, nothing that changes no result."""
-    left_out = ("teacher", "tokenizer", "checkpoint_dir", "allow_unreviewed")
-    shown = {name: value for name, value in arguments.items() if name not in left_out and value is not None}
-    for name in ("calibration_data", "evaluation_data"):
-        if name in shown:
-            shown[name] = source_name(shown[name])
-    for name in ("device", "dtype"):
-        if name in shown:
-            shown[name] = str(shown[name]).removeprefix("torch.")
-    if isinstance(shown["retained_layers"], LayerSelection):
-        shown["retained_layers"] = shown["retained_layers"].retained_layers
-    if not shown["merge_adapter"]:
-        del shown["merge_adapter"]
-    return shown
-
-
+@takes_options("alignment", "joint")
 def select_layers(
     teacher: PreTrainedModel | str | Path,
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     calibration_data: Any = None,
-    retained_layers: float = 0.25,
-    layer_policy: str | None = None,
-    calibration_tokens: int = ConversionConfig.calibration_tokens,
-    sequence_length: int = ConversionConfig.sequence_length,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    device_map: str | dict[str, Any] | None = None,
-    dtype: str | torch.dtype = "auto",
-    allow_unreviewed: bool = False,
-    merge_adapter: bool = False,
     checkpoint_dir: str | Path | None = None,
+    **options: Any,
 ) -> LayerSelection:
     """Which layers `from_teacher` with these arguments would retain, and why; nothing is converted.
 
     The result can be given to `from_teacher` as `retained_layers`. Arguments and errors are those of `from_teacher`.
     """
-    check_policy(retained_layers, layer_policy)
-    check_no_adapter(teacher, merge_adapter)
-    settings = ConversionConfig(calibration_tokens=calibration_tokens, sequence_length=sequence_length, seed=seed)
-    loading = {"device": device, "device_map": device_map, "dtype": dtype, "merge_adapter": merge_adapter}
-    teacher, tokenizer, blocks, _ = teacher_and_text(
-        teacher, tokenizer, calibration_data, settings, loading, allow_unreviewed
-    )
-    with ExitStack() as stack:
-        stack.enter_context(evaluating(teacher))
-        folder = checkpoint_dir or stack.enter_context(tempfile.TemporaryDirectory())
-        return choose_layers(teacher, blocks, retained_layers, layer_policy, settings, folder)
+    settings, clock = with_options(ConversionConfig(), options), StageClock()
+    teacher, tokenizer, blocks, _ = teacher_and_text(teacher, tokenizer, calibration_data, settings, clock)
+    with evaluating(teacher), folder_for_layers(checkpoint_dir) as folder:
+        # The student is for measurements alone, so that it can share all that it does not train.
+        return choose_layers(ConversionTask(teacher, blocks, settings, folder, share_weights=True, clock=clock))
+
+
+@contextmanager
+def folder_for_layers(checkpoint_dir: str | Path | None) -> Iterator[Path]:
+    """The folder that was given, or one that goes with the context."""
+    if checkpoint_dir is not None:
+        yield Path(checkpoint_dir)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def shown_arguments(settings: ConversionConfig, calibration_data: Any, evaluation_data: Any) -> dict[str, Any]:
+    """Arguments of `from_teacher` as a report can show them: text by its name, nothing that changes no result."""
+    texts = {"calibration_data": calibration_data, "evaluation_data": evaluation_data}
+    shown: dict[str, Any] = {name: source_name(text) for name, text in texts.items() if text is not None}
+    shown |= {name: value for name, value in options_of(settings).items() if value is not None}
+    for name in ("device", "dtype"):
+        if name in shown:
+            shown[name] = str(shown[name]).removeprefix("torch.")
+    if isinstance(shown["retained_layers"], LayerSelection):
+        shown["retained_layers"] = shown["retained_layers"].retained_layers
+    left_out = {"allow_unreviewed"} if shown["merge_adapter"] else {"allow_unreviewed", "merge_adapter"}
+    return {name: value for name, value in shown.items() if name not in left_out}
 
 
 def teacher_and_text(
@@ -196,22 +197,23 @@ def teacher_and_text(
     tokenizer: PreTrainedTokenizerBase | None,
     calibration_data: Any,
     settings: ConversionConfig,
-    loading: dict[str, Any],
-    allow_unreviewed: bool,
+    clock: StageClock,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Tensor, str]:
-    """The checked teacher, its tokenizer, the calibration blocks `[N, T]` and the name of their text.
-
-    Args:
-        loading: options of `load_teacher`.
-    """
-    documents, data = calibration_documents(calibration_data, settings.calibration_tokens)
-    if tokenizer is not None:
-        check_tokenizers_agree({"The tokenizer given": tokenizer}, teacher)
-    teacher, tokenizer = load_teacher(teacher, tokenizer, **loading)
-    check_teacher(teacher, allow_unreviewed=allow_unreviewed)
-    check_vocabulary(tokenizer, teacher)
-    blocks = calibration_blocks(documents, data, tokenizer, settings)
-    parity_self_check(resolve_text_config(teacher))
+    """The checked teacher, its tokenizer, the calibration blocks `[N, T]` and the name of their text."""
+    loading = settings.loading
+    check_no_adapter(teacher, loading.merge_adapter)
+    with clock.stage("load"):
+        documents, data = calibration_documents(calibration_data, settings.calibration_tokens)
+        if tokenizer is not None:
+            check_tokenizers_agree({"The tokenizer given": tokenizer}, teacher)
+        teacher, tokenizer = load_teacher(
+            teacher, tokenizer, loading.device, loading.device_map, loading.dtype, loading.merge_adapter
+        )
+    with clock.stage("checks"):
+        check_teacher(teacher, allow_unreviewed=loading.allow_unreviewed)
+        check_vocabulary(tokenizer, teacher)
+        blocks = calibration_blocks(documents, data, tokenizer, settings)
+        parity_self_check(resolve_text_config(teacher))
     return teacher, tokenizer, blocks, data
 
 

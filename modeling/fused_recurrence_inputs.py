@@ -38,7 +38,7 @@ def can_be_fused(
     training = torch.is_grad_enabled()
     if mixer.short_conv is None or mixer.clip_qkv is not None or (training and past is not None):
         return False
-    if mixer.q_norm is not None and (mixer.norm_after_rotation or rms_norm_offset(type(mixer.q_norm)) is None):
+    if mixer.q_norm is not None and (mixer.norm_after_rotation or rms_norm_offset(mixer.q_norm) is None):
         return False
     rotary = None if rotation is None else mixer.rotary
     if rotary is not None and rotation is not None and rotation[0].shape[-1] != head_dim:
@@ -72,7 +72,8 @@ def fused_recurrence_inputs(
 
 def _channel_scale(mixer: "GatedDeltaNet") -> torch.Tensor:
     """By what the q/k norms multiply each channel of q, k, v after dividing: their weight, or 1 + it (Gemma)."""
-    offset, scales = rms_norm_offset(type(mixer.q_norm)), []
+    assert mixer.q_norm is not None
+    offset, scales = rms_norm_offset(mixer.q_norm), []
     for norm, heads in ((mixer.q_norm, mixer.num_heads), (mixer.k_norm, mixer.num_kv_heads)):
         assert norm is not None
         weight = norm.weight

@@ -127,10 +127,16 @@ def rotates_halves(rotate: Callable[..., tuple[torch.Tensor, torch.Tensor]]) -> 
         return False
 
 
-@cache
-def rms_norm_offset(norm_class: Any) -> float | None:
+def rms_norm_offset(norm: nn.Module) -> float | None:
     """What a family's RMS norm adds to its weight before it multiplies by it: 0 in most, 1 in Gemma's; None for another
-    kind of norm. Found out by trying one."""
+    kind of norm."""
+    norm_class: Any = type(norm)
+    return _offset_of(norm_class)
+
+
+@cache
+def _offset_of(norm_class: Any) -> float | None:
+    """Found out by trying a norm of this class."""
     with torch.random.fork_rng(devices=[]):
         try:
             norm, x = norm_class(8), torch.linspace(1.0, 3.0, 16).view(2, 8)

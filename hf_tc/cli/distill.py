@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--data", required=True, nargs="+", help=DATA_HELP)
     parser.add_argument("--out", type=Path, required=True, help="folder of the distilled student")
     parser.add_argument("--tokens", type=int, required=True, help="tokens to train on")
-    add_sequence_length(parser, 1024, old_name="--seq-len")
+    add_sequence_length(parser)
     parser.add_argument("--batch-size", type=int, default=8, help=f"blocks per step and device {DEFAULT}")
     parser.add_argument("--learning-rate", type=float, default=3e-4, help=f"at its peak {DEFAULT}")
     parser.add_argument("--seed", type=int, default=0, help=f"of all that is random {DEFAULT}")

@@ -4,7 +4,7 @@
 import argparse
 from typing import Any
 
-from hf_tc.cli.shared import DATA_HELP, DEFAULT, add_command, add_device, add_sequence_length, console, one_or_many
+from hf_tc.cli.shared import DATA_HELP, DEFAULT, add_command, add_sequence_length, add_setting, console, one_or_many
 
 
 def add_parser(commands: Any) -> None:
@@ -18,10 +18,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("model", help="folder or Hub id of any causal LM, student or not")
     parser.add_argument("--data", required=True, nargs="+", help=DATA_HELP)
     parser.add_argument("--teacher", help="folder or Hub id")
-    add_sequence_length(parser, 1024, old_name="--seq-len")
+    add_sequence_length(parser)
     parser.add_argument("--max-tokens", type=int, help="tokens of text to use at most (default: all)")
     parser.add_argument("--batch-size", type=int, default=4, help=f"blocks at once {DEFAULT}")
-    add_device(parser)
+    add_setting(parser, "device")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout and nothing else")
 
 

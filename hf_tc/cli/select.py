@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hf_tc.cli.convert import add_calibration_options, add_share, calibration_arguments
-from hf_tc.cli.shared import add_command, console
+from hf_tc.cli.convert import add_calibration_data, add_share, setting_options
+from hf_tc.cli.shared import add_command, add_old_name, add_settings, console, one_or_many
 from hf_tc.resume.arguments import replace_file
 from hf_tc.resume.output_folder import check_writable
 
@@ -22,8 +22,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("teacher", help="folder or Hub id")
     parser.add_argument("--out", type=Path, required=True, help="file for the ranking; must not exist")
+    add_calibration_data(parser)
     add_share(parser)
-    add_calibration_options(parser)
+    add_settings(parser, "mixer", "alignment", "joint")
+    add_old_name(parser, "--calibration-seq-len", "sequence_length")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -36,9 +38,9 @@ def run(options: argparse.Namespace) -> None:
     check_writable(unfinished)
     selection = select_layers(
         options.teacher,
-        retained_layers=options.retain,
+        calibration_data=one_or_many(options.data),
         checkpoint_dir=unfinished,
-        **calibration_arguments(options),
+        **setting_options(options),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out, selection.save)

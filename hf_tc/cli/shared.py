@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from hf_tc.options import OPTIONS
+
 console = Console(stderr=True)
 DATA_HELP = "text, JSON, a .csv or .tsv table, parquet, or name[:split[:column]] of the Hub"
 DEFAULT = "(default: %(default)s)"  # argparse fills it in
@@ -21,11 +23,37 @@ def add_command(commands: Any, name: str, run: Callable[..., Any], text: str, ex
     return command
 
 
-def add_sequence_length(parser: argparse.ArgumentParser, default: int, *, old_name: str) -> None:
-    """`--sequence-length`; its name until release 0.1 goes on working, with a note."""
-    text = f"tokens per block {DEFAULT}"
-    parser.add_argument("--sequence-length", type=int, default=default, help=text)
-    parser.add_argument(old_name, type=int, dest="sequence_length", action=RenamedOption, help=argparse.SUPPRESS)
+def add_settings(parser: argparse.ArgumentParser, *left_out: str) -> None:
+    """The options that `hf_tc.config` declares, but those of some of its parts, and for `retained_layers`."""
+    placement = parser.add_mutually_exclusive_group()
+    for name, option in OPTIONS.items():
+        if option.part not in left_out and name != "retained_layers":
+            add_setting(placement if name in ("device", "device_map") else parser, name)
+
+
+def add_setting(parser: Any, name: str) -> None:
+    """One of these options."""
+    field = OPTIONS[name].field
+    given: dict[str, Any] = {"default": field.default, "choices": field.metadata.get("choices")}
+    if field.type is bool:
+        given = {"action": "store_true"}
+    elif field.type is int:
+        given["type"] = int
+    elif name == "device":
+        given["type"] = device
+    shown = f" {DEFAULT}" if field.default not in (None, False) or field.type is int else ""
+    parser.add_argument(f"--{name.replace('_', '-')}", help=field.metadata["help"] + shown, **given)
+
+
+def add_old_name(parser: argparse.ArgumentParser, old_name: str, name: str) -> None:
+    """The name of an option until release 0.1, which goes on working, with a note."""
+    parser.add_argument(old_name, type=int, dest=name, action=RenamedOption, help=argparse.SUPPRESS)
+
+
+def add_sequence_length(parser: argparse.ArgumentParser) -> None:
+    """`--sequence-length` of text to train or to evaluate on."""
+    parser.add_argument("--sequence-length", type=int, default=1024, help=f"tokens per block {DEFAULT}")
+    add_old_name(parser, "--seq-len", "sequence_length")
 
 
 class RenamedOption(argparse.Action):
@@ -38,22 +66,18 @@ class RenamedOption(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def add_device(parser: Any) -> None:
-    """`--device`, refused at once where this machine has none such."""
-    parser.add_argument("--device", type=_device, help="cpu, cuda, cuda:1, ... (default: cuda if there is one)")
-
-
-def _device(text: str) -> str:
+def device(text: str) -> str:
+    """A value of --device, refused at once where this machine has none such."""
     import torch
 
     accelerator, count = torch.accelerator.current_accelerator(), torch.accelerator.device_count()
     found = ["cpu"] if accelerator is None else ["cpu", *(f"{accelerator.type}:{index}" for index in range(count))]
     try:
-        device = torch.device(text)
-        asked = "cpu" if device.type == "cpu" else f"{device.type}:{device.index or 0}"
+        asked = torch.device(text)
+        name = "cpu" if asked.type == "cpu" else f"{asked.type}:{asked.index or 0}"
     except RuntimeError:  # not a kind of device
-        asked = text
-    if asked not in found:
+        name = text
+    if name not in found:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not on this machine, which has {', '.join(found)}. Give one of these, or leave --device out."
         )

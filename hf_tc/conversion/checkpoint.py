@@ -3,21 +3,18 @@
 
 import json
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from hf_tc.report.records import LayerReport
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments, replace_file
-from hf_tc.resume.fingerprint import fingerprint
-from hf_tc.teachers.offloading import execution_device, stored_weights
 
 JOINT_FILE = "joint.safetensors"
+SCORES, CANDIDATES = "scores", "candidates"  # folders beside the layers, of the choice between them
 
 
 class ConversionCheckpoint:
@@ -87,18 +84,3 @@ def _read(path: Path, group: str) -> dict[str, Tensor]:
     with safe_open(path, "pt") as file:
         names = [name for name in file.keys() if name.startswith(f"{group}/")]  # noqa: SIM118, not a dict
         return {name.split("/", 1)[1]: file.get_tensor(name) for name in names}
-
-
-def conversion_arguments(
-    teacher: PreTrainedModel, blocks: Tensor, retained: tuple[int, ...], settings: dict[str, Any]
-) -> dict[str, Any]:
-    """Everything that the layers of a conversion depend on, JSON-able; teacher and text by their fingerprints."""
-    return {
-        "settings": settings,
-        "retained_layers": list(retained),
-        "teacher": fingerprint(tensor for _, tensor in stored_weights(teacher)),
-        "teacher_config": teacher.config.to_diff_dict(),
-        "blocks": fingerprint([blocks]),
-        "device": execution_device(teacher).type,
-        "versions": {name: version(name) for name in ("hf_tc", "torch", "transformers")},
-    }

@@ -16,6 +16,7 @@ from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_projection import value_scale
 from hf_tc.calibration.solve_order import SOLVED_TOKENS, GDNInitialization, apply, solve
 from hf_tc.config import AlignmentConfig
+from hf_tc.conversion.stage_clock import StageClock
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.report.records import LayerReport
 
@@ -50,6 +51,7 @@ def fit_layer(
     text: LayerText,
     settings: AlignmentConfig,
     seed: int,
+    clock: StageClock,
     *,
     solved: FittedLayer | None = None,
     on_step: Callable[[], Any] = lambda: None,
@@ -61,17 +63,19 @@ def fit_layer(
         on_step: called after the closed form and after each step of the alignment.
     """
     start = time.perf_counter()
-    mixer = copy.deepcopy(target).to(text.captured.attn_input.device).float().requires_grad_(False)
-    teacher_weight, error_copied = mixer.o_proj.weight.clone(), held_out_error(mixer, text.held_out)
-    if solved is not None:
-        mixer.load_state_dict(solved.weights["closed_form"])
-        row = solved.row
-    else:
-        row = _solve(mixer, text)
-    row.error_copied, closed_form = error_copied, _weights_as(target, mixer)
+    with clock.stage("solve"):
+        mixer = copy.deepcopy(target).to(text.captured.attn_input.device).float().requires_grad_(False)
+        teacher_weight, error_copied = mixer.o_proj.weight.clone(), held_out_error(mixer, text.held_out)
+        if solved is not None:
+            mixer.load_state_dict(solved.weights["closed_form"])
+            row = solved.row
+        else:
+            row = _solve(mixer, text)
+        row.error_copied, closed_form = error_copied, _weights_as(target, mixer)
     on_step()
     if settings.steps:
-        row.error_aligned = align_layer(mixer, text.captured, text.held_out, settings, seed, on_step=on_step)
+        with clock.stage("align"):
+            row.error_aligned = align_layer(mixer, text.captured, text.held_out, settings, seed, on_step=on_step)
     row.value_scale = value_scale(mixer.o_proj.weight, teacher_weight, mixer.num_heads).mean().item()
     row.output_gate = _mean_gate(mixer, text.captured)
     row.seconds += time.perf_counter() - start

@@ -1,213 +1,139 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""One conversion, layer by layer: capture the teacher, solve, align, checkpoint, report."""
+"""One conversion, once its layers are chosen: layer by layer, then together, measured at every stage and reported."""
 
-import copy
-import time
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hf_tc.alignment.joint import align_jointly, check_not_dispatched
-from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
-from hf_tc.config import ConversionConfig
-from hf_tc.conversion.checkpoint import ConversionCheckpoint, conversion_arguments
-from hf_tc.conversion.fit_layer import FittedLayer, LayerText, fit_layer
-from hf_tc.data.corrupted_sequences import corrupted_sequences, number_of_corrupted_sequences
+from hf_tc.alignment.joint import align_jointly
+from hf_tc.conversion.checkpoint import CANDIDATES, ConversionCheckpoint
+from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
+from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import EVAL_TOKENS, perplexity
-from hf_tc.memory.estimate import blocks_at_once, free_bytes, largest, layer_bytes, text_bytes, widths_of
-from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
-from hf_tc.modeling.gated_deltanet import GatedDeltaNet
-from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
+from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.report.records import ConversionReport, device_name
 from hf_tc.resume.fingerprint import weights_fingerprint
-from hf_tc.resume.output_folder import check_free_space
-from hf_tc.teachers.new_student import build_student
+from hf_tc.teachers.new_student import mixer_of
 from hf_tc.teachers.offloading import dispatch_like, dispatched_like, execution_device
 
 
-class Conversion:
-    """One run over the layers of a teacher. Layers are independent: each is fitted on the teacher's own inputs.
+@dataclass
+class Measured:
+    """Perplexity by stage on `[N, T]` blocks, as many as EVAL_TOKENS need."""
+
+    blocks: Tensor
+    perplexity: dict[str, float | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.blocks = self.blocks[: max(1, EVAL_TOKENS // self.blocks.shape[1])]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that were predicted."""
+        return self.blocks.shape[0] * (self.blocks.shape[1] - 1)
+
+    def measure(self, stage: str, model: PreTrainedModel) -> None:
+        self.perplexity[stage] = perplexity(model, self.blocks)
+
+
+def convert(
+    task: ConversionTask,
+    selection: LayerSelection,
+    evaluation_blocks: Tensor | None = None,
+    *,
+    data: str = "",
+    arguments: dict[str, Any] | None = None,
+) -> HybridGDNForCausalLM:
+    """Calibrates and aligns every layer that the selection does not retain; the student with its report.
+
+    The student computes where its teacher does; see `hf_tc.teachers.offloading`.
 
     Args:
-        teacher: in eval mode; it is only read.
-        blocks: calibration tokens `[N, T]`, the held-out ones last.
-        retained: layers that keep attention.
-        folder: where finished layers are kept, see `ConversionCheckpoint`.
-        data: name of the calibration text, for the report.
         evaluation_blocks: `[N, T]` for the perplexity of every stage; the held-out blocks by default.
-        share_weights: the student's retained part uses the teacher's storage.
-        candidates: folder of a conversion of all layers in closed form, from the same text; what it holds is not
-            solved again.
+        data, arguments: name of the calibration text and arguments of the call, for the report.
+
+    Raises:
+        ValueError: too little room on the disk, or the folder belongs to a conversion with other arguments.
     """
-
-    def __init__(
-        self,
-        teacher: PreTrainedModel,
-        blocks: Tensor,
-        retained: tuple[int, ...],
-        settings: ConversionConfig,
-        folder: str | Path,
-        *,
-        data: str = "",
-        evaluation_blocks: Tensor | None = None,
-        share_weights: bool = False,
-        candidates: str | Path | None = None,
-    ) -> None:
-        if settings.joint.steps:
-            check_not_dispatched(teacher)
-        self.teacher, self.settings = teacher, settings
-        held_out = max(1, round(settings.held_out_fraction * len(blocks)))
-        self.blocks, self.held_out_blocks = blocks[:-held_out], blocks[-held_out:]
-        self.evaluation_blocks = self.held_out_blocks if evaluation_blocks is None else evaluation_blocks
-        self.alignment_blocks = self.blocks  # the text first
-        if settings.alignment.steps:
-            windows = corrupted_sequences(self.blocks, number_of_corrupted_sequences(*self.blocks.shape), settings.seed)
-            self.alignment_blocks = torch.cat([self.blocks, windows])
-        self.student = _unconverted(teacher, retained, settings, share_weights)
-        self.linear_layers = self.student.config.linear_layers
-        self.report = ConversionReport(
-            teacher=str(teacher.name_or_path),
-            retained_layers=list(retained),
-            linear_layers=list(self.linear_layers),
-            calibration_tokens=blocks.numel(),
-            alignment_steps=settings.alignment.steps,
-            joint_steps=settings.joint.steps,
-            seed=settings.seed,
-            data=data,
-            versions={name: version(name) for name in ("hf_tc", "torch", "transformers")},
-            device=device_name(execution_device(teacher)),
-        )
-        check_free_space(Path(folder), self._bytes_to_write())
-        arguments = conversion_arguments(teacher, blocks, retained, asdict(settings))
-        self.report.fingerprints = {name: arguments[name] for name in ("teacher", "blocks")}
-        self.checkpoint, self.candidates = ConversionCheckpoint(folder, arguments), None
-        if candidates is not None:
-            arguments = arguments | {"retained_layers": [], "settings": asdict(settings.closed_form_alone())}
-            self.candidates = ConversionCheckpoint(candidates, arguments)
-
-    def run(self) -> HybridGDNForCausalLM:
-        """Calibrates and aligns every recurrent layer; returns the student with its report.
-
-        The student computes where its teacher does; see `hf_tc.teachers.offloading`.
-        """
-        start = time.perf_counter()
-        self._measure("teacher", self.teacher)
-        self._measure_student("copied")
-        self.fit_layers()
-        for stage in ("closed_form", "aligned") if self.settings.alignment.steps else ("closed_form",):
-            self.load_stage(stage)
-            self._measure_student(stage)
-        if self.settings.joint.steps:
-            self.align_jointly()
-            self._measure_student("joint")
-        self.report.layers = [self.checkpoint.row(layer) for layer in self.linear_layers]
-        self.report.student_weights = weights_fingerprint(self.student.state_dict().values())
-        self.report.seconds = time.perf_counter() - start
-        self.student.conversion_report = self.report
-        self.student.config.calibration = self.report.provenance
-        dispatch_like(self.student, self.teacher)
-        return self.student
-
-    def _bytes_to_write(self) -> int:
-        """Every recurrent layer at each stage, and then the student, which is usually saved beside them."""
-        layers = sum(_size(mixer_of(self.student, layer)) for layer in self.linear_layers)
-        return self.settings.stages * layers + _size(self.student)
-
-    def _measure(self, stage: str, model: PreTrainedModel) -> None:
-        blocks = self.evaluation_blocks[: max(1, EVAL_TOKENS // self.evaluation_blocks.shape[1])]
-        self.report.perplexity[stage] = perplexity(model, blocks)
-        self.report.perplexity_tokens = blocks.shape[0] * (blocks.shape[1] - 1)
-
-    def _measure_student(self, stage: str) -> None:
-        with dispatched_like(self.student, self.teacher):
-            self._measure(stage, self.student)
-
-    def load_stage(self, stage: str) -> None:
-        """Gives the student the weights that all layers had at a stage, "closed_form", "aligned" or "joint"."""
-        for layer in self.linear_layers:
-            mixer_of(self.student, layer).load_state_dict(self.checkpoint.weights(layer, stage))
-
-    def fit_layers(self) -> None:
-        """Solves and aligns every recurrent layer that the checkpoint does not hold yet."""
-        batch, in_host_memory = blocks_at_once(self.blocks.shape[1]), not self._text_fits()
-        streams = [
-            LayerStream(self.teacher.base_model, part, batch, in_host_memory=in_host_memory)
-            for part in (self.alignment_blocks, self.held_out_blocks)
-        ]
-        steps = self.settings.alignment.steps + 1  # of one layer: the closed form, then the alignment
-        with tqdm(total=steps * len(self.linear_layers), desc="Calibrating", unit="step", mininterval=1.0) as progress:
-            for layer in range(max(self.linear_layers, default=-1) + 1):
-                progress.set_postfix_str(f"layer {layer}", refresh=False)
-                if layer in self.linear_layers and not self.checkpoint.has(layer):
-                    # Not kept in a variable: it would live on while the next layer is captured.
-                    self._fit_layer(layer, progress, *(stream.advance_and_capture(layer) for stream in streams))
-                    continue
-                for stream in streams:
-                    stream.advance(layer)
-                progress.update(steps if layer in self.linear_layers else 0)
-
-    def align_jointly(self) -> None:
-        """Phase 3 from the aligned layers, unless the checkpoint holds its result; the student has it afterwards."""
-        if not self.checkpoint.has_joint():
-            self.load_stage("aligned")
-            mixers = {layer: mixer_of(self.student, layer) for layer in self.linear_layers}
-            blocks, settings = (self.blocks, self.held_out_blocks), self.settings
-            align_jointly(self.student, self.teacher, mixers.values(), *blocks, settings.joint, settings.seed)
-            self.checkpoint.save_joint({layer: mixer.state_dict() for layer, mixer in mixers.items()})
-        self.load_stage("joint")
-
-    def _text_fits(self) -> bool:
-        """Whether what is captured of a layer, and the work on it, fit beside the weights on the device."""
-        free = free_bytes(execution_device(self.teacher))
-        if free is None:
-            return True
-        mixers = (mixer_of(self.student, layer) for layer in self.linear_layers)
-        widths = widths_of(self.teacher, largest(mixers), self.teacher.dtype.itemsize)
-        tokens = self.alignment_blocks.numel() + self.held_out_blocks.numel()
-        needed = text_bytes(widths, tokens, self.blocks.numel())
-        return needed + layer_bytes(widths, tokens, self.settings, on_gpu=True) <= free
-
-    def _fit_layer(self, layer: int, progress: tqdm, captured: CapturedAttention, held_out: CapturedAttention) -> None:
-        solved = None
-        if self.candidates is not None and self.candidates.has(layer):
-            closed_form = self.candidates.weights(layer, "closed_form")
-            solved = FittedLayer({"closed_form": closed_form}, self.candidates.row(layer))
-        text = LayerText(captured, len(self.blocks), held_out, self._softmax_of(layer))
-        seed, mixer = self.settings.seed + layer, mixer_of(self.student, layer)
-        fitted = fit_layer(mixer, text, self.settings.alignment, seed, solved=solved, on_step=progress.update)
-        self.checkpoint.save(layer, fitted.weights, fitted.row)
-
-    def _softmax_of(self, layer: int) -> dict[str, Any]:
-        """Scaling and window of the teacher's softmax in a layer. Windows are read off the configuration: attention
-        modules of some families have none where they use one, others have one where they use none."""
-        attention = find_attention(find_decoder_layers(self.teacher.base_model)[layer])[1]
-        sliding = self.student.config.teacher_layer_types[layer] == "sliding_attention"
-        window = self.student.config.teacher_config.sliding_window if sliding else None
-        return {"scaling": attention.scaling, "window": window}
+    checkpoint = begin(task, selection.retained_layers)
+    measured = Measured(task.held_out_blocks if evaluation_blocks is None else evaluation_blocks)
+    with task.clock.stage("evaluate"):
+        measured.measure("teacher", task.teacher)
+    _measure_student(task, measured, "copied")
+    fit_layers(task, task.settings, checkpoint, _candidates(task))
+    for stage in ("closed_form", "aligned") if task.settings.alignment.steps else ("closed_form",):
+        load_stage(task.student, checkpoint, stage)
+        _measure_student(task, measured, stage)
+    if task.settings.joint.steps:
+        joint_stage(task, checkpoint)
+        _measure_student(task, measured, "joint")
+    report = _report(task, selection, checkpoint, measured, data=data, arguments=arguments or {})
+    task.student.conversion_report = report
+    task.student.config.calibration = report.provenance
+    dispatch_like(task.student, task.teacher)
+    return task.student
 
 
-def _size(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
+def begin(task: ConversionTask, retained: list[int]) -> ConversionCheckpoint:
+    """Makes the other layers of the student recurrent; where they are kept, finished ones included."""
+    task.make_recurrent(layer for layer in range(task.num_layers) if layer not in retained)
+    return task.checkpoint(task.folder, task.settings)
 
 
-def mixer_of(student: HybridGDNForCausalLM, layer: int) -> GatedDeltaNet:
-    """The recurrent mixer of a converted layer."""
-    modules = find_decoder_layers(student.base_model)[layer].modules()
-    return next(module for module in modules if isinstance(module, GatedDeltaNet))
+def joint_stage(task: ConversionTask, checkpoint: ConversionCheckpoint) -> None:
+    """Phase 3 from the aligned layers, unless the checkpoint holds its result; the student has it afterwards."""
+    student, settings = task.student, task.settings
+    if not checkpoint.has_joint():
+        load_stage(student, checkpoint, "aligned")
+        mixers = {layer: mixer_of(student, layer) for layer in student.config.linear_layers}
+        blocks = task.fitted_blocks, task.held_out_blocks
+        with task.clock.stage("joint"):
+            align_jointly(student, task.teacher, mixers.values(), *blocks, settings.joint, settings.seed)
+        checkpoint.save_joint({layer: mixer.state_dict() for layer, mixer in mixers.items()})
+    load_stage(student, checkpoint, "joint")
 
 
-def _unconverted(
-    teacher: PreTrainedModel, retained: tuple[int, ...], settings: ConversionConfig, share_weights: bool
-) -> HybridGDNForCausalLM:
-    kinds = HybridGDNConfig(text_config=copy.deepcopy(teacher.config)).teacher_layer_types
-    layer_types = [kind if index in retained else "linear_attention" for index, kind in enumerate(kinds)]
-    device = execution_device(teacher)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(settings.seed)  # new gates start at random
-        return build_student(teacher, layer_types, config_kwargs=settings.student_options, share_weights=share_weights)
+def _candidates(task: ConversionTask) -> ConversionCheckpoint | None:
+    """Layers that were solved to choose among them."""
+    folder = task.folder / CANDIDATES
+    if not folder.exists():
+        return None
+    return ConversionCheckpoint(folder, task.record((), task.settings.closed_form_alone()))
+
+
+def _measure_student(task: ConversionTask, measured: Measured, stage: str) -> None:
+    with task.clock.stage("evaluate"), dispatched_like(task.student, task.teacher):
+        measured.measure(stage, task.student)
+
+
+def _report(
+    task: ConversionTask,
+    selection: LayerSelection,
+    checkpoint: ConversionCheckpoint,
+    measured: Measured,
+    **about_the_call: Any,
+) -> ConversionReport:
+    config, settings = task.student.config, task.settings
+    return ConversionReport(
+        teacher=str(task.teacher.name_or_path),
+        retained_layers=list(config.retained_layers),
+        linear_layers=list(config.linear_layers),
+        calibration_tokens=task.blocks.numel(),
+        alignment_steps=settings.alignment.steps,
+        joint_steps=settings.joint.steps,
+        seed=settings.seed,
+        versions=task.identity["versions"],
+        layers=[checkpoint.row(layer) for layer in config.linear_layers],
+        perplexity=measured.perplexity,
+        perplexity_tokens=measured.tokens,
+        selection=selection,
+        fingerprints={name: task.identity[name] for name in ("teacher", "blocks")},
+        student_weights=weights_fingerprint(task.student.state_dict().values()),
+        device=device_name(execution_device(task.teacher)),
+        seconds=task.clock.total,
+        stage_seconds=dict(task.clock.seconds),
+        **about_the_call,
+    )

@@ -24,15 +24,16 @@ class Probe:
         blocks: token ids `[N, T]` to measure on.
         batch_size: blocks per forward.
         log: where scores are kept.
+        hybrid: the teacher with any of its layers converted, for policies that ask for it.
 
     Attributes:
-        hybrid: the teacher with any of its layers converted; to be set before a policy asks for it.
         progress: counts the answers; to be closed.
     """
 
-    def __init__(self, teacher: PreTrainedModel, blocks: Tensor, batch_size: int, log: ScoreLog) -> None:
-        self.teacher, self.blocks, self.batch_size, self.log = teacher, blocks, batch_size, log
-        self.hybrid: Hybrid | None = None
+    def __init__(
+        self, teacher: PreTrainedModel, blocks: Tensor, batch_size: int, log: ScoreLog, hybrid: Hybrid | None = None
+    ) -> None:
+        self.teacher, self.blocks, self.batch_size, self.log, self.hybrid = teacher, blocks, batch_size, log, hybrid
         self.layers = range(len(find_decoder_layers(teacher.base_model)))
         self.progress = tqdm(desc="Comparing layers", unit="hybrid", mininterval=1.0)
         self._asked: set[str] = set()

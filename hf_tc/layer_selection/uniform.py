@@ -1,6 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Policy `uniform`: layers evenly apart. It measures nothing."""
 
+from hf_tc.config import check_share
+
 
 def retained_count(share: float, num_layers: int) -> int:
     """Layers that a share in [0, 1] retains, rounded to the nearest.
@@ -8,10 +10,7 @@ def retained_count(share: float, num_layers: int) -> int:
     Raises:
         ValueError: a share outside [0, 1].
     """
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(
-            f"retained_layers is {share}; a share must lie in [0, 1]. Give a list, such as [0, 4, 8], for indices."
-        )
+    check_share(share)
     return round(share * num_layers)
 
 

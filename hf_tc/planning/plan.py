@@ -6,22 +6,23 @@ follow from their modules' shapes. Memory is an estimate, see `memory.estimate`.
 """
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from hf_tc.config import DEFAULT_POLICY, ConversionConfig
-from hf_tc.layer_selection.policies import MEASURING_POLICIES, check_policy, checked_indices
+from hf_tc.config import DEFAULT_POLICY, ConversionConfig, SelectionConfig
+from hf_tc.layer_selection.policies import MEASURING_POLICIES, checked_indices
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.layer_selection.uniform import uniform
 from hf_tc.memory.cache_size import CacheSizes, cache_sizes
 from hf_tc.memory.estimate import PeakMemory, Widths, joint_pass, peak_memory, widths_of
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.options import takes_options, with_options
 from hf_tc.teachers.adapters import adapter_base, check_no_adapter
 from hf_tc.teachers.checks import QUANTISED, check_architecture
 from hf_tc.teachers.families import REVIEWED_FAMILIES
@@ -108,55 +109,56 @@ class ConversionPlan:
         return self.policy in MEASURING_POLICIES and MEASURING_POLICIES[self.policy].calibrates
 
 
+@takes_options()
 def plan_conversion(
-    teacher: str | Path | PreTrainedConfig,
-    *,
-    retained_layers: float | Sequence[int] | LayerSelection = 0.25,
-    layer_policy: str | None = None,
-    settings: ConversionConfig | None = None,
-    dtype: str | torch.dtype = "auto",
-    allow_unreviewed: bool = False,
-    merge_adapter: bool = False,
+    teacher: str | Path | PreTrainedConfig, *, settings: ConversionConfig | None = None, **options: Any
 ) -> ConversionPlan:
     """The plan of a conversion, from a Hub id (of which config.json alone is fetched), a folder, a JSON file or a
     configuration; with `merge_adapter` from those of an adapter's base model.
+
+    Args:
+        settings: of the conversion; the options of `from_teacher` change single ones.
 
     Raises:
         OSError: there is no such configuration.
         ValueError: what `from_teacher` would refuse before it looks at weights and text.
     """
-    settings = settings or ConversionConfig()
-    check_policy(retained_layers, layer_policy)
-    config = _configuration(teacher, merge_adapter)
+    settings = with_options(settings or ConversionConfig(), options)
+    config = _configuration(teacher, settings.loading.merge_adapter)
     _check_quantisation(config)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    check_architecture(model, allow_unreviewed=allow_unreviewed)
-    if isinstance(retained_layers, LayerSelection):
-        retained_layers = retained_layers.retained_layers
-    if isinstance(retained_layers, int | float):
-        policy, retained = layer_policy or DEFAULT_POLICY, uniform(float(retained_layers), config.num_hidden_layers)
-    else:
-        policy, retained = "list", checked_indices(retained_layers, config.num_hidden_layers)
+    check_architecture(model, allow_unreviewed=settings.loading.allow_unreviewed)
+    policy, retained = _retained(settings.selection, config.num_hidden_layers)
     student = _student_on_meta(config, retained, settings)
     mixers = tuple(_parameters(module) for module in student.modules() if isinstance(module, GatedDeltaNet))
-    value = _dtype(dtype, config)
+    dtype = _dtype(settings.loading.dtype, config)
     return ConversionPlan(
         teacher=str(config.name_or_path if isinstance(teacher, PreTrainedConfig) else teacher),
         family=config.model_type,
         carried=REVIEWED_FAMILIES.get(config.model_type),
-        dtype=value,
+        dtype=dtype,
         policy=policy,
         retained_layers=retained,
         linear_layers=student.config.linear_layers,
         longest_context=getattr(config, "max_position_embeddings", None),
-        cache=cache_sizes(model, student, value.itemsize),
+        cache=cache_sizes(model, student, dtype.itemsize),
         teacher_parameters=_parameters(model),
         student_parameters=_parameters(student),
         mixer_parameters=mixers,
         settings=settings,
-        widths=widths_of(model, max(mixers, default=0), value.itemsize),
+        widths=widths_of(model, max(mixers, default=0), dtype.itemsize),
     )
+
+
+def _retained(selection: SelectionConfig, layers: int) -> tuple[str, tuple[int, ...]]:
+    """The policy and the layers, for one that measures as many as it will retain."""
+    retained = selection.retained_layers
+    if isinstance(retained, LayerSelection):
+        retained = retained.retained_layers
+    if isinstance(retained, int | float):
+        return selection.layer_policy or DEFAULT_POLICY, uniform(float(retained), layers)
+    return "list", checked_indices(retained, layers)
 
 
 def _configuration(teacher: str | Path | PreTrainedConfig, merge_adapter: bool) -> PreTrainedConfig:
@@ -191,7 +193,7 @@ def _student_on_meta(
     kinds = HybridGDNConfig(text_config=copy.deepcopy(config)).teacher_layer_types
     layer_types = [kind if index in retained else "linear_attention" for index, kind in enumerate(kinds)]
     student_config = HybridGDNConfig(
-        text_config=copy.deepcopy(config), layer_types=layer_types, nope_layers=[], **settings.student_options
+        text_config=copy.deepcopy(config), layer_types=layer_types, nope_layers=[], **vars(settings.mixer)
     )
     with torch.device("meta"):
         return HybridGDNForCausalLM(student_config)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jinja2
 
-from hf_tc.report.records import ERROR, known_by_stage, words
+from hf_tc.report.records import ERROR, known_by_stage, seconds_in_words, words
 
 PAGE_FILE = "conversion_report.md"
 MANY_LAYERS = 16  # beyond, the table of layers is folded
@@ -234,6 +234,7 @@ def _provenance(report: dict[str, Any]) -> dict[str, str]:
         "tokens behind the perplexities": report.get("perplexity_tokens") or None,
         "seed": None if report.get("seed") is None else str(report["seed"]),
         "time of all layers": _duration(sum(seconds)) if any(seconds) else None,
+        "seconds by stage": seconds_in_words(report.get("stage_seconds") or {}),
         "device": report.get("device"),
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
         "fingerprints": ", ".join(f"{name} `{value}`" for name, value in fingerprints.items()),

@@ -53,6 +53,7 @@ class ConversionReport:
     Attributes:
         perplexity: by stage, see `STAGES`, on held-out text; whatever stages there are is shown.
         seconds: of the run that ended it; those of a layer are of the run that fitted it.
+        stage_seconds: what `seconds` went to, by stage in the order in which they began.
         fingerprints: of the teacher's weights and of the calibration text.
         student_weights: of the student that the figures are of, see `weights_fingerprint`.
         device: what it ran on, in words.
@@ -77,6 +78,7 @@ class ConversionReport:
     student_weights: dict[str, str] = field(default_factory=dict)
     device: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
+    stage_seconds: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,7 +86,7 @@ class ConversionReport:
     @property
     def provenance(self) -> dict[str, Any]:
         """What goes into the student's configuration: all that is not per layer, nor about the machine or the call."""
-        left_out = ("layers", "seconds", "selection", "device", "arguments")
+        left_out = ("layers", "seconds", "selection", "device", "arguments", "stage_seconds")
         provenance = {name: value for name, value in self.to_dict().items() if name not in left_out}
         return provenance | ({} if self.selection is None else {"layer_policy": self.selection.policy})
 
@@ -159,6 +161,8 @@ class ConversionReport:
         console.print(table)
         if self.known_perplexities:
             console.print(perplexity_table(self.known_perplexities, self.perplexity_tokens))
+        if self.stage_seconds:
+            console.print(f"Seconds by stage: {seconds_in_words(self.stage_seconds)}", highlight=False)
 
 
 def _fields_of(kind: Any, data: dict[str, Any]) -> dict[str, Any]:
@@ -185,6 +189,11 @@ def device_name(device: torch.device) -> str:
 def words(stage: str) -> str:
     """A stage's name in words: "closed_form" is closed form."""
     return stage.replace("_", " ")
+
+
+def seconds_in_words(stage_seconds: Mapping[str, float]) -> str:
+    """Seconds by stage in one line: "load 0.4, solve 12.0"."""
+    return ", ".join(f"{words(stage)} {seconds:.1f}" for stage, seconds in stage_seconds.items())
 
 
 def perplexity_table(perplexity: dict[str, float], tokens: int) -> Table:

@@ -14,6 +14,13 @@ RENAMED = {
     "warmup_share": "warmup_ratio",
     "calibration_seq_len": "sequence_length",
     "seq_len": "sequence_length",
+    "student_options": "mixer",
+}
+# What earlier releases did not write where it could not be chosen, and its value then.
+UNWRITTEN = {
+    "settings.mixer.recurrent_rope": True,
+    "settings.mixer.conv_kernel_size": 4,
+    "settings.mixer.output_norm": False,
 }
 
 
@@ -35,11 +42,11 @@ def record_arguments(path: Path, arguments: dict[str, Any]) -> None:
 
 def check_same_arguments(path: Path, arguments: dict[str, Any]) -> None:
     """The check of `record_arguments` for a file that exists."""
-    found = _flat(json.loads(path.read_text(encoding="utf-8")))
+    found = UNWRITTEN | _flat(json.loads(path.read_text(encoding="utf-8")))
     wanted = _flat(json.loads(json.dumps(arguments, default=str)))
     changed = [
         f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"
-        for name in sorted(found.keys() | wanted.keys())
+        for name in sorted((found.keys() - UNWRITTEN.keys()) | wanted.keys())
         if found.get(name) != wanted.get(name)
     ]
     if changed:
@@ -54,7 +61,7 @@ def _flat(arguments: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in arguments.items():
         name = RENAMED.get(name, name)
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
 
 

@@ -6,7 +6,7 @@ calls them.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,11 +14,14 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from hf_tc.modeling import GatedDeltaNet, HybridGDNConfig, HybridGDNForCausalLM
+from hf_tc.modeling.configuration_hybrid_gdn import LINEAR_ATTENTION
 from hf_tc.modeling.teacher_attention import (
     FUSED_PROJECTION_NAMES,
     NORM_AFTER_ROTATION,
     NORM_BEFORE_ROTATION,
     OUTPUT_PROJECTION_NAMES,
+    find_attention,
+    find_decoder_layers,
     split_fused_projection,
 )
 from hf_tc.teachers.nope_layers import find_nope_layers
@@ -39,7 +42,7 @@ REPLACED_IN_MIXER = ("sinks", "attn_sub_norm", "gate_proj", "gate_bias", "indexe
 
 def build_student(
     teacher: PreTrainedModel,
-    layer_types: list[str],
+    layer_types: list[str] | None = None,
     *,
     config_kwargs: Mapping[str, Any] | None = None,
     share_weights: bool = False,
@@ -48,7 +51,7 @@ def build_student(
 
     Args:
         teacher: a causal language model that `check_teacher` accepts.
-        layer_types: one entry a layer, "linear_attention" where the student is to be recurrent.
+        layer_types: one entry a layer, "linear_attention" where the student is to be recurrent; nowhere by default.
         config_kwargs: further fields of `HybridGDNConfig`.
         share_weights: the retained part of the student uses the teacher's storage instead of a copy. Projections of
             recurrent layers are copies either way, since calibration writes to them.
@@ -60,22 +63,61 @@ def build_student(
     """
     config = HybridGDNConfig(
         text_config=_without_quantisation(teacher.config),
-        layer_types=list(layer_types),
+        layer_types=layer_types,
         nope_layers=find_nope_layers(teacher),
         **config_kwargs or {},
     )
+    linear_layers, config.layer_types = config.linear_layers, config.teacher_layer_types  # none is recurrent yet
     config.dtype = teacher.dtype
     config._attn_implementation = teacher.config._attn_implementation
     with torch.device("meta"):
         student = HybridGDNForCausalLM(config)
-    mixers = {name: module for name, module in student.named_modules() if isinstance(module, GatedDeltaNet)}
-    _take_weights(student, mixers, teacher, share_weights)
+    weights = {name: tensor if share_weights else tensor.clone() for name, tensor in stored_weights(teacher)}
+    found = student.load_state_dict(weights, strict=False, assign=True)
+    _check_complete(type(teacher).__name__, found.missing_keys, found.unexpected_keys)
     student.tie_weights()
-    for mixer in mixers.values():
-        _initialise_new_parameters(student, mixer)
     _copy_runtime_state(teacher, student)
     student.generation_config = copy.deepcopy(teacher.generation_config)
-    return student.train(teacher.training)
+    student.train(teacher.training)
+    make_recurrent(student, linear_layers)
+    return student
+
+
+def make_recurrent(student: HybridGDNForCausalLM, layers: Iterable[int]) -> dict[int, tuple[str, nn.Module]]:
+    """Puts a recurrent mixer, on copies of the attention's projections, into each of these layers of a student.
+
+    Returns:
+        By layer, name and module of the attention that was there, for `restore_attention`.
+
+    Raises:
+        RuntimeError: an attention has a parameter that the mixer has no place for, or the other way round.
+    """
+    replaced = {}
+    for index in layers:
+        layer = find_decoder_layers(student.base_model)[index]
+        name, attention = find_attention(layer)
+        setattr(layer, name, _mixer_in_place_of(attention, index, student))
+        replaced[index] = name, attention
+    _set_layer_types(student, dict.fromkeys(replaced, LINEAR_ATTENTION))
+    return replaced
+
+
+def restore_attention(student: HybridGDNForCausalLM, replaced: Mapping[int, tuple[str, nn.Module]]) -> None:
+    """Undoes `make_recurrent`."""
+    for index, (name, attention) in replaced.items():
+        setattr(find_decoder_layers(student.base_model)[index], name, attention)
+    _set_layer_types(student, {index: student.config.teacher_layer_types[index] for index in replaced})
+
+
+def mixer_of(student: HybridGDNForCausalLM, layer: int) -> GatedDeltaNet:
+    """The recurrent mixer of a converted layer."""
+    modules = find_decoder_layers(student.base_model)[layer].modules()
+    return next(module for module in modules if isinstance(module, GatedDeltaNet))
+
+
+def _set_layer_types(student: HybridGDNForCausalLM, changed: Mapping[int, str]) -> None:
+    kinds = student.config.layer_types or []
+    student.config.layer_types = [changed.get(index, kind) for index, kind in enumerate(kinds)]
 
 
 def _without_quantisation(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -84,33 +126,25 @@ def _without_quantisation(config: PreTrainedConfig) -> PreTrainedConfig:
     return config
 
 
-def _take_weights(
-    student: HybridGDNForCausalLM, mixers: Mapping[str, GatedDeltaNet], teacher: PreTrainedModel, share_weights: bool
-) -> None:
-    prefixes = tuple(f"{name}." for name in mixers)
-    weights: dict[str, torch.Tensor] = {}
-    attention_weights: dict[str, dict[str, torch.Tensor]] = {name: {} for name in mixers}
-    for name, tensor in stored_weights(teacher):
-        if name.startswith(prefixes):
-            mixer_name = next(mixer for mixer in mixers if name.startswith(f"{mixer}."))
-            attention_weights[mixer_name][name.removeprefix(f"{mixer_name}.")] = tensor
-        else:
-            weights[name] = tensor if share_weights else tensor.clone()
-    for name, mixer in mixers.items():
-        renamed = _mixer_weights(attention_weights[name], teacher.get_submodule(name), mixer)
-        weights |= {f"{name}.{key}": tensor for key, tensor in renamed.items()}
-    new = tuple(f"{prefix}{name}" for prefix in prefixes for name in NEW_IN_MIXER)
-    unexpected = [key for key in weights if key.startswith(new)]  # a teacher's g_proj is not our g_proj
-    result = student.load_state_dict(
-        {k: w for k, w in weights.items() if k not in unexpected}, strict=False, assign=True
-    )
-    missing = [key for key in result.missing_keys if not key.startswith(new)]
-    unexpected += result.unexpected_keys
+def _mixer_in_place_of(attention: nn.Module, layer: int, student: HybridGDNForCausalLM) -> GatedDeltaNet:
+    adopted = copy.deepcopy(attention)
+    with torch.device("meta"):
+        mixer = GatedDeltaNet(student.config, layer, adopted)
+    weights = _mixer_weights(attention.state_dict(), attention, mixer)
+    unexpected = [key for key in weights if key.startswith(NEW_IN_MIXER)]  # a teacher's g_proj is not our g_proj
+    found = mixer.load_state_dict({k: w for k, w in weights.items() if k not in unexpected}, strict=False, assign=True)
+    missing = [key for key in found.missing_keys if not key.startswith(NEW_IN_MIXER)]
+    _check_complete(f"layer {layer}: {type(attention).__name__}", missing, [*unexpected, *found.unexpected_keys])
+    _initialise_new_parameters(student, mixer)
+    return mixer.train(attention.training)
+
+
+def _check_complete(teacher: str, missing: list[str], unexpected: list[str]) -> None:
     if missing or unexpected:
         raise RuntimeError(
-            f"Teacher {type(teacher).__name__} and student differ in more than the recurrent layers: the teacher lacks "
-            f"{missing}, the student has no place for {unexpected}. The attention of this family is not "
-            "known well enough to convert it; retain the layers named here, or report it."
+            f"Teacher {teacher} and student differ in more than the recurrent layers: the teacher lacks {missing}, the "
+            f"student has no place for {unexpected}. The attention of this family is not known well enough to convert "
+            "it; retain the layers named here, or report it."
         )
 
 

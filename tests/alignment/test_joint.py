@@ -11,40 +11,56 @@ from planted import random_blocks
 
 from hf_tc.alignment import joint as joint_alignment
 from hf_tc.alignment.joint import TextAndCorruptedSequences
-from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
-from hf_tc.conversion import run as convert_layers
-from hf_tc.conversion.run import Conversion, mixer_of
+from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
+from hf_tc.conversion import run
+from hf_tc.conversion.checkpoint import ConversionCheckpoint
+from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
+from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import evaluate_blocks
+from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.teachers.new_student import mixer_of
+
+RETAINED = LayerSelection("list", [0])
 
 
-def conversion(
+def task_of(
     folder: Path, steps: int = 4, dtype: torch.dtype = torch.float32, share_weights: bool = False
-) -> Conversion:
+) -> ConversionTask:
     teacher = letter_teacher("qwen3").to(dtype).eval()
     blocks = random_blocks(9, 24, 0) % teacher.config.vocab_size
-    settings = ConversionConfig(
-        blocks.numel(), 24, 0.2, alignment=AlignmentConfig(steps=2), joint=joint_settings(steps)
-    )
-    return Conversion(teacher, blocks, (0,), settings, folder, share_weights=share_weights)
+    settings = ConversionConfig(blocks.numel(), 24, 0.2, alignment=AlignmentConfig(steps=2), joint=JointConfig(steps))
+    return ConversionTask(teacher, blocks, settings, folder, share_weights)
 
 
-def kl(run: Conversion, blocks: torch.Tensor) -> float:
-    value = evaluate_blocks(run.student, blocks, run.teacher).kl
+def aligned(task: ConversionTask) -> ConversionCheckpoint:
+    """Brings the student up to its layers' own alignment."""
+    checkpoint = run.begin(task, RETAINED.retained_layers)
+    fit_layers(task, task.settings, checkpoint)
+    load_stage(task.student, checkpoint, "aligned")
+    return checkpoint
+
+
+def mixers_of(task: ConversionTask) -> list[torch.nn.Module]:
+    return [mixer_of(task.student, layer) for layer in task.student.config.linear_layers]
+
+
+def kl(task: ConversionTask) -> float:
+    value = evaluate_blocks(task.student, task.held_out_blocks, task.teacher).kl
     assert value is not None
     return value
 
 
 def test_the_student_comes_closer_and_only_its_mixers_move(tmp_path: Path) -> None:
-    run = conversion(tmp_path, steps=30)
-    run.fit_layers()
-    run.load_stage("aligned")
-    before, kl_before = copy.deepcopy(run.student.state_dict()), kl(run, run.held_out_blocks)
-    run.align_jointly()
-    assert kl(run, run.held_out_blocks) < kl_before
-    moved = {name for name, value in run.student.state_dict().items() if not torch.equal(value, before[name])}
-    mixers = {id(parameter) for layer in run.linear_layers for parameter in mixer_of(run.student, layer).parameters()}
-    assert moved == {name for name, parameter in run.student.named_parameters() if id(parameter) in mixers}
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in run.student.parameters())
+    task = task_of(tmp_path, steps=30)
+    checkpoint = aligned(task)
+    student = task.student
+    before, kl_before = copy.deepcopy(student.state_dict()), kl(task)
+    run.joint_stage(task, checkpoint)
+    assert kl(task) < kl_before
+    moved = {name for name, value in student.state_dict().items() if not torch.equal(value, before[name])}
+    mixers = {id(parameter) for mixer in mixers_of(task) for parameter in mixer.parameters()}
+    assert moved == {name for name, parameter in student.named_parameters() if id(parameter) in mixers}
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in student.parameters())
 
 
 def test_the_routers_loss_does_not_move_the_mixers(tmp_path: Path) -> None:
@@ -53,54 +69,52 @@ def test_the_routers_loss_does_not_move_the_mixers(tmp_path: Path) -> None:
     for balances in (True, False):
         teacher = letter_teacher("mixtral", **experts, output_router_logits=balances).eval()
         blocks = random_blocks(9, 24, 0) % teacher.config.vocab_size
-        settings = ConversionConfig(blocks.numel(), 24, 0.2, AlignmentConfig(steps=0), joint_settings(2))
-        results.append(Conversion(teacher, blocks, (0,), settings, tmp_path / str(balances)).run())
+        settings = ConversionConfig(blocks.numel(), 24, 0.2, AlignmentConfig(steps=0), JointConfig(2))
+        task = ConversionTask(teacher, blocks, settings, tmp_path / str(balances))
+        results.append(run.convert(task, RETAINED))
         assert results[-1].config.text_config.output_router_logits == balances
     states = [student.state_dict() for student in results]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def test_never_worse_than_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = conversion(tmp_path)
-    run.fit_layers()
-    run.load_stage("aligned")
-    before = copy.deepcopy(run.student.state_dict())
+def test_never_worse_than_it_came(tmp_path: Path) -> None:
+    task = task_of(tmp_path)
+    aligned(task)
+    before = copy.deepcopy(task.student.state_dict())
     wild = AlignmentConfig(2, batch_tokens=48, gate_learning_rate=30.0, teacher_learning_rate=30.0)
-    mixers = [mixer_of(run.student, layer) for layer in run.linear_layers]
-    first, last = joint_alignment.align_jointly(
-        run.student, run.teacher, mixers, run.blocks, run.held_out_blocks, wild, seed=0
-    )
+    blocks = task.fitted_blocks, task.held_out_blocks
+    first, last = joint_alignment.align_jointly(task.student, task.teacher, mixers_of(task), *blocks, wild, seed=0)
     assert first == last
-    assert all(torch.equal(value, before[name]) for name, value in run.student.state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in task.student.state_dict().items())
 
 
 def test_a_bfloat16_student_keeps_its_dtype_and_the_teacher_its_weights(tmp_path: Path) -> None:
-    run = conversion(tmp_path, dtype=torch.bfloat16, share_weights=True)
-    teacher = copy.deepcopy(run.teacher.state_dict())
-    student = run.run()
+    task = task_of(tmp_path, dtype=torch.bfloat16, share_weights=True)
+    teacher = copy.deepcopy(task.teacher.state_dict())
+    student = run.convert(task, RETAINED)
     assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
-    assert all(torch.equal(value, teacher[name]) for name, value in run.teacher.state_dict().items())
+    assert all(torch.equal(value, teacher[name]) for name, value in task.teacher.state_dict().items())
 
 
 def test_the_stage_is_measured_and_not_done_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = conversion(tmp_path / "a").run()
+    first = run.convert(task_of(tmp_path), RETAINED)
     assert list(first.conversion_report.perplexity) == ["teacher", "copied", "closed_form", "aligned", "joint"]
     assert first.conversion_report.joint_steps == 4
-    monkeypatch.setattr(convert_layers, "align_jointly", lambda *args: pytest.fail("aligned jointly again"))
-    again = conversion(tmp_path / "a").run()
+    monkeypatch.setattr(run, "align_jointly", lambda *args: pytest.fail("aligned jointly again"))
+    again = run.convert(task_of(tmp_path), RETAINED)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in first.state_dict().items())
 
 
 def test_the_same_run_gives_the_same_student(tmp_path: Path) -> None:
-    first, again = (conversion(tmp_path / name).run().state_dict() for name in "ab")
+    first, again = (run.convert(task_of(tmp_path / name), RETAINED).state_dict() for name in "ab")
     assert all(torch.equal(value, again[name]) for name, value in first.items())
 
 
 def test_dispatched_teachers_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint_alignment, "is_dispatched", lambda teacher: True)
     with pytest.raises(ValueError, match=r"one device.*joint_steps to 0"):
-        conversion(tmp_path)
-    conversion(tmp_path, steps=0)
+        task_of(tmp_path)
+    task_of(tmp_path, steps=0)
 
 
 def test_examples_are_the_text_and_corrupted_windows_in_turn() -> None:

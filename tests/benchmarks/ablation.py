@@ -20,12 +20,11 @@ from torch import Tensor
 from hf_tc.alignment.layerwise import held_out_error
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.solve_order import COMPONENTS, apply, solve
-from hf_tc.conversion.run import mixer_of
 from hf_tc.evaluation.perplexity import evaluate_blocks
 from hf_tc.memory.estimate import blocks_at_once
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
-from hf_tc.teachers.new_student import build_student
+from hf_tc.teachers.new_student import build_student, mixer_of
 
 from .bench import Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
 

@@ -12,7 +12,7 @@ import argparse
 import torch
 from transformers import AutoConfig
 
-from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
+from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
 
 from .scaling import measure
 
@@ -24,7 +24,7 @@ def main() -> None:
         options.tokens,
         options.sequence_length,
         alignment=AlignmentConfig(steps=options.alignment_steps),
-        joint=joint_settings(options.joint_steps),
+        joint=JointConfig(options.joint_steps),
     )
     retained = range(config.num_hidden_layers - options.converted)
     row = measure(config, list(retained), settings, torch.device(options.device))

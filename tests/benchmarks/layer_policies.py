@@ -13,11 +13,15 @@ import itertools
 import math
 import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from torch import Tensor
 
 from hf_tc.config import AlignmentConfig, ConversionConfig
-from hf_tc.conversion.run import Conversion
+from hf_tc.conversion.checkpoint import ConversionCheckpoint
+from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
+from hf_tc.conversion.run import begin
+from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection.greedy import Score, convert_greedily
 from hf_tc.layer_selection.hybrid import DistanceFromTeacher, Hybrid
@@ -36,10 +40,12 @@ Choose = Callable[[int], list[int]]  # how many to retain -> which
 class Hybrids:
     """All layers of a teacher calibrated, and what hybrids of them are worth on two texts."""
 
-    def __init__(self, conversion: Conversion, selection: Tensor, validation: Tensor) -> None:
-        self.conversion, self.teacher, self.selection = conversion, conversion.teacher, selection
-        self.layers = list(conversion.linear_layers)
-        self.hybrid = Hybrid(conversion.student, conversion.teacher)
+    def __init__(
+        self, task: ConversionTask, checkpoint: ConversionCheckpoint, selection: Tensor, validation: Tensor
+    ) -> None:
+        self.student, self.checkpoint, self.teacher, self.selection = task.student, checkpoint, task.teacher, selection
+        self.layers = list(task.student.config.linear_layers)
+        self.hybrid = Hybrid(task.student, task.teacher)
         self._distances = {
             "selection": DistanceFromTeacher(self.teacher, selection, max(1, BATCH_TOKENS // selection.shape[1])),
             "validation": DistanceFromTeacher(self.teacher, validation, max(1, BATCH_TOKENS // validation.shape[1])),
@@ -49,7 +55,7 @@ class Hybrids:
 
     def take_stage(self, stage: str) -> None:
         self.hybrid.with_converted(self.layers)
-        self.conversion.load_stage(stage)
+        load_stage(self.student, self.checkpoint, stage)
         self.stage = stage
 
     def measure(self, text: str, converted: Iterable[int]) -> tuple[float, float]:
@@ -127,11 +133,11 @@ def main() -> None:
     steps = AlignmentConfig(options.alignment_steps, **LARGE_BATCHES)
     settings = ConversionConfig(fitted.numel(), options.sequence_length, alignment=steps, seed=options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        conversion = Conversion(bench.teacher, fitted, (), settings, options.folder or folder)
-        start = clock()
-        conversion.fit_layers()
+        task = ConversionTask(bench.teacher, fitted, settings, Path(options.folder or folder))
+        checkpoint, start = begin(task, []), clock()
+        fit_layers(task, settings, checkpoint)
         print(f"all layers calibrated: {clock() - start:.0f} s", flush=True)
-        compare(Hybrids(conversion, selection, bench.validation), options)
+        compare(Hybrids(task, checkpoint, selection, bench.validation), options)
 
 
 def compare(hybrids: Hybrids, options: argparse.Namespace) -> None:

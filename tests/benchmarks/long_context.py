@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from hf_tc.config import LAYER_POLICIES, AlignmentConfig, ConversionConfig
+from hf_tc.config import LAYER_POLICIES, AlignmentConfig, ConversionConfig, MixerConfig, SelectionConfig
 from hf_tc.conversion.choose_layers import choose_layers
-from hf_tc.conversion.run import Conversion
+from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
+from hf_tc.conversion.run import begin
+from hf_tc.conversion.task import ConversionTask
 
 from .bench import LARGE_BATCHES, Results, clock, parser_of
 from .needle_task import NeedleTask, accuracy
@@ -70,19 +72,21 @@ def measure_students(
         blocks.numel(),
         blocks.shape[1],
         alignment=AlignmentConfig(options.alignment_steps, **LARGE_BATCHES),
-        student_options={"recurrent_rope": rope},
+        mixer=MixerConfig(recurrent_rope=rope),
         seed=options.seed,
+        selection=SelectionConfig(share, options.policy),
     )
     with tempfile.TemporaryDirectory() as folder:
-        retained = choose_layers(teacher, blocks, share, options.policy, settings, folder).retained_layers
-        conversion, start = Conversion(teacher, blocks, tuple(retained), settings, folder), clock()
-        conversion.fit_layers()
+        task = ConversionTask(teacher, blocks, settings, Path(folder))
+        retained = choose_layers(task).retained_layers
+        checkpoint, start = begin(task, retained), clock()
+        fit_layers(task, settings, checkpoint)
         about = {"retained": ",".join(map(str, retained)), "RoPE": "on" if rope else "off"}
         about |= {"calibrated at": blocks.shape[1], "seconds": clock() - start}
         for stage in ("closed_form", "aligned"):
-            conversion.load_stage(stage)
-            errors = [getattr(conversion.checkpoint.row(i), f"error_{stage}") for i in conversion.linear_layers]
-            show(conversion.student, probes, results, model=stage.replace("_", " "), layer_errors=errors, **about)
+            load_stage(task.student, checkpoint, stage)
+            errors = [getattr(checkpoint.row(i), f"error_{stage}") for i in task.student.config.linear_layers]
+            show(task.student, probes, results, model=stage.replace("_", " "), layer_errors=errors, **about)
 
 
 def calibration_blocks(tokens: int, length: int, seed: int) -> Tensor:

@@ -12,13 +12,16 @@ the whole conversion up to the stage.
 import argparse
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_tc import DistillationConfig, DistillationTrainer
-from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
-from hf_tc.conversion.run import Conversion
+from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
+from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
+from hf_tc.conversion.run import begin, joint_stage
+from hf_tc.conversion.task import ConversionTask
 from hf_tc.distillation.distill import BlockDataset
 from hf_tc.evaluation.perplexity import evaluate_blocks
 
@@ -50,7 +53,7 @@ def main() -> None:
             blocks.numel(),
             blocks.shape[1],
             alignment=AlignmentConfig(steps=aligned),
-            joint=joint_settings(joint),
+            joint=JointConfig(joint),
             seed=options.seed,
         )
         for stage, student, seconds in students(bench.teacher, blocks, settings, options.retained):
@@ -73,18 +76,19 @@ def students(
 ) -> Iterator[tuple[str, PreTrainedModel, float]]:
     """(stage, student at that stage, seconds so far): the same student object, with other weights each time."""
     with tempfile.TemporaryDirectory() as folder:
-        conversion = Conversion(teacher, blocks, tuple(retained), settings, folder)
-        yield "copied", conversion.student, 0.0
+        task = ConversionTask(teacher, blocks, settings, Path(folder))
+        checkpoint = begin(task, retained)
+        yield "copied", task.student, 0.0
         start = clock()
-        conversion.fit_layers()
+        fit_layers(task, settings, checkpoint)
         seconds = clock() - start
         for stage in ("closed_form", "aligned"):
-            conversion.load_stage(stage)
-            yield stage.replace("_", " "), conversion.student, seconds
+            load_stage(task.student, checkpoint, stage)
+            yield stage.replace("_", " "), task.student, seconds
         if settings.joint.steps:
             start = clock()
-            conversion.align_jointly()
-            yield "jointly aligned", conversion.student, seconds + clock() - start
+            joint_stage(task, checkpoint)
+            yield "jointly aligned", task.student, seconds + clock() - start
 
 
 def distil(student: PreTrainedModel, teacher: PreTrainedModel, blocks: Tensor, options: argparse.Namespace) -> float:

@@ -15,6 +15,7 @@ import copy
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,13 @@ from hf_tc.calibration.attention_statistics import AttentionStatistics
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.solve_order import layer_statistics
 from hf_tc.config import AlignmentConfig, ConversionConfig
-from hf_tc.conversion.run import Conversion, mixer_of
+from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
+from hf_tc.conversion.run import begin
+from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import evaluate_blocks
 from hf_tc.memory.estimate import blocks_at_once
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
-from hf_tc.teachers.new_student import build_student
+from hf_tc.teachers.new_student import build_student, mixer_of
 
 from .bench import LARGE_BATCHES, Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
 from .reference_layer import ReferenceLayer, align, calibrate
@@ -85,13 +88,14 @@ def our_perplexities(
     bench: Bench, blocks: Tensor, budget: Budget, options: argparse.Namespace
 ) -> tuple[dict[str, float], float]:
     with tempfile.TemporaryDirectory() as folder:
-        conversion = Conversion(bench.teacher, blocks, tuple(options.retained), settings_of(budget, options), folder)
+        task = ConversionTask(bench.teacher, blocks, settings_of(budget, options), Path(folder))
+        checkpoint = begin(task, options.retained)
         start, found = clock(), {}
-        conversion.fit_layers()
+        fit_layers(task, task.settings, checkpoint)
         seconds = clock() - start
         for stage in ("closed_form", "aligned"):
-            conversion.load_stage(stage)
-            result = evaluate_blocks(conversion.student, bench.validation, bench.teacher, batch_size=4)
+            load_stage(task.student, checkpoint, stage)
+            result = evaluate_blocks(task.student, bench.validation, bench.teacher, batch_size=4)
             found[stage] = result.perplexity
             assert result.teacher_perplexity is not None
             found["teacher"] = result.teacher_perplexity
@@ -163,11 +167,12 @@ def compare_speed(bench: Bench, budget: Budget, options: argparse.Namespace, res
 def seconds_per_layer(bench: Bench, budget: Budget, options: argparse.Namespace) -> dict[str, float]:
     """Of the same layer on the same text; capturing its inputs, which is the same work, is left out on both sides."""
     blocks, index = bench.blocks(budget.tokens, budget.length), options.speed_layer
-    others = tuple(i for i in range(bench.teacher.config.num_hidden_layers) if i != index)
+    others = [i for i in range(bench.teacher.config.num_hidden_layers) if i != index]
     with tempfile.TemporaryDirectory() as folder:
-        conversion = Conversion(bench.teacher, blocks, others, settings_of(budget, options), folder)
-        conversion.fit_layers()
-        ours = conversion.checkpoint.row(index).seconds
+        task = ConversionTask(bench.teacher, blocks, settings_of(budget, options), Path(folder))
+        checkpoint = begin(task, others)
+        fit_layers(task, task.settings, checkpoint)
+        ours = checkpoint.row(index).seconds
     _, captured, statistics = next(captured_layers(bench.teacher, blocks, [index]))
     start = clock()
     layer = reference_layer(bench.teacher, index, options.seed)

@@ -24,7 +24,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from hf_tc.config import AlignmentConfig, ConversionConfig
-from hf_tc.conversion.run import Conversion
+from hf_tc.conversion.run import convert
+from hf_tc.conversion.task import ConversionTask
+from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.layer_selection.uniform import uniform
 from hf_tc.planning.plan import plan_conversion
 from hf_tc.planning.time import order_of_time, passes, seconds_per_pass
@@ -98,7 +100,8 @@ def measure(
     )
     start = clock()
     with tempfile.TemporaryDirectory() as folder:
-        student = Conversion(teacher, blocks, plan.retained_layers, settings, folder, share_weights=True).run()
+        task = ConversionTask(teacher, blocks, settings, Path(folder), share_weights=True)
+        student = convert(task, LayerSelection("list", list(plan.retained_layers)))
     memory = plan.memory(None if device.type == "cpu" else torch.cuda.get_device_properties(device).total_memory)
     return {
         "seconds": clock() - start,

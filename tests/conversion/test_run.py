@@ -10,9 +10,10 @@ from conversion_inputs import circumstances, equal_states, letter_teacher, state
 from layer_conversion import BLOCKS, convert
 from planted import random_blocks
 
+from hf_tc.config import MixerConfig
 from hf_tc.conversion import fit_layer
-from hf_tc.conversion.run import mixer_of
 from hf_tc.memory import estimate
+from hf_tc.teachers.new_student import mixer_of
 
 
 def test_retained_layers_are_the_teachers(tmp_path: Path) -> None:
@@ -96,9 +97,9 @@ def test_bfloat16_teacher_gives_a_bfloat16_student(tmp_path: Path) -> None:
     assert bool(student(BLOCKS).logits.isfinite().all())
 
 
-def test_student_options_shape_the_recurrent_layers(tmp_path: Path) -> None:
-    options = {"recurrent_rope": False, "conv_kernel_size": 0, "output_norm": True}
-    mixer = mixer_of(convert(tmp_path, student_options=options), 1)
+def test_options_of_the_mixers_shape_the_recurrent_layers(tmp_path: Path) -> None:
+    options = MixerConfig(recurrent_rope=False, conv_kernel_size=0, output_norm=True)
+    mixer = mixer_of(convert(tmp_path, mixer=options), 1)
     assert mixer.o_norm is not None
     assert mixer.short_conv is None
     assert not mixer.recurrent_rope

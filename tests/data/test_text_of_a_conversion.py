@@ -12,7 +12,7 @@ from conversion_inputs import LENGTH, TOKENS, letter_teacher, teacher_folder, te
 from student_folders import letter_tokenizer
 
 from hf_tc import convert
-from hf_tc.conversion.run import ConversionConfig
+from hf_tc.config import ConversionConfig
 from hf_tc.convert import SHIPPED_SAMPLE, calibration_blocks, calibration_documents
 from hf_tc.data.token_blocks import CalibrationDataError
 

@@ -2,6 +2,7 @@
 """Policies on teachers whose answer is known: one layer's attention does nothing, another's matters most."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ from conversion_inputs import circumstances, equal_states, letter_teacher, state
 from planted import random_blocks
 from transformers import PreTrainedModel
 
-from hf_tc.config import ConversionConfig
+from hf_tc.config import ConversionConfig, SelectionConfig
 from hf_tc.conversion import choose_layers as choosing
-from hf_tc.conversion.choose_layers import CANDIDATES, SCORES, choose_layers
+from hf_tc.conversion import layer_by_layer
+from hf_tc.conversion.checkpoint import CANDIDATES, SCORES
+from hf_tc.conversion.choose_layers import choose_layers
+from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection import probe
-from hf_tc.layer_selection.policies import MEASURING_POLICIES, check_policy
+from hf_tc.layer_selection.policies import MEASURING_POLICIES
 from hf_tc.layer_selection.probe import bypassed
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, output_projection
@@ -46,10 +50,9 @@ def teacher_with(silent: int | None = None, loud: int | None = None, **changes: 
 def choose(
     folder: Path, policy: str | None, retained: Any = 0.5, teacher: PreTrainedModel | None = None, **changes: Any
 ):
-    settings = ConversionConfig(**{**vars(SETTINGS), **changes})
-    return choose_layers(
-        teacher or TEACHER, BLOCKS if teacher is None else text_of(teacher), retained, policy, settings, folder
-    )
+    settings = replace(SETTINGS, selection=SelectionConfig(retained, policy), **changes)
+    blocks = BLOCKS if teacher is None else text_of(teacher)
+    return choose_layers(ConversionTask(teacher or TEACHER, blocks, settings, folder, share_weights=True))
 
 
 TEACHER = teacher_with(silent=2, loud=1)
@@ -177,7 +180,7 @@ def test_uniform_lists_and_earlier_selections(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_meant_is_refused(retained: Any, policy: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_policy(retained, policy)
+        SelectionConfig(retained, policy)
 
 
 def test_a_selection_of_a_deeper_teacher_is_refused(tmp_path: Path) -> None:
@@ -219,7 +222,7 @@ def test_going_on_measures_only_what_is_missing(
     with pytest.raises(Interrupted):
         choose(tmp_path / "parts", policy)
     watch(1000)
-    monkeypatch.setattr(choosing.Conversion, "_fit_layer", lambda *_: pytest.fail("a candidate was calibrated again"))
+    monkeypatch.setattr(layer_by_layer, "fit_layer", lambda *_, **__: pytest.fail("a candidate was calibrated again"))
     selection = choose(tmp_path / "parts", policy)
     assert len(calls) == expected.forwards - measured
     assert (selection.ranking, selection.scores) == (expected.ranking, expected.scores)

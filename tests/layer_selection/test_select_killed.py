@@ -11,7 +11,7 @@ from command_lines import CALIBRATION
 from conversion_inputs import teacher_folder, text_file
 from killed_commands import die, layer_done, status_of
 
-from hf_tc.conversion import choose_layers
+from hf_tc.conversion import checkpoint
 from hf_tc.layer_selection import hybrid, score_log
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
@@ -37,10 +37,10 @@ def test_a_selection_killed_at_every_kind_of_moment(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
     assert status_of(command(whole)) == 0
     assert status_of(command(parts), layer_done) == -signal.SIGKILL
-    layers = tmp_path / "parts.json.unfinished" / choose_layers.CANDIDATES
+    layers = tmp_path / "parts.json.unfinished" / checkpoint.CANDIDATES
     assert [path.name for path in layers.glob("layer-*")] == ["layer-000.safetensors"]
     assert status_of(command(parts), at_the_third_score) == -signal.SIGKILL
-    scores = tmp_path / "parts.json.unfinished" / choose_layers.SCORES / score_log.SCORES_FILE
+    scores = tmp_path / "parts.json.unfinished" / checkpoint.SCORES / score_log.SCORES_FILE
     assert len(scores.read_text().splitlines()) == 2
     assert not parts.exists()
     with scores.open("a") as file:

@@ -12,9 +12,9 @@ from conversion_inputs import QUICK, equal_states, letter_teacher, state_of, tea
 from student_folders import letter_tokenizer
 from transformers import AutoModelForCausalLM
 
+from hf_tc import convert as conversion
 from hf_tc.cli.main import main
 from hf_tc.conversion import fit_layer
-from hf_tc.conversion import run as convert_layers
 from hf_tc.convert import select_layers
 from hf_tc.layer_selection import probe
 from hf_tc.layer_selection.policies import MEASURING_POLICIES
@@ -79,7 +79,7 @@ def test_going_on_after_the_selection_selects_nothing_again(
     options = {"retained_layers": 0.34, "layer_policy": policy}
     expected = convert(text, tmp_path / "whole", **options)
     with monkeypatch.context() as patch:
-        patch.setattr(convert_layers.Conversion, "run", lambda conversion: pytest.fail("interrupted"))
+        patch.setattr(conversion, "convert", lambda *args, **kwargs: pytest.fail("interrupted"))
         with pytest.raises(pytest.fail.Exception):
             convert(text, tmp_path / "parts", **options)
     calls = watched(monkeypatch)

@@ -14,10 +14,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig
 
-from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
-from hf_tc.conversion.run import Conversion
+from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
+from hf_tc.conversion.run import convert
+from hf_tc.conversion.task import ConversionTask
 from hf_tc.convert import from_teacher
 from hf_tc.data.corrupted_sequences import number_of_corrupted_sequences
+from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.memory.estimate import (
     EXPECTED_WITHIN,
     attention_map_bytes,
@@ -41,11 +43,14 @@ def test_peak_memory_is_expected_within_the_stated_factor(
         hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
         intermediate_size=2 * hidden, num_hidden_layers=layers, max_position_embeddings=length,
     )  # fmt: skip
-    settings = ConversionConfig(1024, length, alignment=AlignmentConfig(steps=1), joint=joint_settings(joint_steps))
+    settings = ConversionConfig(1024, length, alignment=AlignmentConfig(steps=1), joint=JointConfig(joint_steps))
     plan = plan_conversion(teacher.config, retained_layers=[0, *range(2, layers - 1)], settings=settings)
     blocks = random_blocks(1024 // length, length)
     with LiveBytes() as live:
-        Conversion(teacher, blocks, plan.retained_layers, settings, tmp_path, share_weights=True).run()
+        convert(
+            ConversionTask(teacher, blocks, settings, tmp_path, share_weights=True),
+            LayerSelection("list", list(plan.retained_layers)),
+        )
     measured, expected = plan.teacher_bytes + live.peak, plan.memory(None).host
     assert expected / EXPECTED_WITHIN < measured < expected * EXPECTED_WITHIN, (expected, measured)
 
@@ -58,7 +63,7 @@ def test_attention_without_a_fused_kernel_keeps_whole_maps() -> None:
     assert attention_map_bytes(plans["float32"].widths, 8192, 8192) == 9 * 8192 * 8192 * 32
     longer = replace(plans["float32"], settings=ConversionConfig(sequence_length=8192))
     assert longer.memory(10**18).device > longer.memory(None).host + 4 * 10**9
-    jointly = replace(longer, settings=replace(longer.settings, joint=joint_settings(1)))
+    jointly = replace(longer, settings=replace(longer.settings, joint=JointConfig(1)))
     maps = attention_map_bytes(jointly.widths, 8192, 8192)
     assert jointly.memory(10**18).device == jointly.memory(None).host + (len(jointly.retained_layers) + 2) * maps // 2
 
@@ -108,7 +113,7 @@ def test_a_policy_that_compares_calibrated_layers_needs_all_of_them_at_once() ->
 
 def test_joint_alignment_takes_fewer_blocks_in_a_pass_where_memory_is_short() -> None:
     config = AutoConfig.for_model("qwen3", **QWEN3_8B)
-    plan = plan_conversion(config, layer_policy="uniform", settings=ConversionConfig(joint=joint_settings(150)))
+    plan = plan_conversion(config, layer_policy="uniform", settings=ConversionConfig(joint=JointConfig(150)))
     layers = (36, len(plan.linear_layers))
     whole, half, one = (joint_bytes(plan.widths, *layers, blocks * 1024) for blocks in (8, 4, 1))
     assert whole > half > one > plan.student_bytes
@@ -125,6 +130,6 @@ def test_joint_alignment_takes_fewer_blocks_in_a_pass_where_memory_is_short() ->
 def test_activations_in_host_memory_give_the_same_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = text_file(tmp_path / "text.txt")
     ordinary = from_teacher(letter_teacher(), letter_tokenizer(), calibration_data=text, **QUICK)
-    monkeypatch.setattr("hf_tc.conversion.run.free_bytes", lambda device: 0)
+    monkeypatch.setattr("hf_tc.conversion.layer_by_layer.free_bytes", lambda device: 0)
     student = from_teacher(letter_teacher(), letter_tokenizer(), calibration_data=text, **QUICK)
     assert equal_states(state_of(student), state_of(ordinary))

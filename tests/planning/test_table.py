@@ -9,7 +9,7 @@ from rich.console import Console
 from tiny_sizes import SIZES
 from transformers import AutoConfig
 
-from hf_tc.config import ConversionConfig, joint_settings
+from hf_tc.config import ConversionConfig, JointConfig
 from hf_tc.planning.plan import plan_conversion
 from hf_tc.planning.table import plan_table, size
 
@@ -36,7 +36,7 @@ def test_the_table_says_it_all(tmp_path: Path) -> None:
 def test_a_machine_without_a_gpu_says_what_a_gpu_must_have(joint_steps: int, length: int, has_less: bool) -> None:
     """One figure is enough where the peak is a single block in joint alignment, which nothing makes smaller."""
     config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
-    settings = ConversionConfig(65_536, length, joint=joint_settings(joint_steps))
+    settings = ConversionConfig(65_536, length, joint=JointConfig(joint_steps))
     plan = plan_conversion(config, layer_policy="uniform", settings=settings)
     console = Console(width=160, record=True)
     console.print(plan_table(plan, torch.device("cpu")))

@@ -10,15 +10,17 @@ import torch
 from planted import SIZES, random_blocks, tiny_teacher
 from transformers import AutoConfig
 
-from hf_tc.config import AlignmentConfig, ConversionConfig, joint_settings
-from hf_tc.conversion.run import Conversion
+from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
+from hf_tc.conversion.run import convert
+from hf_tc.conversion.task import ConversionTask
 from hf_tc.layer_selection.policies import SELECTION_TOKENS
+from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.planning.plan import plan_conversion
 from hf_tc.planning.time import CLOSED_FORM_PASSES, JOINT_PASSES, order_of_time, passes, seconds_per_pass
 
 
 def passes_of(steps: int = 10, tokens: int = 32_768, length: int = 1024, joint: int = 0, **options: Any) -> int:
-    settings = ConversionConfig(tokens, length, alignment=AlignmentConfig(steps=steps), joint=joint_settings(joint))
+    settings = ConversionConfig(tokens, length, alignment=AlignmentConfig(steps=steps), joint=JointConfig(joint))
     config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
     return passes(plan_conversion(config, settings=settings, **{"retained_layers": [0, 4], **options}))
 
@@ -43,7 +45,7 @@ def test_a_conversion_takes_about_the_time_expected(tmp_path: Path) -> None:
     teacher = tiny_teacher()
     plan = plan_conversion(teacher.config, retained_layers=[0], settings=settings)
     begun = time.perf_counter()
-    Conversion(teacher, random_blocks(16, 256), (0,), settings, tmp_path).run()
+    convert(ConversionTask(teacher, random_blocks(16, 256), settings, tmp_path), LayerSelection("list", [0]))
     taken = time.perf_counter() - begun
     expected = passes(plan) * seconds_per_pass(plan.widths, 256, torch.device("cpu"))
     assert taken / 10 < expected < taken * 10

@@ -93,6 +93,7 @@ def test_provenance_is_the_report_without_rows_and_times() -> None:
         "selection",
         "device",
         "arguments",
+        "stage_seconds",
     }
     report.selection = LayerSelection("kl", [0], [0, 1], [0.5, 0.1], seconds=3.0)
     assert report.provenance["layer_policy"] == "kl"

@@ -11,9 +11,9 @@ from layer_conversion import BLOCKS, convert
 from planted import captured_layer, random_blocks
 from transformers import AutoModelForCausalLM
 
-from hf_tc.conversion.run import mixer_of
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.report.page import report_page
+from hf_tc.teachers.new_student import mixer_of
 
 STAGES = ["teacher", "copied", "closed_form", "aligned"]
 
@@ -39,6 +39,9 @@ def test_report_has_every_layer_and_every_quantity(tmp_path: Path) -> None:
         assert min(row.head_half_lives) <= row.timescale_tokens <= max(row.head_half_lives)
     assert student.config.calibration == report.provenance
     assert report.seconds >= sum(row.seconds for row in report.layers)
+    assert list(report.stage_seconds) == ["build", "fingerprint", "evaluate", "capture", "solve", "align"]
+    assert min(report.stage_seconds.values()) > 0
+    assert sum(report.stage_seconds.values()) <= report.seconds
 
 
 def test_reported_beta_and_half_life_are_the_means_of_the_closed_form_over_the_text(tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Arguments beside unfinished work: the same go on, others are refused by name; files are whole or absent."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hf_tc.config import MixerConfig
 from hf_tc.resume.arguments import record_arguments, replace_file
 
 ARGUMENTS = {"data": [Path("a.txt"), "b.txt"], "settings": {"seed": 0, "deep": {"rope": True}}, "none": None}
@@ -56,4 +60,21 @@ def test_work_that_an_earlier_release_began_goes_on(tmp_path: Path) -> None:
     record_arguments(path, now)
     now["settings"]["held_out_fraction"] = 0.25
     with pytest.raises(ValueError, match=r"settings\.held_out_fraction: 0\.5 there, 0\.25 now"):
+        record_arguments(path, now)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [{"recurrent_rope": True, "conv_kernel_size": 4, "output_norm": False}, {}],
+    ids=["convert", "select"],
+)
+def test_options_of_the_mixers_had_another_name_and_were_not_written_by_select(
+    tmp_path: Path, written: dict[str, Any]
+) -> None:
+    path = tmp_path / "arguments.json"
+    path.write_text(json.dumps({"settings": {"student_options": written, "seed": 0}, "retained_layers": []}))
+    now = {"settings": {"mixer": asdict(MixerConfig()), "seed": 0}, "retained_layers": []}
+    record_arguments(path, now)
+    now["settings"]["mixer"] = asdict(MixerConfig(output_norm=True))
+    with pytest.raises(ValueError, match=r"\(settings\.mixer\.output_norm: False there, True now\)"):
         record_arguments(path, now)

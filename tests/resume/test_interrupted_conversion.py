@@ -11,9 +11,11 @@ from conversion_inputs import circumstances, equal_states, letter_teacher, state
 from layer_conversion import Interrupted, convert, interrupt_at_layer
 from planted import random_blocks
 
+from hf_tc.calibration.capture_attention import LayerStream
+from hf_tc.config import MixerConfig
 from hf_tc.conversion import fit_layer
 from hf_tc.conversion.checkpoint import ConversionCheckpoint
-from hf_tc.conversion.run import mixer_of
+from hf_tc.teachers.new_student import mixer_of
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])
@@ -41,7 +43,7 @@ def test_going_on_gives_what_an_uninterrupted_run_gives(
     [
         ({"steps": 3}, "settings.alignment.steps"),
         ({"seed": 1}, "settings.seed"),
-        ({"student_options": {"output_norm": True}}, "settings.student_options"),
+        ({"mixer": MixerConfig(output_norm=True)}, "settings.mixer.output_norm"),
         ({"retained": (1,)}, "retained_layers"),
         ({"blocks": random_blocks(8, 32, seed=3)}, "blocks"),
         ({"teacher": letter_teacher("llama")}, "teacher"),
@@ -71,3 +73,9 @@ def test_finished_layers_are_on_disk_with_both_stages(tmp_path: Path) -> None:
     checkpoint = ConversionCheckpoint(tmp_path, arguments)
     assert equal_states(checkpoint.weights(1, "aligned"), state_of(mixer_of(student, 1)))
     assert not equal_states(checkpoint.weights(1, "closed_form"), checkpoint.weights(1, "aligned"))
+
+
+def test_of_a_finished_conversion_no_layer_is_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = convert(tmp_path)
+    monkeypatch.setattr(LayerStream, "advance", lambda *_: pytest.fail("a layer of the teacher was run again"))
+    assert equal_states(state_of(convert(tmp_path)), state_of(expected))

@@ -62,4 +62,4 @@ def circumstances(model: nn.Module) -> dict[str, Any]:
 
 
 def without_times(report: ConversionReport) -> ConversionReport:
-    return replace(report, seconds=0.0, layers=[replace(row, seconds=0.0) for row in report.layers])
+    return replace(report, seconds=0.0, stage_seconds={}, layers=[replace(row, seconds=0.0) for row in report.layers])

@@ -10,8 +10,9 @@ from conversion_inputs import letter_teacher
 from planted import random_blocks
 
 from hf_tc.config import AlignmentConfig, ConversionConfig
-from hf_tc.conversion import fit_layer
-from hf_tc.conversion.run import Conversion
+from hf_tc.conversion import fit_layer, run
+from hf_tc.conversion.task import ConversionTask
+from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
 
 BLOCKS = random_blocks(8, 32)
@@ -29,10 +30,10 @@ def settings(steps: int = 2, **changes: Any) -> ConversionConfig:
 def convert(
     folder: Path, retained: tuple[int, ...] = (0,), *, steps: int = 2, blocks: torch.Tensor = BLOCKS, **changes: Any
 ) -> HybridGDNForCausalLM:
-    names = ("evaluation_blocks", "share_weights")
-    options = {name: changes.pop(name) for name in names if name in changes}
+    share_weights, evaluation = changes.pop("share_weights", False), changes.pop("evaluation_blocks", None)
     teacher = changes.pop("teacher", None) or letter_teacher()
-    return Conversion(teacher, blocks, retained, settings(steps, **changes), folder, **options).run()
+    task = ConversionTask(teacher, blocks, settings(steps, **changes), folder, share_weights)
+    return run.convert(task, LayerSelection("list", list(retained)), evaluation)
 
 
 class Interrupted(Exception):

@@ -13,11 +13,10 @@ from transformers import AutoConfig, PreTrainedModel
 from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
 from hf_tc.calibration.decay import dt_bias_of
 from hf_tc.calibration.write_gate import write_gate_bias_of
-from hf_tc.conversion.run import mixer_of
 from hf_tc.modeling.gated_delta_rule import gated_delta_rule
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
-from hf_tc.teachers.new_student import build_student
+from hf_tc.teachers.new_student import build_student, mixer_of
 from hf_tc.teachers.small_teacher import random_teacher
 
 

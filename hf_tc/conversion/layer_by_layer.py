@@ -1,0 +1,120 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""One pass over the layers of a teacher: capture, solve, align, checkpoint.
+
+Layers are independent: each is fitted on the teacher's own inputs, whatever becomes of the others. So the choice of
+layers, which needs all of them in closed form, and the conversion of those chosen are the same pass.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from hf_tc.calibration.capture_attention import CapturedAttention, LayerStream
+from hf_tc.config import ConversionConfig
+from hf_tc.conversion.checkpoint import ConversionCheckpoint
+from hf_tc.conversion.fit_layer import FittedLayer, LayerText, fit_layer
+from hf_tc.conversion.task import ConversionTask
+from hf_tc.data.corrupted_sequences import corrupted_sequences, number_of_corrupted_sequences
+from hf_tc.memory.estimate import blocks_at_once, free_bytes, largest, layer_bytes, text_bytes, widths_of
+from hf_tc.modeling import HybridGDNForCausalLM
+from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
+from hf_tc.teachers.new_student import mixer_of
+from hf_tc.teachers.offloading import execution_device
+
+
+def fit_layers(
+    task: ConversionTask,
+    settings: ConversionConfig,
+    checkpoint: ConversionCheckpoint,
+    solved: ConversionCheckpoint | None = None,
+) -> None:
+    """Solves and aligns every recurrent layer of the student that the checkpoint does not hold yet.
+
+    Args:
+        settings: the task's, or with less alignment.
+        solved: layers in closed form, from the same text; what it holds is not solved again.
+    """
+    layers = task.student.config.linear_layers
+    missing = [layer for layer in layers if not checkpoint.has(layer)]
+    steps = settings.alignment.steps + 1  # of one layer: the closed form, then the alignment
+    whole, done = steps * len(layers), steps * (len(layers) - len(missing))
+    with tqdm(total=whole, initial=done, desc="Calibrating", unit="step", mininterval=1.0) as progress:
+        streams = _streams(task, settings)
+        for layer in range(max(missing, default=-1) + 1):
+            progress.set_postfix_str(f"layer {layer}", refresh=False)
+            with task.clock.stage("capture"):
+                if layer not in missing:
+                    for stream in streams:
+                        stream.advance(layer)
+                    continue
+                captured = [stream.advance_and_capture(layer) for stream in streams]
+            fitted = _fit_layer(task, settings, layer, captured, _solved(layer, solved), progress)
+            checkpoint.save(layer, fitted.weights, fitted.row)
+            del captured, fitted  # or they would live on while the next layer is captured
+
+
+def _streams(task: ConversionTask, settings: ConversionConfig) -> list[LayerStream]:
+    """The text to align with, and the held-out text, on their way through the teacher."""
+    blocks = text_to_align_with(task, settings)
+    in_host_memory, at_once = not _text_fits(task, settings, blocks), blocks_at_once(blocks.shape[1])
+    with task.clock.stage("capture"):
+        return [
+            LayerStream(task.teacher.base_model, part, at_once, in_host_memory=in_host_memory)
+            for part in (blocks, task.held_out_blocks)
+        ]
+
+
+def text_to_align_with(task: ConversionTask, settings: ConversionConfig) -> Tensor:
+    """Blocks `[N, T]`: the text and, where layers are aligned, corrupted sequences of it."""
+    blocks = task.fitted_blocks
+    if not settings.alignment.steps:
+        return blocks
+    return torch.cat([blocks, corrupted_sequences(blocks, number_of_corrupted_sequences(*blocks.shape), settings.seed)])
+
+
+def load_stage(student: HybridGDNForCausalLM, checkpoint: ConversionCheckpoint, stage: str) -> None:
+    """Gives the student the weights that all layers had at a stage, "closed_form", "aligned" or "joint"."""
+    for layer in student.config.linear_layers:
+        mixer_of(student, layer).load_state_dict(checkpoint.weights(layer, stage))
+
+
+def _text_fits(task: ConversionTask, settings: ConversionConfig, blocks: Tensor) -> bool:
+    """Whether what is captured of a layer, and the work on it, fit beside the weights on the device."""
+    free = free_bytes(execution_device(task.teacher))
+    if free is None:
+        return True
+    mixers = (mixer_of(task.student, layer) for layer in task.student.config.linear_layers)
+    widths = widths_of(task.teacher, largest(mixers), task.teacher.dtype.itemsize)
+    tokens = blocks.numel() + task.held_out_blocks.numel()
+    needed = text_bytes(widths, tokens, task.fitted_blocks.numel())
+    return needed + layer_bytes(widths, tokens, settings, on_gpu=True) <= free
+
+
+def _fit_layer(
+    task: ConversionTask,
+    settings: ConversionConfig,
+    layer: int,
+    captured: list[CapturedAttention],
+    solved: FittedLayer | None,
+    progress: tqdm,
+) -> FittedLayer:
+    text = LayerText(captured[0], len(task.fitted_blocks), captured[1], _softmax_of(task, layer))
+    mixer, seed = mixer_of(task.student, layer), settings.seed + layer
+    return fit_layer(mixer, text, settings.alignment, seed, task.clock, solved=solved, on_step=progress.update)
+
+
+def _solved(layer: int, checkpoint: ConversionCheckpoint | None) -> FittedLayer | None:
+    if checkpoint is None or not checkpoint.has(layer):
+        return None
+    return FittedLayer({"closed_form": checkpoint.weights(layer, "closed_form")}, checkpoint.row(layer))
+
+
+def _softmax_of(task: ConversionTask, layer: int) -> dict[str, Any]:
+    """Scaling and window of the teacher's softmax in a layer. Windows are read off the configuration: attention modules
+    of some families have none where they use one, others have one where they use none."""
+    attention = find_attention(find_decoder_layers(task.teacher.base_model)[layer])[1]
+    config = task.student.config
+    sliding = config.teacher_layer_types[layer] == "sliding_attention"
+    return {"scaling": attention.scaling, "window": config.teacher_config.sliding_window if sliding else None}
