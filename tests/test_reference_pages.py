@@ -31,7 +31,7 @@ def test_every_public_name_is_told_once() -> None:
 
 
 def found(name: str) -> Any:
-    return pkgutil.resolve_name(":".join(name.rsplit(".", 1)))  # an attribute: hf_tc.refresh is an old module too
+    return pkgutil.resolve_name(":".join(name.rsplit(".", 1)))  # an attribute of its module
 
 
 @pytest.mark.parametrize("name", TOLD)
