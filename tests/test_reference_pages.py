@@ -49,6 +49,15 @@ def test_every_argument_that_is_told_of_exists(name: str) -> None:
     assert told or not section
 
 
+@pytest.mark.parametrize("name", ["convert.select_layers", "planning.plan.plan_conversion"])
+def test_options_are_shown_as_the_function_takes_them(name: str) -> None:
+    griffe = pytest.importorskip("griffe")  # of the extra "docs"
+    extensions = griffe.load_extensions(str(FOLDER / "signatures.py"))
+    package = griffe.load("hf_tc", extensions=extensions, search_paths=[FOLDER.parent])
+    shown = {item.name for item in package[name].parameters}
+    assert shown == inspect.signature(found(f"hf_tc.{name}")).parameters.keys()
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (FOLDER / "mkdocs.yml").read_text(encoding="utf-8").split("nav:")[1].split("validation:")[0]
     told = set(re.findall(r": (\S+\.md)$", navigation, flags=re.MULTILINE))
