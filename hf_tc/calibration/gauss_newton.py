@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """One Gauss-Newton step for a gate inside the recurrence, per head.
 
-The read-out o is not linear in such a gate. With J its derivative by weights w on features f of the layer's input,
+The recurrence's output o is not linear in such a gate. With J its derivative by weights w on features f of the input,
 
     min over w of  sum_t |c_t - s_t (o_t + J_t w)|^2 + ridge      (s_t: the output gate; o_t after the norm, if any)
 
@@ -131,7 +131,7 @@ def _residual(
     step: Tensor,
     changed: Changed,
 ) -> Tensor:
-    """Squared error of the gated read-out after a step, per head `[H]`."""
+    """Squared error of the gated output after a step, per head `[H]`."""
     total = torch.zeros(mixer.num_heads, dtype=torch.float64, device=step.device)
     for rows in _batches(blocks, captured.attn_input.shape[1]):
         x = captured.attn_input[rows]

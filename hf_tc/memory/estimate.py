@@ -11,7 +11,7 @@ K/V heads of size D, I = H D, P the parameters of a recurrent layer, and 4 bytes
     closed form           4 b' (15 I + C + 2 G D + 5 * 64 H) + 8 H (C + 1)^2 + 4 * 2 P     one Gram matrix a head
     alignment             4 a (27 I + 3 C + 3 G D + 4 * 64 H) + 4 * 6 P  autograd, Adam, the best weights so far
     teacher's layer       itemsize b (2 C + 3 widest linear module), and `attention_map_bytes`
-    logits                (6 * 4 + 2 itemsize) vocabulary, of b tokens or as many as `losses.tokens_at_once` says
+    logits                (6 * 4 + 2 itemsize) vocabulary, of b tokens or as many as `kd_loss.tokens_at_once` says
 
 Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. Joint alignment,
 where it is asked for, trains all layers at once, when the text is gone: autograd of every recurrent layer and of the
