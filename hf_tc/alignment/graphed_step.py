@@ -13,23 +13,27 @@ WARM_UP_STEPS = 3
 
 @contextmanager
 def graphed_step(
-    module: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[Tensor], Tensor], rows: Tensor, clip: float
-) -> Iterator[Callable[[Tensor], None]]:
-    """Yields a function that takes the rows of a minibatch and does one step: loss, gradients, clipping, optimiser.
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Callable[..., Tensor],
+    minibatch: tuple[Tensor, ...],
+    clip: float,
+) -> Iterator[Callable[..., None]]:
+    """Yields a function that takes a minibatch and does one step: loss, gradients, clipping, optimiser.
 
     Products run in TF32 where the GPU has it: a fit stops orders of magnitude before float32's last digits.
 
     Args:
         module: on a GPU; its weights change in place.
         optimizer: capturable, its learning rates as tensors, so that a schedule reaches the graph.
-        loss: of some rows, in terms of the module's weights.
-        rows: those of any minibatch, for the shape.
+        loss: of the tensors of a minibatch, in terms of the module's weights.
+        minibatch: any, for its shapes.
     """
-    device, rows = rows.device, rows.clone()
+    device, minibatch = minibatch[0].device, tuple(tensor.clone() for tensor in minibatch)
     weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
 
     def step() -> None:
-        loss(rows).backward()
+        loss(*minibatch).backward()
         nn.utils.clip_grad_norm_(module.parameters(), clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -49,8 +53,9 @@ def graphed_step(
         for value in state.values():
             value.zero_()
 
-    def replay(batch: Tensor) -> None:
-        rows.copy_(batch)
+    def replay(*tensors: Tensor) -> None:
+        for own, new in zip(minibatch, tensors, strict=True):
+            own.copy_(new)
         graph.replay()
 
     yield replay

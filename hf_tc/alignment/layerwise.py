@@ -30,7 +30,11 @@ def relative_error(output: Tensor, target: Tensor) -> Tensor:
 
 def mix(mixer: GatedDeltaNet, captured: CapturedAttention, rows: Tensor | slice) -> Tensor:
     """The mixer's output on some captured blocks, `[rows, T, C]`."""
-    return mixer(captured.attn_input[rows], captured.position_embeddings, recurrent_mask=RecurrentMask())[0]
+    return _output(mixer, captured, captured.attn_input[rows])
+
+
+def _output(mixer: GatedDeltaNet, captured: CapturedAttention, attn_input: Tensor) -> Tensor:
+    return mixer(attn_input, captured.position_embeddings, recurrent_mask=RecurrentMask())[0]
 
 
 @torch.no_grad()
@@ -95,20 +99,23 @@ def _training_step(
 ) -> Iterator[Callable[[Tensor], None]]:
     """One step on a minibatch of rows, replayed as a CUDA graph where there is a GPU."""
 
-    def loss(rows: Tensor) -> Tensor:
-        return relative_error(mix(mixer, captured, rows), captured.teacher_output[rows])
+    def loss(attn_input: Tensor, target: Tensor) -> Tensor:
+        return relative_error(_output(mixer, captured, attn_input), target)
 
-    def step(rows: Tensor) -> None:
+    def step(attn_input: Tensor, target: Tensor) -> None:
         optimizer.zero_grad()
-        loss(rows).backward()
+        loss(attn_input, target).backward()
         nn.utils.clip_grad_norm_(mixer.parameters(), clip)
         optimizer.step()
 
+    def minibatch(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return captured.attn_input[rows], captured.teacher_output[rows]
+
     if rows.is_cuda:
-        with graphed_step(mixer, optimizer, loss, rows, clip) as graphed:
-            yield graphed
+        with graphed_step(mixer, optimizer, loss, minibatch(rows), clip) as graphed:
+            yield lambda rows: graphed(*minibatch(rows))
     else:
-        yield step
+        yield lambda rows: step(*minibatch(rows))
 
 
 def alignment_optimizer(mixers: nn.Module, settings: AlignmentConfig) -> torch.optim.Optimizer:

@@ -13,12 +13,19 @@ from hf_tc.modeling.masks import RecurrentMask
 from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
 
 BATCH_TOKENS = 8192  # tokens whose outputs exist at the same time
+BATCH_VALUES_ON_GPU = 2**25  # those of BATCH_TOKENS in an 8B teacher; a smaller one's would leave the GPU waiting
+
+
+def solved_at_once(inner: int, on_gpu: bool) -> int:
+    """Tokens whose outputs, `inner` values each, exist at the same time."""
+    return max(BATCH_TOKENS, BATCH_VALUES_ON_GPU // inner) if on_gpu else BATCH_TOKENS
 
 
 def block_batches(captured: CapturedAttention) -> Iterator[slice]:
-    """Slices of blocks, each of about BATCH_TOKENS tokens."""
+    """Slices of blocks, each of about as many tokens as are `solved_at_once`."""
     blocks, length = captured.attn_input.shape[:2]
-    step = max(1, BATCH_TOKENS // length)
+    context = captured.teacher_context
+    step = max(1, solved_at_once(context.shape[-1], context.device.type == "cuda") // length)
     return (slice(start, min(start + step, blocks)) for start in range(0, blocks, step))
 
 

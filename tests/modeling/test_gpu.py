@@ -110,6 +110,16 @@ def test_every_cache_gives_the_same_tokens(cache: str, linear: tuple[int, ...]) 
         assert tokens.tolist() == expected.tolist()
 
 
+def test_compiled_decoding_is_a_cuda_graph() -> None:
+    """The compiler leaves graphs out, and says so in a counter alone, where something that is written may move."""
+    from torch._dynamo.utils import counters
+
+    counters["inductor"].clear()
+    model, ids = student("llama", (0, 2)).cuda(), token_ids(2, 20).cuda()
+    model.generate(ids, cache_implementation="static", max_new_tokens=6, do_sample=False)
+    assert counters["inductor"]["cudagraph_skips"] == 0
+
+
 def test_the_gpu_form_does_not_depend_on_other_gpus_being_current() -> None:
     device = torch.device("cuda", torch.cuda.device_count() - 1)
     problem = {name: x.to(device, torch.float32) for name, x in draw(70).items()}
