@@ -63,16 +63,16 @@ def decayed_linear_attention(*, q: Tensor, k: Tensor, u: Tensor, log_decay: Tens
     """
     length, scale = q.shape[1], q.shape[-1] ** -0.5
     size = min(CHUNK_SIZE, length)
-    q, k, u = (to_chunks(x, size) for x in (q * scale, k, u))  # [B, H, N, C, D]
+    q, k, u = (to_chunks(x, size) for x in (q * scale, k, u))  # [N, B, H, C, D]
     total = to_chunks(log_decay[..., None], size)[..., 0].cumsum(-1)
     future = torch.ones(size, size, dtype=torch.bool, device=q.device).triu(1)
     between = (total[..., :, None] - total[..., None, :]).masked_fill(future, float("-inf")).exp()
     inside = ((q @ k.transpose(-1, -2)) * between) @ u
     q, k = q * total.exp()[..., None], k * (total[..., -1:] - total).exp()[..., None]
     added, across = k.transpose(-1, -2) @ u, total[..., -1].exp()[..., None, None]
-    state, states = torch.zeros_like(added[:, :, 0]), []
-    for added_n, across_n in zip(added.unbind(2), across.unbind(2), strict=True):
+    state, states = torch.zeros_like(added[0]), []
+    for added_n, across_n in zip(added, across, strict=True):
         states.append(state)
         state = across_n * state + added_n
-    output = inside + q @ torch.stack(states, dim=2)
-    return output.flatten(2, 3)[:, :, :length].transpose(1, 2)
+    output = inside + q @ torch.stack(states)
+    return output.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length]

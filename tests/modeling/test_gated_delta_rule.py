@@ -1,13 +1,10 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """The delta rule against hand-computed answers, and the chunked forms against the token-by-token one."""
 
-from unittest import mock
-
 import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_tc.modeling.chunk_states import states_in_one_product
 from hf_tc.modeling.gated_delta_rule import (
     CHUNK_SIZE,
     chunk_gated_delta_rule,
@@ -18,12 +15,7 @@ from hf_tc.modeling.gated_delta_rule import (
 LENGTHS = [1, 63, 64, 65, 500]
 
 
-def chunk_form_of_a_gpu(**problem: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    with mock.patch("hf_tc.modeling.gated_delta_rule.states_by_writes", states_in_one_product):
-        return chunk_gated_delta_rule(**problem)
-
-
-FORMS = [recurrent_gated_delta_rule, chunk_gated_delta_rule, chunk_form_of_a_gpu]
+FORMS = [recurrent_gated_delta_rule, chunk_gated_delta_rule]
 
 
 def draw(
