@@ -32,6 +32,37 @@ class ChunkMask(NamedTuple):
     keep_out: torch.Tensor
 
 
+class _Decayed(NamedTuple):
+    """What chunks are apart from their values. `[N, B, H, C]`: from_start, to_end, decays from the chunk's start to
+    each token and from there to its end. `[N, B, H, C, C]`: between, decays between tokens; scores, q.k times these;
+    key_scores, k.k times these; inverse, (I + A)^-1. state_writes, X_k `[N, B, H, C, K]`. taken `[N, B, H, K, K]`: what
+    a chunk takes from the state."""
+
+    between: torch.Tensor
+    from_start: torch.Tensor
+    to_end: torch.Tensor
+    scores: torch.Tensor
+    key_scores: torch.Tensor
+    inverse: torch.Tensor
+    state_writes: torch.Tensor
+    taken: torch.Tensor
+
+
+def _decayed(
+    q: torch.Tensor, k: torch.Tensor, log_decay: torch.Tensor, beta: torch.Tensor, mask: ChunkMask
+) -> _Decayed:
+    total = log_decay.cumsum(-1)
+    between = (total[..., :, None] - total[..., None, :]).add_(mask.visible).exp_()
+    from_start = total.exp() * mask.keep_in
+    to_end = (total[..., -1:] - total).exp() * mask.keep_out
+    scores = (q @ k.mT).mul_(between)
+    key_scores = (k @ k.mT).mul_(between)
+    inverse = unit_lower_inverse(key_scores * beta[..., None])
+    state_writes = inverse @ (k * (beta * from_start)[..., None])
+    taken = (k * to_end[..., None]).mT @ state_writes
+    return _Decayed(between, from_start, to_end, scores, key_scores, inverse, state_writes, taken)
+
+
 class ChunkRule(torch.autograd.Function):
     """q (over sqrt K), k `[N, B, H, C, K]`, v `[N, B, H, C, V]`, log_decay, beta `[N, B, H, C]`, state `[B, H, K, V]`,
     a `ChunkMask` to the read-out `[N, B, H, C, V]` and the final state."""
@@ -47,22 +78,13 @@ class ChunkRule(torch.autograd.Function):
         state: torch.Tensor,
         mask: ChunkMask,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        total = log_decay.cumsum(-1)
-        between = (total[..., :, None] - total[..., None, :]).add_(mask.visible).exp_()
-        from_start = total.exp() * mask.keep_in  # decay from the chunk's start to each token
-        to_end = (total[..., -1:] - total).exp() * mask.keep_out  # decay from each token to the chunk's end
-        scores = (q @ k.mT).mul_(between)
-        key_scores = (k @ k.mT).mul_(between)
-        inverse = unit_lower_inverse(key_scores * beta[..., None])
-        own_writes = inverse @ (v * beta[..., None])
-        state_writes = inverse @ (k * (beta * from_start)[..., None])
-        k_out = k * to_end[..., None]
-        taken = k_out.mT @ state_writes
-        before, final = scan_states(state, k_out.mT @ own_writes, taken, from_start[..., -1, None, None])
-        writes = own_writes - state_writes @ before
-        recurrence_output = ((q * from_start[..., None]) @ before).add_(scores @ writes)
-        read = q, k, v, beta, between, from_start, to_end, scores, key_scores
-        ctx.save_for_backward(*read, inverse, own_writes, state_writes, taken, before, writes)
+        chunks = _decayed(q, k, log_decay, beta, mask)
+        own_writes = chunks.inverse @ (v * beta[..., None])
+        added = (k * chunks.to_end[..., None]).mT @ own_writes
+        before, final = scan_states(state, added, chunks.taken, chunks.from_start[..., -1, None, None])
+        writes = own_writes - chunks.state_writes @ before
+        recurrence_output = ((q * chunks.from_start[..., None]) @ before).add_(chunks.scores @ writes)
+        ctx.save_for_backward(q, k, v, beta, *chunks, own_writes, before, writes)
         return recurrence_output, final
 
     @staticmethod
@@ -83,9 +105,9 @@ def _gradients(
     scores: torch.Tensor,
     key_scores: torch.Tensor,
     inverse: torch.Tensor,
-    own_writes: torch.Tensor,
     state_writes: torch.Tensor,
     taken: torch.Tensor,
+    own_writes: torch.Tensor,
     before: torch.Tensor,
     writes: torch.Tensor,
     *,
@@ -123,3 +145,22 @@ def _gradients(
     d_k = d_scores.mT @ q + (d_system + d_system.mT) @ k
     d_k += d_keys * (beta * from_start)[..., None] + d_k_out * to_end[..., None]
     return d_q, d_k, d_values * beta[..., None], d_log_decay, d_beta, d_state
+
+
+def read_wide_values(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    log_decay: torch.Tensor,
+    beta: torch.Tensor,
+    state: torch.Tensor,
+    mask: ChunkMask,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `ChunkRule`, for values much wider than a chunk and without a gradient: with P the scores, the products
+    P (I + A)^-1 and P X_k are made first, and what has the width of the values is touched by three products alone."""
+    chunks = _decayed(q, k, log_decay, beta, mask)
+    own_writes = chunks.inverse * beta[..., None, :]  # of unit values
+    added = ((k * chunks.to_end[..., None]).mT @ own_writes) @ v
+    before, final = scan_states(state, added, chunks.taken, chunks.from_start[..., -1, None, None])
+    from_state = q * chunks.from_start[..., None] - chunks.scores @ chunks.state_writes
+    return ((chunks.scores @ own_writes) @ v).add_(from_state @ before), final

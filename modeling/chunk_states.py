@@ -13,12 +13,13 @@ SOLVED_AT_ONCE = 16  # rows of a triangle that LAPACK inverts on a CPU; larger o
 def unit_lower_inverse(system: torch.Tensor) -> torch.Tensor:
     """(I + A)^-1 `[.., C, C]` for the strictly lower triangle A of `system`; the rest of it is not read.
 
-    On a CPU by halves, since batched triangular solves run at a fraction of the speed of products:
+    On a CPU by halves, since batched triangular solves run at a fraction of the speed of products there (an exported
+    program, which is for many sizes, has the solve):
 
         [[P, 0], [R, Q]]^-1 = [[P^-1, 0], [-Q^-1 R P^-1, Q^-1]]
     """
     size = system.shape[-1]
-    if system.device.type != "cpu" or size <= SOLVED_AT_ONCE or size % 2:
+    if system.device.type != "cpu" or torch.compiler.is_compiling() or size <= SOLVED_AT_ONCE or size % 2:
         identity = torch.eye(size, dtype=system.dtype, device=system.device).expand_as(system)
         # unitriangular: the diagonal is read as 1, the upper triangle is not read.
         return torch.linalg.solve_triangular(system, identity, upper=False, unitriangular=True)

@@ -16,13 +16,15 @@ import torch
 import torch.nn.functional as F
 from transformers.utils import logging
 
-from .chunk_rule import ChunkMask, ChunkRule
+from .chunk_rule import ChunkMask, ChunkRule, read_wide_values
+from .chunk_states import SOLVED_AT_ONCE
 from .fla_kernels import fla_gated_delta_rule
 from .kernel_checks import kernel_is_right
 
 logger = logging.get_logger(__name__)
 
 CHUNK_SIZE = 64  # tokens solved together; the size of fla's kernels
+SHORT_CHUNK = 32  # the same on CPUs, for heads no wider than that
 
 
 def recurrent_gated_delta_rule(
@@ -68,14 +70,29 @@ def chunk_gated_delta_rule(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Chunk by chunk, see `chunk_rule`. Returns as `recurrent_gated_delta_rule`."""
     dtype, work, length = v.dtype, _work_dtype(v), q.shape[1]
-    size = min(CHUNK_SIZE, length)
+    size = chunk_size(k)
     state = _initial_state(k, v, state).to(work)
-    q, k, v = (to_chunks(x.to(work), size) for x in (q.to(work) * q.shape[-1] ** -0.5, k, v))  # [N, B, H, C, D]
+    q = q.to(work) * q.shape[-1] ** -0.5
+    q, k, v = (to_chunks(x.to(work), size) for x in (q, k, v))  # [N, B, H, C, D]
     log_decay, beta = (to_chunks(x.to(work)[..., None], size)[..., 0] for x in (log_decay, beta))  # [N, B, H, C]
     mask = chunk_mask(log_decay, document_start)
-    recurrence_output, final = ChunkRule.apply(q, k, v, log_decay, beta, state, mask)
-    recurrence_output = recurrence_output.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length]
-    return recurrence_output.to(dtype), final
+    training = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, log_decay, beta, state))
+    rule = read_wide_values if v.shape[-1] > 2 * CHUNK_SIZE and not training else ChunkRule.apply
+    recurrence_output, final = rule(q, k, v, log_decay, beta, state, mask)
+    return from_chunks(recurrence_output, length).to(dtype), final
+
+
+def chunk_size(k: torch.Tensor) -> int:
+    """Tokens of a chunk for keys `[B, T, H, K]`, all of them where there are fewer.
+
+    A CPU, which waits for arithmetic, has less of it in short chunks of narrow heads; a GPU waits for what goes in
+    order, chunk after chunk. On a CPU an odd number of tokens is filled up: `unit_lower_inverse` takes halves.
+    """
+    length, size = k.shape[1], CHUNK_SIZE
+    if k.device.type == "cpu" and not torch.compiler.is_compiling():
+        size = SHORT_CHUNK if k.shape[-1] <= SHORT_CHUNK else CHUNK_SIZE
+        length = length if length <= SOLVED_AT_ONCE else -(-length // SOLVED_AT_ONCE) * SOLVED_AT_ONCE
+    return min(size, length)
 
 
 def chunk_mask(log_decay: torch.Tensor, document_start: torch.Tensor | None) -> ChunkMask:
@@ -132,6 +149,11 @@ def to_chunks(x: torch.Tensor, size: int) -> torch.Tensor:
     if x.shape[1] % size:
         x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
     return x.unflatten(1, (-1, size)).permute(1, 0, 3, 2, 4).contiguous()
+
+
+def from_chunks(x: torch.Tensor, length: int) -> torch.Tensor:
+    """The first tokens of `[N, B, H, C, D]`, `[B, T, H, D]`."""
+    return x.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length]
 
 
 @functools.cache

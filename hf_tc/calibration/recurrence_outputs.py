@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
-from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE, chunk_gated_delta_rule, to_chunks
+from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, chunk_size, from_chunks, to_chunks
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
 from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
@@ -62,7 +62,7 @@ def decayed_linear_attention(*, q: Tensor, k: Tensor, u: Tensor, log_decay: Tens
     Linear in q. q, k `[B, T, H, K]`, u `[B, T, H, V]`, log_decay `[B, T, H]`, running sum G; returns `[B, T, H, V]`.
     """
     length, scale = q.shape[1], q.shape[-1] ** -0.5
-    size = min(CHUNK_SIZE, length)
+    size = chunk_size(k)
     q, k, u = (to_chunks(x, size) for x in (q * scale, k, u))  # [N, B, H, C, D]
     total = to_chunks(log_decay[..., None], size)[..., 0].cumsum(-1)
     future = torch.ones(size, size, dtype=torch.bool, device=q.device).triu(1)
@@ -75,4 +75,4 @@ def decayed_linear_attention(*, q: Tensor, k: Tensor, u: Tensor, log_decay: Tens
         states.append(state)
         state = across_n * state + added_n
     output = inside + q @ torch.stack(states)
-    return output.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length]
+    return from_chunks(output, length)
