@@ -1,42 +1,49 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What goes in order in the chunked delta rule: the states between chunks. Two ways to the same numbers.
+"""What the chunked delta rule solves: the writes inside a chunk, and the states between chunks.
 
-Chunk n of C tokens turns the state S into across S + k_out (own_writes - state_writes S). Shapes in both: state
-`[B, H, K, V]`, own_writes `[B, H, N, C, V]`, state_writes `[B, H, N, C, K]`, across `[B, H, N, 1, 1]` (decay over the
-whole chunk), k_out `[B, H, N, K, C]` (keys, decayed to the chunk's end). Both return the states before the chunks
-`[B, H, N, K, V]`, what the chunks write `[B, H, N, C, V]`, and the state after the last.
+Chunks come first in all shapes, so that one chunk of all rows and heads is one piece of memory.
 """
 
 import torch
+import torch.nn.functional as F
+
+SOLVED_AT_ONCE = 16  # rows of a triangle that LAPACK inverts on a CPU; larger ones are put together by products
 
 
-def states_by_writes(
-    state: torch.Tensor, own_writes: torch.Tensor, state_writes: torch.Tensor, across: torch.Tensor, k_out: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As the equation reads: the fewest multiplications, five kernels a chunk."""
-    states, writes = [], []
-    # unbind, not indexing: the gradient of each index would be a tensor of zeros as large as all chunks together.
-    chunks = (x.unbind(2) for x in (own_writes, state_writes, across, k_out))
-    for own, from_state, across_n, k_n in zip(*chunks, strict=True):
-        states.append(state)
-        writes.append(own - from_state @ state)
-        state = across_n * state + k_n @ writes[-1]
-    return torch.stack(states, dim=2), torch.stack(writes, dim=2), state
+def unit_lower_inverse(system: torch.Tensor) -> torch.Tensor:
+    """(I + A)^-1 `[.., C, C]` for the strictly lower triangle A of `system`; the rest of it is not read.
+
+    On a CPU by halves, since batched triangular solves run at a fraction of the speed of products there (an exported
+    program, which is for many sizes, has the solve):
+
+        [[P, 0], [R, Q]]^-1 = [[P^-1, 0], [-Q^-1 R P^-1, Q^-1]]
+    """
+    size = system.shape[-1]
+    if system.device.type != "cpu" or torch.compiler.is_compiling() or size <= SOLVED_AT_ONCE or size % 2:
+        identity = torch.eye(size, dtype=system.dtype, device=system.device).expand_as(system)
+        # unitriangular: the diagonal is read as 1, the upper triangle is not read.
+        return torch.linalg.solve_triangular(system, identity, upper=False, unitriangular=True)
+    half = size // 2
+    on_diagonal = torch.stack([system[..., :half, :half], system[..., half:, half:]])
+    first, last = unit_lower_inverse(on_diagonal).unbind(0)
+    below = last @ system[..., half:, :half] @ first
+    return torch.cat([F.pad(first, (0, half)), torch.cat([-below, last], dim=-1)], dim=-2)
 
 
-def states_in_one_product(
-    state: torch.Tensor, own_writes: torch.Tensor, state_writes: torch.Tensor, across: torch.Tensor, k_out: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As S -> across S + (k_out own_writes - k_out state_writes S): two kernels a chunk, for a GPU, where launching
-    five takes longer than the multiplications that this adds.
+def scan_states(
+    state: torch.Tensor, added: torch.Tensor, taken: torch.Tensor, across: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The states between chunks, of which each turns S into across S + (added - taken S).
+
+    state `[B, H, K, V]`, added `[N, B, H, K, V]`, taken `[N, B, H, K, K]`, across `[N, B, H, 1, 1]`. Returns the states
+    before the chunks `[N, B, H, K, V]`, and the one after the last. Two kernels a chunk: launching them, and a CPU's
+    small products, take longer than the multiplications that this order of the products adds.
 
     What is kept of the state is not part of the product, whose factors a GPU may round (TF32): the state would lose
     digits at every chunk.
     """
-    new, taken = k_out @ own_writes, k_out @ state_writes
     rows, states, state = state.shape[:2], [], state.flatten(0, 1)
-    for new_n, taken_n, across_n in zip(*(x.flatten(0, 1).unbind(1) for x in (new, taken, across)), strict=True):
+    for added_n, taken_n, across_n in zip(*(x.flatten(1, 2).unbind(0) for x in (added, taken, across)), strict=True):
         states.append(state)
-        state = torch.addcmul(torch.baddbmm(new_n, taken_n, state, alpha=-1), across_n, state)
-    before = torch.stack(states, dim=1).unflatten(0, rows)
-    return before, own_writes - state_writes @ before, state.unflatten(0, rows)
+        state = torch.addcmul(torch.baddbmm(added_n, taken_n, state, alpha=-1), across_n, state)
+    return torch.stack(states).unflatten(1, rows), state.unflatten(0, rows)

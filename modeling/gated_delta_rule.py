@@ -16,13 +16,15 @@ import torch
 import torch.nn.functional as F
 from transformers.utils import logging
 
-from .chunk_states import states_by_writes, states_in_one_product
+from .chunk_rule import ChunkMask, ChunkRule, read_wide_values
+from .chunk_states import SOLVED_AT_ONCE
 from .fla_kernels import fla_gated_delta_rule
 from .kernel_checks import kernel_is_right
 
 logger = logging.get_logger(__name__)
 
 CHUNK_SIZE = 64  # tokens solved together; the size of fla's kernels
+SHORT_CHUNK = 32  # the same on CPUs, for heads no wider than that
 
 
 def recurrent_gated_delta_rule(
@@ -66,45 +68,44 @@ def chunk_gated_delta_rule(
     state: torch.Tensor | None = None,
     document_start: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Chunk by chunk. With S_t = alpha_t S_{t-1} + k_t u_t^T and G the cumulative log decay inside a chunk,
-
-        (I + A) U = beta V - beta exp(G) K S_0,     A_ti = beta_t exp(G_t - G_i) k_t.k_i  for i < t
-        o_t = exp(G_t) S_0^T q_t + sum_{i<=t} exp(G_t - G_i) (q_t.k_i) u_i
-
-    so that all chunks are solved at once, and read at once when the states between them are known (`chunk_states`).
-    Returns as `recurrent_gated_delta_rule`.
-    """
+    """Chunk by chunk, see `chunk_rule`. Returns as `recurrent_gated_delta_rule`."""
     dtype, work, length = v.dtype, _work_dtype(v), q.shape[1]
-    size = min(CHUNK_SIZE, length)
+    size = chunk_size(k)
     state = _initial_state(k, v, state).to(work)
-    q, k, v = (to_chunks(x.to(work), size) for x in (q, k, v))  # [B, H, N, C, D]
-    log_decay, beta = (to_chunks(x.to(work)[..., None], size)[..., 0] for x in (log_decay, beta))  # [B, H, N, C]
-    q = q * q.shape[-1] ** -0.5
+    q = q.to(work) * q.shape[-1] ** -0.5
+    q, k, v = (to_chunks(x.to(work), size) for x in (q, k, v))  # [N, B, H, C, D]
+    log_decay, beta = (to_chunks(x.to(work)[..., None], size)[..., 0] for x in (log_decay, beta))  # [N, B, H, C]
+    mask = chunk_mask(log_decay, document_start)
+    training = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, log_decay, beta, state))
+    rule = read_wide_values if v.shape[-1] > 2 * CHUNK_SIZE and not training else ChunkRule.apply
+    recurrence_output, final = rule(q, k, v, log_decay, beta, state, mask)
+    return from_chunks(recurrence_output, length).to(dtype), final
 
-    cumulative = log_decay.cumsum(-1)
-    causal = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
-    keep_in = keep_out = torch.ones((), dtype=torch.bool, device=q.device)
-    if document_start is not None:
-        # Documents begun so far in the chunk: equal numbers see each other, 0 still sees the incoming state.
-        begun = to_chunks(document_start[..., None, None].long(), size)[..., 0].cumsum(-1)  # [B, 1, N, C]
-        keep_in, keep_out = begun == 0, begun == begun[..., -1:]
-        causal = causal & (begun[..., :, None] == begun[..., None, :])
-    # Masked before the exponential: above the diagonal the difference is positive and would overflow.
-    between = (cumulative[..., :, None] - cumulative[..., None, :]).masked_fill(~causal, float("-inf")).exp()
-    from_start = cumulative.exp() * keep_in  # decay from the chunk's start to each token
-    to_end = (cumulative[..., -1:] - cumulative).exp() * keep_out  # decay from each token to the chunk's end
 
-    system = (k @ k.transpose(-1, -2)) * between * beta[..., None]
-    right_side = torch.cat([v * beta[..., None], k * (beta * from_start)[..., None]], dim=-1)
-    # unitriangular: the diagonal is read as 1, the upper triangle is not read.
-    solved = torch.linalg.solve_triangular(system, right_side, upper=False, unitriangular=True)
-    own_writes, state_writes = solved.split([v.shape[-1], k.shape[-1]], dim=-1)
-    k_out = (k * to_end[..., None]).transpose(-1, -2)
-    run_chunks = states_in_one_product if state.is_cuda else states_by_writes
-    states, writes, final = run_chunks(state, own_writes, state_writes, from_start[..., -1, None, None], k_out)
-    scores = (q @ k.transpose(-1, -2)) * between
-    recurrence_output = (q * from_start[..., None]) @ states + scores @ writes
-    return recurrence_output.flatten(2, 3)[:, :, :length].transpose(1, 2).to(dtype), final
+def chunk_size(k: torch.Tensor) -> int:
+    """Tokens of a chunk for keys `[B, T, H, K]`, all of them where there are fewer.
+
+    A CPU, which waits for arithmetic, has less of it in short chunks of narrow heads; a GPU waits for what goes in
+    order, chunk after chunk. On a CPU an odd number of tokens is filled up: `unit_lower_inverse` takes halves.
+    """
+    length, size = k.shape[1], CHUNK_SIZE
+    if k.device.type == "cpu" and not torch.compiler.is_compiling():
+        size = SHORT_CHUNK if k.shape[-1] <= SHORT_CHUNK else CHUNK_SIZE
+        length = length if length <= SOLVED_AT_ONCE else -(-length // SOLVED_AT_ONCE) * SOLVED_AT_ONCE
+    return min(size, length)
+
+
+def chunk_mask(log_decay: torch.Tensor, document_start: torch.Tensor | None) -> ChunkMask:
+    """What tokens of a chunk see of one another, for log_decay `[N, B, H, C]` and starts of documents `[B, T]`."""
+    size = log_decay.shape[-1]
+    future = torch.ones(size, size, dtype=torch.bool, device=log_decay.device).triu(1)
+    visible = torch.zeros_like(future, dtype=log_decay.dtype).masked_fill(future, float("-inf"))
+    if document_start is None:
+        return ChunkMask(visible, *log_decay.new_ones(2, size))
+    # Documents begun so far in the chunk: equal numbers see each other, 0 still sees the incoming state.
+    begun = to_chunks(document_start[..., None, None].long(), size)[..., 0].cumsum(-1)  # [N, B, 1, C]
+    visible = visible.masked_fill(begun[..., :, None] != begun[..., None, :], float("-inf"))
+    return ChunkMask(visible, (begun == 0).to(log_decay), (begun == begun[..., -1:]).to(log_decay))
 
 
 def gated_delta_rule(
@@ -151,9 +152,15 @@ def _initial_state(k: torch.Tensor, v: torch.Tensor, state: torch.Tensor | None)
 
 
 def to_chunks(x: torch.Tensor, size: int) -> torch.Tensor:
-    """`[B, T, H, D]` to `[B, H, N, C, D]`; the tail is filled with zeros (no decay, nothing written)."""
-    x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
-    return x.unflatten(1, (-1, size)).permute(0, 3, 1, 2, 4)
+    """`[B, T, H, D]` to `[N, B, H, C, D]`; the tail is filled with zeros (no decay, nothing written)."""
+    if x.shape[1] % size:
+        x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
+    return x.unflatten(1, (-1, size)).permute(1, 0, 3, 2, 4).contiguous()
+
+
+def from_chunks(x: torch.Tensor, length: int) -> torch.Tensor:
+    """The first tokens of `[N, B, H, C, D]`, `[B, T, H, D]`."""
+    return x.permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length]
 
 
 @functools.cache

@@ -23,17 +23,16 @@ def readout_residual(recurrence_output: Tensor, context: Tensor) -> Tensor:
 
     Both inputs are `[B, T, H, V]`.
     """
-    inner, sizes = _products(recurrence_output, context)
-    return 1.0 - inner.square() / sizes
+    length = recurrence_output.square().sum(-1)
+    scale = torch.rsqrt(length / recurrence_output.shape[-1] + 1e-12)  # of each token to its normalised read-out
+    inner = _over_tokens((recurrence_output * context).sum(-1) * scale)
+    sizes = _over_tokens(length * scale.square()) * _over_tokens(context.square().sum(-1))
+    return 1.0 - inner.square() / sizes.clamp_min(1e-30)
 
 
-def _products(recurrence_output: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-    normalised = recurrence_output * torch.rsqrt(recurrence_output.square().mean(-1, keepdim=True) + 1e-12)
-    inner = (normalised * context).sum((0, 1, 3), dtype=torch.float64)
-    size = normalised.square().sum((0, 1, 3), dtype=torch.float64) * context.square().sum(
-        (0, 1, 3), dtype=torch.float64
-    )
-    return inner, size.clamp_min(1e-30)
+def _over_tokens(x: Tensor) -> Tensor:
+    """Sums `[B, T, H]` to `[H]`, in float64."""
+    return x.sum((0, 1), dtype=torch.float64)
 
 
 def search_memory(

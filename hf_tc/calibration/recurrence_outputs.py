@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
-from hf_tc.modeling.gated_delta_rule import CHUNK_SIZE, chunk_gated_delta_rule, to_chunks
+from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, chunk_size, from_chunks, to_chunks
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
 from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
@@ -69,17 +69,17 @@ def decayed_linear_attention(*, q: Tensor, k: Tensor, u: Tensor, log_decay: Tens
     Linear in q. q, k `[B, T, H, K]`, u `[B, T, H, V]`, log_decay `[B, T, H]`, running sum G; returns `[B, T, H, V]`.
     """
     length, scale = q.shape[1], q.shape[-1] ** -0.5
-    size = min(CHUNK_SIZE, length)
-    q, k, u = (to_chunks(x, size) for x in (q * scale, k, u))  # [B, H, N, C, D]
+    size = chunk_size(k)
+    q, k, u = (to_chunks(x, size) for x in (q * scale, k, u))  # [N, B, H, C, D]
     total = to_chunks(log_decay[..., None], size)[..., 0].cumsum(-1)
     future = torch.ones(size, size, dtype=torch.bool, device=q.device).triu(1)
     between = (total[..., :, None] - total[..., None, :]).masked_fill(future, float("-inf")).exp()
     inside = ((q @ k.transpose(-1, -2)) * between) @ u
     q, k = q * total.exp()[..., None], k * (total[..., -1:] - total).exp()[..., None]
     added, across = k.transpose(-1, -2) @ u, total[..., -1].exp()[..., None, None]
-    state, states = torch.zeros_like(added[:, :, 0]), []
-    for added_n, across_n in zip(added.unbind(2), across.unbind(2), strict=True):
+    state, states = torch.zeros_like(added[0]), []
+    for added_n, across_n in zip(added, across, strict=True):
         states.append(state)
         state = across_n * state + added_n
-    output = inside + q @ torch.stack(states, dim=2)
-    return output.flatten(2, 3)[:, :, :length].transpose(1, 2)
+    output = inside + q @ torch.stack(states)
+    return from_chunks(output, length)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_tc.modeling.chunk_states import states_in_one_product
+from hf_tc.modeling.chunk_states import unit_lower_inverse
 from hf_tc.modeling.gated_delta_rule import (
     CHUNK_SIZE,
     chunk_gated_delta_rule,
@@ -18,12 +18,13 @@ from hf_tc.modeling.gated_delta_rule import (
 LENGTHS = [1, 63, 64, 65, 500]
 
 
-def chunk_form_of_a_gpu(**problem: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    with mock.patch("hf_tc.modeling.gated_delta_rule.states_by_writes", states_in_one_product):
+def long_chunks(**problem: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Chunks of CHUNK_SIZE for narrow heads too, as on a GPU."""
+    with mock.patch("hf_tc.modeling.gated_delta_rule.SHORT_CHUNK", 0):
         return chunk_gated_delta_rule(**problem)
 
 
-FORMS = [recurrent_gated_delta_rule, chunk_gated_delta_rule, chunk_form_of_a_gpu]
+FORMS = [recurrent_gated_delta_rule, chunk_gated_delta_rule, long_chunks]
 
 
 def draw(
@@ -73,6 +74,38 @@ def test_chunked_forms_equal_the_recurrence(length: int, packed: bool, dtype: to
     for name, expected, *chunked in zip(["recurrence_output", "state", *problem], *results, strict=True):
         for actual in chunked:
             assert relative_error(actual, expected) < tolerance, name
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_values_wider_than_a_chunk(length: int, packed: bool) -> None:
+    problem = {
+        **draw(length, value_dim=2 * CHUNK_SIZE + 1),
+        "document_start": random_starts(length) if packed else None,
+    }
+    expected = recurrent_gated_delta_rule(**problem)
+    with mock.patch("hf_tc.modeling.gated_delta_rule.ChunkRule", None):  # which has a gradient to save for
+        found = chunk_gated_delta_rule(**problem)
+    assert all(relative_error(*pair) < 1e-12 for pair in zip(found, expected, strict=True))
+    problem["q"].requires_grad_()
+    assert relative_error(chunk_gated_delta_rule(**problem)[0], expected[0]) < 1e-12
+
+
+@pytest.mark.parametrize("size", [1, 16, 25, 48, 64])
+def test_inverse_of_a_unit_lower_triangle(size: int) -> None:
+    below = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(size), dtype=torch.float64) / 4
+    inverse = unit_lower_inverse(below)  # of which the diagonal and what is above it are not read
+    product = (below.tril(-1) + torch.eye(size)) @ inverse
+    torch.testing.assert_close(product, torch.eye(size, dtype=torch.float64).expand_as(product), rtol=0, atol=1e-12)
+
+
+def test_equal_keys_without_decay_lose_no_digits() -> None:
+    """The inverse has entries of 1 then, where powers of the triangle, which a series would add up, have 10^18."""
+    problem = draw(CHUNK_SIZE, dtype=torch.float32)
+    problem["k"] = problem["k"][:, :1].expand_as(problem["k"])
+    problem["log_decay"], problem["beta"] = torch.zeros_like(problem["beta"]), torch.ones_like(problem["beta"])
+    expected = recurrent_gated_delta_rule(**problem)
+    assert all(relative_error(*pair) < 1e-5 for pair in zip(long_chunks(**problem), expected, strict=True))
 
 
 @pytest.mark.parametrize("form", FORMS)
