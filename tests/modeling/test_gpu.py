@@ -79,7 +79,7 @@ def test_packed_gradients_on_a_gpu() -> None:
             model(**row).logits.square().sum().backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     for name, expected in gradients[1].items():
-        assert relative_error(gradients[0][name], expected) < 1e-2, name
+        assert relative_error(gradients[0][name], expected) < 3e-2, name  # of small sums of TF32 products
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
