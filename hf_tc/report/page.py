@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from hf_tc.report.comparison import comparison, how_measured
 from hf_tc.report.records import ERROR, known_by_stage, seconds_in_words, words
 
 PAGE_FILE = "conversion_report.md"
@@ -44,11 +45,13 @@ def report_sections(report: dict[str, Any], plots: Mapping[str, str], layer_coun
         plots: file names of the pictures by what they show, see `hf_tc.report.plots`.
         layer_count: layers of the teacher.
     """
-    layers = report.get("layers") or []
+    layers, evaluation = report.get("layers") or [], report.get("evaluation")
     text = jinja2.Template(template("report.md")).render(
         summary=_summary(report, layer_count),
         plots=plots,
         perplexity_table=_perplexity_table(report),
+        evaluation_table=_table(*comparison({"student": evaluation["figures"]})) if evaluation else "",
+        evaluation_note=how_measured(evaluation) if evaluation else "",
         layer_table=_layer_table(layers),
         many_layers=len(layers) if len(layers) > MANY_LAYERS else None,
         heads=_heads(layers),

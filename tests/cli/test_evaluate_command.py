@@ -12,7 +12,7 @@ from command_lines import evaluated, refused
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_tc.cli.main import main
-from hf_tc.evaluation.perplexity import evaluate
+from hf_tc.evaluation.evaluate import evaluate
 
 
 def test_evaluate_prints_one_json_object_in_a_process_of_its_own(student: Path, teacher: Path, text: Path) -> None:
