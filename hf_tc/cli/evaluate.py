@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     from transformers import AutoTokenizer
 
     from hf_tc.evaluation.evaluate import Measures
-    from hf_tc.report.comparison import comparison_table
+    from hf_tc.report.comparison import print_comparison
 
     measures = Measures.prepare(
         AutoTokenizer.from_pretrained(options.models[0]),
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     names = {name: Path(name).name for name in figures}
     if len(set(names.values())) < len(names):
         names = {name: name for name in figures}
-    console.print(comparison_table({names[name]: found for name, found in figures.items()}))
+    print_comparison({names[name]: found for name, found in figures.items()}, console)
     return None
 
 

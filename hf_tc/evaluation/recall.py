@@ -112,8 +112,8 @@ def lookup_rows(
         unused = vocabulary[~torch.isin(vocabulary, between)]
         if len(unused) < 2 * pairs:
             raise ValueError(
-                f"Recall at distance {distance} needs {2 * pairs} different tokens beside those in between, and the text "
-                f"has {len(unused)}. Give more text or shorter distances."
+                f"Recall at distance {distance} needs {2 * pairs} different tokens beside those in between, and the "
+                f"text has {len(unused)}. Give more text or shorter distances."
             )
         chosen = unused[torch.randperm(len(unused), generator=generator)[: 2 * pairs]].view(pairs, 2)
         asked = torch.randperm(pairs, generator=generator)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 # How a figure is set beside the teacher's.
@@ -63,25 +64,29 @@ def comparison(evaluations: Mapping[str, Mapping[str, Any]]) -> tuple[list[str],
     return heading, rows
 
 
-def comparison_table(evaluations: Mapping[str, Mapping[str, Any]]) -> Table:
-    """`comparison` for a terminal."""
-    tokens = " and ".join(dict.fromkeys(f"{evaluation['tokens']:,}" for evaluation in evaluations.values()))
+def print_comparison(evaluations: Mapping[str, Mapping[str, Any]], console: Console) -> None:
+    """Shows `comparison`, and below it what it is of."""
     heading, rows = comparison(evaluations)
-    caption = f"Perplexity on {tokens} tokens." + (f" {WHAT_KEPT_IS}" if "kept" in heading else "")
-    table = Table(box=SIMPLE_HEAD, caption=caption, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(heading):
         table.add_column(name, justify="right" if position else "left")
     for row in rows:
         table.add_row(*row)
-    return table
+    console.print(table)
+    console.print(_note(evaluations, ""), highlight=False, soft_wrap=True)
 
 
 def how_measured(evaluation: Mapping[str, Any]) -> str:
     """What the table of `ConversionReport.evaluation` is of, in a sentence or two."""
-    figures, kept = evaluation["figures"], ""
-    if _of_teacher(figures):
-        kept = f" {WHAT_KEPT_IS}"
-    return f"Perplexity on {figures['tokens']:,} tokens of {evaluation['data']}.{kept}"
+    return _note({"student": evaluation["figures"]}, f" of {evaluation['data']}")
+
+
+def _note(evaluations: Mapping[str, Mapping[str, Any]], text: str) -> str:
+    first = next(iter(evaluations.values()))
+    tokens = " and ".join(dict.fromkeys(f"{evaluation['tokens']:,}" for evaluation in evaluations.values()))
+    chance = f" Look-up by chance: {first['recall']['chance']:.3g}." if "recall" in first else ""
+    kept = f" {WHAT_KEPT_IS}" if _of_teacher(first) else ""
+    return f"Perplexity on {tokens} tokens{text}.{chance}{kept}"
 
 
 def _shown(figure: Figure | None) -> str:
@@ -109,8 +114,7 @@ def _figures(evaluation: Mapping[str, Any]) -> Iterator[tuple[str, Figure]]:
         yield "passages, second copy, nats", Figure(recall["second_copy_nll"], DIFFERENCE)
         for distance, accuracy in recall["lookup_accuracy"].items():
             error = math.sqrt(accuracy * (1 - accuracy) / max(recall["lookups"] - 1, 1))
-            label = f"look-up over {int(distance):,} tokens (chance {recall['chance']:.3g})"
-            yield label, Figure(accuracy, SHARE, error)
+            yield f"look-up over {int(distance):,} tokens", Figure(accuracy, SHARE, error)
     for name, score in (evaluation.get("tasks") or {}).items():
         how = SHARE if score["higher_is_better"] else TIMES
         yield f"{name} ({score['metric']})", Figure(score["value"], how, score.get("standard_error"))

@@ -18,7 +18,7 @@ from torch import nn
 from hf_tc.evaluation.figures import Evaluation
 from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report import REPORT_FILE
-from hf_tc.report.comparison import comparison_table
+from hf_tc.report.comparison import print_comparison
 from hf_tc.resume.fingerprint import weights_fingerprint
 
 LOG_FILE = "calibration_log.csv"
@@ -177,7 +177,7 @@ class ConversionReport:
         if self.known_perplexities:
             console.print(perplexity_table(self.known_perplexities, self.perplexity_tokens))
         if self.evaluation:
-            console.print(comparison_table({"student": self.evaluation["figures"]}))
+            print_comparison({"student": self.evaluation["figures"]}, console)
         if self.stage_seconds:
             console.print(f"Seconds by stage: {seconds_in_words(self.stage_seconds)}", highlight=False)
 
