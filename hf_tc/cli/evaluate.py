@@ -78,8 +78,10 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     from hf_tc.evaluation.evaluate import Measures
     from hf_tc.report.comparison import print_comparison
 
+    tokenizer = AutoTokenizer.from_pretrained(options.models[0])
+    _check_models(options, tokenizer)
     measures = Measures.prepare(
-        AutoTokenizer.from_pretrained(options.models[0]),
+        tokenizer,
         one_or_many(options.data),
         sequence_length=options.sequence_length,
         max_tokens=options.max_tokens,
@@ -114,6 +116,18 @@ def _check(options: argparse.Namespace) -> None:
         for name in options.models:
             if not ConversionReport.exists(name):
                 raise ValueError(f"{name} has no conversion report to add to. Leave --add-to-report out.")
+
+
+def _check_models(options: argparse.Namespace, tokenizer: Any) -> None:
+    """That all models are there and use the tokenizer, before weights of the first are read."""
+    from transformers import AutoConfig
+
+    from hf_tc.teachers.vocabulary import check_tokenizers_agree
+
+    named = {name: "model" for name in options.models} | ({options.teacher: "teacher"} if options.teacher else {})
+    for name, role in named.items():
+        AutoConfig.from_pretrained(name)
+        check_tokenizers_agree({f"The tokenizer of {options.models[0]}": tokenizer}, name, role)
 
 
 def _measure(options: argparse.Namespace, measures: "Measures") -> dict[str, dict[str, Any]]:

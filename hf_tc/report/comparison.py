@@ -53,7 +53,7 @@ def comparison(evaluations: Mapping[str, Mapping[str, Any]]) -> tuple[list[str],
     for name in models:
         heading += [name, "kept"] if teacher else [name]
     rows = []
-    for label in dict.fromkeys(label for figures in (teacher, *models.values()) for label in figures):
+    for label in dict.fromkeys(label for figures in (*models.values(), teacher) for label in figures):
         row = [label, *([_shown(teacher.get(label))] if teacher else [])]
         for figures in models.values():
             figure = figures.get(label)
@@ -69,7 +69,7 @@ def print_comparison(evaluations: Mapping[str, Mapping[str, Any]], console: Cons
     heading, rows = comparison(evaluations)
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for position, name in enumerate(heading):
-        table.add_column(name, justify="right" if position else "left")
+        table.add_column(name, justify="right" if position else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     console.print(table)

@@ -42,6 +42,8 @@ def test_every_figure_is_compared_in_its_way() -> None:
     assert heading == ["", "teacher", "a", "kept"]
     assert rows == [
         ["perplexity", "20.00", "25.00", "1.250 x"],
+        ["KL to the teacher, nats", "", "0.250", ""],
+        ["top-1 agreement", "", "0.900", ""],
         ["passages, first copy, nats", "4.000", "4.250", "+0.250"],
         ["passages, second copy, nats", "0.500", "1.750", "+1.250"],
         ["look-up over 0 tokens", "0.800 ± 0.025", "0.400 ± 0.031", "50%"],
@@ -50,8 +52,6 @@ def test_every_figure_is_compared_in_its_way() -> None:
         ["wikitext (word_perplexity)", "30.00", "45.00", "1.500 x"],
         ["right answers, of 4", "0.750", "0.500", "67%"],
         ["degenerate answers", "0.000", "0.250", "+0.250"],
-        ["KL to the teacher, nats", "", "0.250", ""],
-        ["top-1 agreement", "", "0.900", ""],
     ]
 
 
