@@ -18,7 +18,15 @@ from hf_tc.data.token_blocks import bos_prefix, read_documents, token_blocks
 from hf_tc.evaluation.figures import Evaluation
 from hf_tc.evaluation.generation_checks import check_generation
 from hf_tc.evaluation.perplexity import evaluate_blocks, ready
-from hf_tc.evaluation.recall import DISTANCES, PASSAGE_TOKENS, PASSAGES, RecallRows, measure_recall, recall_rows
+from hf_tc.evaluation.recall import (
+    DISTANCES,
+    PASSAGE_TOKENS,
+    PASSAGES,
+    RecallRows,
+    check_positions,
+    measure_recall,
+    recall_rows,
+)
 from hf_tc.evaluation.tasks import load_tasks, measure_tasks
 from hf_tc.teachers.adapters import check_not_wrapped
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, check_vocabulary
@@ -171,6 +179,8 @@ class Evaluator:
         check_not_wrapped(model, role)
         check_vocabulary(tokenizer, model)
         check_tokenizers_agree({"The tokenizer given": tokenizer}, model, role)
+        if self.measures.recall is not None:
+            check_positions(model, self.measures.recall)
 
     @cached_property
     def _further_of_teacher(self) -> dict[str, Any]:

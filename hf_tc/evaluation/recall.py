@@ -83,18 +83,15 @@ def recall_rows(passages: Tensor, prefix: Tensor, distances: Sequence[int] = DIS
             f"The text has {len(passages)} whole passage of {passages.shape[1]} tokens; recall needs at least 2. Give "
             "more text, or none to use the packaged sample."
         )
-    generator = torch.Generator().manual_seed(SEED)
     text = passages.flatten()
     return RecallRows(
         repeated=torch.cat([prefix.expand(len(passages), -1), passages, passages], dim=1)[:PASSAGES],
         prefix_tokens=len(prefix),
-        lookups={distance: lookup_rows(text, prefix, distance, generator) for distance in dict.fromkeys(distances)},
+        lookups={distance: lookup_rows(text, prefix, distance) for distance in distances},
     )
 
 
-def lookup_rows(
-    text: Tensor, prefix: Tensor, distance: int, generator: torch.Generator, *, lists: int = LISTS, pairs: int = PAIRS
-) -> Lookups:
+def lookup_rows(text: Tensor, prefix: Tensor, distance: int, *, lists: int = LISTS, pairs: int = PAIRS) -> Lookups:
     """Key-value lists, each followed by `distance` tokens from anywhere in `text` [M] and by its questions.
 
     Raises:
@@ -105,6 +102,7 @@ def lookup_rows(
             f"Recall at distance {distance} needs as many tokens of text, 0 or more, and there are {len(text)}. Give "
             "more text or other distances."
         )
+    generator = torch.Generator().manual_seed(SEED)  # of its own, so that no distance depends on the others
     vocabulary, rows, values, answers = text.unique(), [], [], []
     for _ in range(lists):
         start = int(torch.randint(len(text) - distance + 1, (), generator=generator))
@@ -125,6 +123,16 @@ def lookup_rows(
     return Lookups(torch.stack(rows), positions, torch.stack(values), torch.stack(answers))
 
 
+def check_positions(model: PreTrainedModel, rows: RecallRows) -> None:
+    """Raises ValueError if a row is longer than the positions that the model has."""
+    known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if known is not None and rows.longest > known:
+        raise ValueError(
+            f"Recall makes rows of {rows.longest} tokens, and {type(model).__name__} has {known} positions. Give "
+            "shorter distances."
+        )
+
+
 @torch.no_grad()
 def measure_recall(
     model: PreTrainedModel, rows: RecallRows, *, tokens_per_pass: int = 4096, show_progress: bool = False
@@ -135,21 +143,16 @@ def measure_recall(
         tokens_per_pass: tokens of a forward pass; at least one row.
 
     Raises:
-        ValueError: a row is longer than the positions that the model has.
+        ValueError: see `check_positions`.
     """
-    known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if known is not None and rows.longest > known:
-        raise ValueError(
-            f"Recall makes rows of {rows.longest} tokens, and {type(model).__name__} has {known} positions. Give "
-            "shorter distances."
-        )
+    check_positions(model, rows)
     parts = BackboneThenHead(model)
     batches = len(list(_batches(rows.repeated, tokens_per_pass)))
     batches += sum(len(list(_batches(lookups.input_ids, tokens_per_pass))) for lookups in rows.lookups.values())
     with tqdm(total=batches, desc="Recall", unit="batch", disable=not show_progress) as bar:
         first, second = _copies(parts, rows, tokens_per_pass, bar)
         accuracy = {
-            distance: lookup_accuracy(parts, lookups, tokens_per_pass, bar)
+            distance: _lookup_accuracy(parts, lookups, tokens_per_pass, bar)
             for distance, lookups in rows.lookups.items()
         }
     return Recall(len(rows.repeated), rows.passage_tokens, first, second, LISTS * PAIRS, 1 / PAIRS, accuracy)
@@ -166,7 +169,7 @@ def _copies(parts: BackboneThenHead, rows: RecallRows, tokens_per_pass: int, bar
     return of_copies[:, : length - 1].mean().item(), of_copies[:, length:].mean().item()
 
 
-def lookup_accuracy(parts: BackboneThenHead, lookups: Lookups, tokens_per_pass: int, bar: tqdm) -> float:
+def _lookup_accuracy(parts: BackboneThenHead, lookups: Lookups, tokens_per_pass: int, bar: tqdm) -> float:
     """Share of the questions for which the right value is the likeliest of those in the list."""
     right = 0
     device = execution_device(parts.model.get_input_embeddings())

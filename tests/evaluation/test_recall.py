@@ -87,7 +87,7 @@ def test_figures_do_not_depend_on_batches_nor_on_how_the_head_is_run(passages: T
 
 def test_rows_hold_list_text_and_questions() -> None:
     text = torch.randint(VOCABULARY, (60,), generator=torch.Generator().manual_seed(0))
-    lookups = lookup_rows(text, torch.tensor([1]), 7, torch.Generator().manual_seed(0), lists=4, pairs=3)
+    lookups = lookup_rows(text, torch.tensor([1]), 7, lists=4, pairs=3)
     assert lookups.input_ids.shape == (4, 1 + 6 + 7 + 5)
     for ids, positions, values, answers in zip(*vars(lookups).values(), strict=True):
         pairs = dict(ids[1:7].view(3, 2).tolist())
