@@ -66,7 +66,8 @@ def report_sections(report: dict[str, Any], plots: Mapping[str, str], layer_coun
 
 def marked_as_changed(report: dict[str, Any]) -> dict[str, Any]:
     """For the page of a student whose weights are not, or not for sure, those that the figures are of."""
-    return {**report, "changed": "The figures here are from before."}
+    but = ", but for those under Evaluation" if report.get("evaluation") else ""
+    return {**report, "changed": f"The figures here are from before{but}."}
 
 
 def without_figures(report: dict[str, Any], has_page: bool) -> dict[str, Any]:
@@ -77,7 +78,9 @@ def without_figures(report: dict[str, Any], has_page: bool) -> dict[str, Any]:
     """
     place = f"; those of the conversion are in [{PAGE_FILE}]({PAGE_FILE})" if has_page else ""
     figures = {"layers": [], "perplexity": {}, "perplexity_tokens": 0}
-    return {**report, **figures, "changed": f"This card has no figures of it{place}."}
+    known = report.get("evaluation")
+    told = "The figures here under Evaluation are of it" if known else "This card has no figures of it"
+    return {**report, **figures, "changed": f"{told}{place}."}
 
 
 def teacher_name(report: dict[str, Any]) -> str:

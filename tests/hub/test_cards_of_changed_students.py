@@ -102,14 +102,18 @@ def test_an_evaluation_is_shown_of_its_own_weights_alone(saved: Path, tmp_path: 
     nudge(student)  # as training does
     student.conversion_report.add_evaluation(Evaluation(25.0, 1000, 0.25, 0.9, 20.0), student, "books.txt")
     student.save_pretrained(tmp_path / "measured")
-    assert CHANGED in card_of(tmp_path / "measured")
-    assert row in card_of(tmp_path / "measured")
+    card, page = card_of(tmp_path / "measured"), tmp_path / "measured" / "conversion_report.md"
+    assert "changed in another way. The figures here under Evaluation are of it; those of the conversion" in card
+    assert FIGURES not in card
+    assert row in card
+    assert "The figures here are from before, but for those under Evaluation." in page.read_text(encoding="utf-8")
     check_card(tmp_path / "measured")
     load(tmp_path / "measured", dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
     assert row in card_of(tmp_path / "half")
     student = load(tmp_path / "measured")
     nudge(student)
     student.save_pretrained(tmp_path / "later")
+    assert_has_none(tmp_path / "later")
     for name in ("README.md", "conversion_report.md"):
         assert row not in (tmp_path / "later" / name).read_text(encoding="utf-8")
     assert ConversionReport.load(tmp_path / "later").evaluation is not None
