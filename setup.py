@@ -18,7 +18,7 @@ def package_page() -> str:
 
 
 DATA = ["datasets>=5.0"]  # earlier ones may hang at exit after part of a parquet stream (huggingface/datasets#7467)
-EVALUATION = ["lm-eval>=0.4.9"]
+EVALUATION = ["lm-eval>=0.4.13"]
 # requests: the command line of Transformers imported it without asking for it until some version after 5.15.
 SERVING = ["fastapi", "uvicorn", "openai", "pydantic", "requests"]
 LINT = ["ruff>=0.9", "mypy>=1.14"]

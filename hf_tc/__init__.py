@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from hf_tc.distillation.config import DistillationConfig
     from hf_tc.distillation.trainer import DistillationTrainer
     from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
-    from hf_tc.evaluation.perplexity import Evaluation, evaluate
+    from hf_tc.evaluation.evaluate import evaluate
+    from hf_tc.evaluation.figures import Evaluation
     from hf_tc.hub.push import push_folder
     from hf_tc.hub.refresh import refresh
     from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
@@ -40,13 +41,13 @@ PUBLIC = {
     "ConversionReport": "hf_tc.report.records",
     "DistillationConfig": "hf_tc.distillation.config",
     "DistillationTrainer": "hf_tc.distillation.trainer",
-    "Evaluation": "hf_tc.evaluation.perplexity",
+    "Evaluation": "hf_tc.evaluation.figures",
     "HybridGDNConfig": "hf_tc.modeling",
     "HybridGDNForCausalLM": "hf_tc.modeling",
     "HybridGDNModel": "hf_tc.modeling",
     "LayerSelection": "hf_tc.selection",
     "UndecayedMemoryMixin": "hf_tc.distillation.weight_decay",
-    "evaluate": "hf_tc.evaluation.perplexity",
+    "evaluate": "hf_tc.evaluation.evaluate",
     "from_teacher": "hf_tc.convert",
     "plan_conversion": "hf_tc.planning.plan",
     "push_folder": "hf_tc.hub.push",

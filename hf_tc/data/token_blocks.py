@@ -40,7 +40,7 @@ def token_blocks(
             conversation cannot be written: no chat template, or one that refuses it.
     """
     _check_request(documents, tokenizer, sequence_length, max_tokens)
-    prefix = _bos_prefix(tokenizer)
+    prefix = bos_prefix(tokenizer)
     ids: list[int] = []
     previous: Document | None = None
     for document in documents:
@@ -79,7 +79,8 @@ def _check_request(documents: Sequence[Document], tokenizer: Any, sequence_lengt
         )
 
 
-def _bos_prefix(tokenizer: Any) -> list[int]:
+def bos_prefix(tokenizer: Any) -> list[int]:
+    """What the tokenizer puts before a text by itself: bos, or nothing."""
     ids = list(tokenizer("")["input_ids"])
     return ids[:1] if ids and ids[0] == tokenizer.bos_token_id else []
 

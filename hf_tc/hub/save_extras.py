@@ -30,8 +30,11 @@ def save_extras(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -
     """
     report, known, plots = student.conversion_report, dict(student.config.calibration or {}), {}
     known |= {} if report is None else report.to_dict()
-    has_figures = bool(known.get("layers") or known.get("perplexity"))
-    is_changed = has_figures and not same_weights(known.get("student_weights"), saved_weights_fingerprint(folder))
+    has_figures, evaluation = bool(known.get("layers") or known.get("perplexity")), known.get("evaluation")
+    saved = saved_weights_fingerprint(folder) if has_figures or evaluation else None
+    is_changed = has_figures and not same_weights(known.get("student_weights"), saved)
+    if evaluation and not same_weights(evaluation["student_weights"], saved):
+        known["evaluation"] = None  # of weights that were trained on, say; what was measured since then is kept
     if report is None:
         remove_report(folder)
     else:

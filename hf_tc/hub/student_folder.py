@@ -20,7 +20,8 @@ from hf_tc.teachers.loading import check_weight_files
 logger = logging.get_logger(__name__)
 
 CARD_FILE = "README.md"
-FIGURES = ("Perplexity", "Layer by layer")  # sections of a card that are of the student's weights
+FIGURES = ("Perplexity", "Layer by layer")  # sections of a card that are of the weights of the conversion
+EVALUATION = "Evaluation"  # the section that is of weights of its own
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
@@ -59,9 +60,12 @@ def check_card(folder: Path) -> None:
     card = folder / CARD_FILE
     if not (card.is_file() and ConversionReport.exists(folder)):
         return
-    measured = ConversionReport.load(folder).student_weights
-    has_figures = any(f"\n## {title}\n" in card.read_text(encoding="utf-8") for title in FIGURES)
-    if has_figures and measured and not same_weights(measured, saved_weights_fingerprint(folder)):
+    report, text = ConversionReport.load(folder), card.read_text(encoding="utf-8")
+    measured = [report.student_weights for title in FIGURES if f"\n## {title}\n" in text]
+    if report.evaluation and f"\n## {EVALUATION}\n" in text:
+        measured.append(report.evaluation["student_weights"])
+    saved = saved_weights_fingerprint(folder) if any(measured) else None
+    if any(weights and not same_weights(weights, saved) for weights in measured):
         raise ValueError(
             f"{card} has figures of other weights than are beside it. Load the student and save it again, which renews "
             f"the card: from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"

@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 
+from hf_tc.report.comparison import comparison, how_measured
 from hf_tc.report.records import ERROR, known_by_stage, seconds_in_words, words
 
 PAGE_FILE = "conversion_report.md"
@@ -44,11 +45,13 @@ def report_sections(report: dict[str, Any], plots: Mapping[str, str], layer_coun
         plots: file names of the pictures by what they show, see `hf_tc.report.plots`.
         layer_count: layers of the teacher.
     """
-    layers = report.get("layers") or []
+    layers, evaluation = report.get("layers") or [], report.get("evaluation")
     text = jinja2.Template(template("report.md")).render(
         summary=_summary(report, layer_count),
         plots=plots,
         perplexity_table=_perplexity_table(report),
+        evaluation_table=_table(*comparison({"student": evaluation["figures"]})) if evaluation else "",
+        evaluation_note=how_measured(evaluation) if evaluation else "",
         layer_table=_layer_table(layers),
         many_layers=len(layers) if len(layers) > MANY_LAYERS else None,
         heads=_heads(layers),
@@ -63,7 +66,8 @@ def report_sections(report: dict[str, Any], plots: Mapping[str, str], layer_coun
 
 def marked_as_changed(report: dict[str, Any]) -> dict[str, Any]:
     """For the page of a student whose weights are not, or not for sure, those that the figures are of."""
-    return {**report, "changed": "The figures here are from before."}
+    but = ", but for those under Evaluation" if report.get("evaluation") else ""
+    return {**report, "changed": f"The figures here are from before{but}."}
 
 
 def without_figures(report: dict[str, Any], has_page: bool) -> dict[str, Any]:
@@ -74,7 +78,9 @@ def without_figures(report: dict[str, Any], has_page: bool) -> dict[str, Any]:
     """
     place = f"; those of the conversion are in [{PAGE_FILE}]({PAGE_FILE})" if has_page else ""
     figures = {"layers": [], "perplexity": {}, "perplexity_tokens": 0}
-    return {**report, **figures, "changed": f"This card has no figures of it{place}."}
+    known = report.get("evaluation")
+    told = "The figures here under Evaluation are of it" if known else "This card has no figures of it"
+    return {**report, **figures, "changed": f"{told}{place}."}
 
 
 def teacher_name(report: dict[str, Any]) -> str:

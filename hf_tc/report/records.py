@@ -13,8 +13,12 @@ import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
+from hf_tc.evaluation.figures import Evaluation
 from hf_tc.report import REPORT_FILE
+from hf_tc.report.comparison import print_comparison
+from hf_tc.resume.fingerprint import weights_fingerprint
 from hf_tc.selection import LayerSelection
 
 LOG_FILE = "calibration_log.csv"
@@ -58,6 +62,7 @@ class ConversionReport:
         student_weights: of the student that the figures are of, see `weights_fingerprint`.
         device: what it ran on, in words.
         arguments: those of `from_teacher`, as JSON has them.
+        evaluation: what `add_evaluation` recorded.
     """
 
     teacher: str
@@ -79,6 +84,16 @@ class ConversionReport:
     device: str = ""
     arguments: dict[str, Any] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    evaluation: dict[str, Any] | None = None
+
+    def add_evaluation(self, evaluation: Evaluation, student: nn.Module, data: str) -> None:
+        """Records what was measured of the student as it is now; it is shown as long as the weights are these.
+
+        Args:
+            data: what the text of the perplexity is called.
+        """
+        weights = weights_fingerprint(student.state_dict().values())
+        self.evaluation = {"data": data, "student_weights": weights, "figures": evaluation.to_dict()}
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -86,7 +101,7 @@ class ConversionReport:
     @property
     def provenance(self) -> dict[str, Any]:
         """What goes into the student's configuration: all that is not per layer, nor about the machine or the call."""
-        left_out = ("layers", "seconds", "selection", "device", "arguments", "stage_seconds")
+        left_out = ("layers", "seconds", "selection", "device", "arguments", "stage_seconds", "evaluation")
         provenance = {name: value for name, value in self.to_dict().items() if name not in left_out}
         return provenance | ({} if self.selection is None else {"layer_policy": self.selection.policy})
 
@@ -161,6 +176,8 @@ class ConversionReport:
         console.print(table)
         if self.known_perplexities:
             console.print(perplexity_table(self.known_perplexities, self.perplexity_tokens))
+        if self.evaluation:
+            print_comparison({"student": self.evaluation["figures"]}, console)
         if self.stage_seconds:
             console.print(f"Seconds by stage: {seconds_in_words(self.stage_seconds)}", highlight=False)
 

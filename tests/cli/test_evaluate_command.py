@@ -3,16 +3,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from command_lines import evaluated, refused
+from command_lines import evaluated, refused, unparsed
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_tc.cli.main import main
-from hf_tc.evaluation.perplexity import evaluate
+from hf_tc.evaluation.evaluate import evaluate
+from hf_tc.report.records import ConversionReport
 
 
 def test_evaluate_prints_one_json_object_in_a_process_of_its_own(student: Path, teacher: Path, text: Path) -> None:
@@ -59,10 +61,53 @@ def test_evaluate_prints_figures_to_read(student: Path, text: Path, capsys: pyte
     )
     shown = capsys.readouterr()
     assert shown.out == ""
-    lines = [line.split(":") for line in shown.err.splitlines() if ":" in line]
-    figures = {name.strip(): value.strip() for name, value, *_ in lines}
-    assert figures["tokens"] == f"{2001 // 32 * 31:,}"  # both files, joined with a token of eos
-    assert float(figures["perplexity"].replace(",", "")) > 1
+    assert f"Perplexity on {2001 // 32 * 31:,} tokens" in shown.err  # both files, joined with a token of eos
+    (line,) = (line.split() for line in shown.err.splitlines() if line.strip().startswith("perplexity"))
+    assert float(line[1].replace(",", "")) > 1
+
+
+def test_several_models_stand_beside_their_teacher(
+    student: Path, teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = tmp_path / "letters.jsonl"
+    task.write_text("".join(f'{{"ctx": "abc", "choices": ["d", "e"], "label": {label}}}\n' for label in (0, 1, 1)))
+    out = tmp_path / "figures.json"
+    arguments = [student, teacher, "--teacher", teacher, "--data", text, "--recall", "0,8", "--generation"]
+    arguments += ["--tasks", task, "--sequence-length", "50", "--device", "cpu", "--json", out]
+    assert main(["evaluate", *map(str, arguments)]) == 0
+    table = capsys.readouterr().err
+    models = json.loads(out.read_text())["models"]
+    assert list(models) == [str(student), str(teacher)]
+    of_student, of_teacher = models.values()
+    assert of_student["teacher"] == {
+        name: value for name, value in of_teacher.items() if name in ("perplexity", "tokens", "recall", "tasks")
+    } | {"generation": of_student["teacher"]["generation"], "perplexity": pytest.approx(of_teacher["perplexity"])}
+    assert of_student["tasks"]["letters"]["rows"] == 3
+    assert list(of_student["recall"]["lookup_accuracy"]) == ["0", "8"]
+    assert all(label in table for label in ("second copy", "look-up", "letters", "degenerate", "kept"))
+    (row,) = (line.split() for line in table.splitlines() if line.strip().startswith("perplexity"))
+    assert row[-2:] == ["1.000", "x"]
+
+
+def test_figures_go_into_the_report_and_the_card(
+    student: Path, teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "student"
+    shutil.copytree(student, copy)
+    figures = [copy, "--teacher", teacher, "--data", text, "--sequence-length", "50", "--recall", "0"]
+    evaluated(capsys, *figures, "--add-to-report")
+    report = ConversionReport.load(copy)
+    assert report.evaluation is not None
+    assert report.evaluation["data"] == text.name
+    assert report.perplexity == ConversionReport.load(student).perplexity
+    for name in ("README.md", "conversion_report.md"):
+        page = (copy / name).read_text()
+        assert "\n## Evaluation\n" in page
+        assert "| look-up over 0 tokens |" in page
+        assert f"tokens of {text.name}. Look-up by chance: 0.125. Kept:" in page
+    before = {path.name: path.read_bytes() for path in student.iterdir()}
+    changed = {path.name for path in copy.iterdir() if path.read_bytes() != before.get(path.name)}
+    assert changed == {"README.md", "conversion_report.md", "conversion_report.json"}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +117,12 @@ def test_evaluate_prints_figures_to_read(student: Path, text: Path, capsys: pyte
         (["--sequence-length", "5000"], "one block of sequence_length needs 5000"),
         (["--sequence-length", "1"], "sequence_length is 1"),
         (["--batch-size", "0", "--sequence-length", "32"], "batch_size is 0"),
-        (["--teacher", "/no/such/teacher"], "/no/such/teacher"),
+        (["--teacher", "/no/such/teacher", "--sequence-length", "32"], "/no/such/teacher"),
+        (["--tasks", "/no/such.jsonl", "--sequence-length", "32"], "There is no task file /no/such.jsonl"),
+        (["--tasks", "no_such_task", "--sequence-length", "32"], "no task 'no_such_task'"),
+        (["--task-rows", "0", "--sequence-length", "32"], "task_rows is 0"),
+        (["--recall", "600", "--sequence-length", "32"], "distance 600 needs"),
+        (["--add-to-report"], "has no conversion report to add to"),
     ],
 )
 def test_evaluate_refuses(
@@ -80,3 +130,12 @@ def test_evaluate_refuses(
 ) -> None:
     assert message in refused(capsys, "evaluate", teacher, "--data", text, *arguments)
     assert message in refused(capsys, "evaluate", teacher, "--data", text, *arguments, "--json")
+
+
+def test_what_would_be_refused_at_the_end_is_refused_at_once(
+    teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "is given twice" in refused(capsys, "evaluate", teacher, teacher)
+    path = tmp_path / "none" / "figures.json"
+    assert "in a folder that does not exist" in refused(capsys, "evaluate", teacher, "--json", path)
+    assert "'x' is no list of distances" in unparsed(capsys, "evaluate", teacher, "--recall", "x")

@@ -18,7 +18,8 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_tc.data.token_blocks import CalibrationDataError
 from hf_tc.evaluation import kd_loss
-from hf_tc.evaluation.perplexity import evaluate, evaluate_blocks, perplexity
+from hf_tc.evaluation.evaluate import evaluate
+from hf_tc.evaluation.perplexity import evaluate_blocks, perplexity
 
 
 def blocks(count: int = 5, length: int = 33) -> Tensor:

@@ -14,6 +14,7 @@ from tiny_causal_lms import labelled_examples
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
+from hf_tc.evaluation.figures import Evaluation
 from hf_tc.hub.push import push_folder
 from hf_tc.hub.student_folder import check_card
 from hf_tc.report.records import ConversionReport
@@ -94,6 +95,32 @@ def test_a_report_of_which_it_is_not_known_whose_it_is_gives_no_figures(tmp_path
     student.save_pretrained(tmp_path)
     told = "It was not recorded whether the weights are still those that the conversion gave it."
     assert_has_none(tmp_path, told)
+
+
+def test_an_evaluation_is_shown_of_its_own_weights_alone(saved: Path, tmp_path: Path) -> None:
+    student, row = load(saved), "| perplexity | 20.00 | 25.00 | 1.250 x |"
+    nudge(student)  # as training does
+    student.conversion_report.add_evaluation(Evaluation(25.0, 1000, 0.25, 0.9, 20.0), student, "books.txt")
+    student.save_pretrained(tmp_path / "measured")
+    card, page = card_of(tmp_path / "measured"), tmp_path / "measured" / "conversion_report.md"
+    assert "changed in another way. The figures here under Evaluation are of it; those of the conversion" in card
+    assert FIGURES not in card
+    assert row in card
+    assert "The figures here are from before, but for those under Evaluation." in page.read_text(encoding="utf-8")
+    check_card(tmp_path / "measured")
+    load(tmp_path / "measured", dtype=torch.bfloat16).save_pretrained(tmp_path / "half")
+    assert row in card_of(tmp_path / "half")
+    student = load(tmp_path / "measured")
+    nudge(student)
+    student.save_pretrained(tmp_path / "later")
+    assert_has_none(tmp_path / "later")
+    for name in ("README.md", "conversion_report.md"):
+        assert row not in (tmp_path / "later" / name).read_text(encoding="utf-8")
+    assert ConversionReport.load(tmp_path / "later").evaluation is not None
+    check_card(tmp_path / "later")
+    Accelerator(cpu=True).save_model(tiny_student(seed=1), tmp_path / "measured")  # the weights and nothing else
+    with pytest.raises(ValueError, match=r"README\.md has figures of other weights than are beside it"):
+        check_card(tmp_path / "measured")
 
 
 def test_another_students_report_does_not_stay(tmp_path: Path) -> None:

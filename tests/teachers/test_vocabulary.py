@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from hf_tc.convert import from_teacher, select_layers
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
-from hf_tc.evaluation.perplexity import evaluate
+from hf_tc.evaluation.evaluate import evaluate
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 
 MESSAGE = r"the teacher's differ: 'a' is (\d+) here, (\d+) there, one of 2 such tokens.*Use a teacher with"

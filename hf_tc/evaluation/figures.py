@@ -1,0 +1,81 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""What an evaluation gives, as data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What a model finds again in its own context; see `hf_tc.evaluation.recall`."""
+
+    passages: int
+    passage_tokens: int
+    first_copy_nll: float  # nats per token of the passages
+    second_copy_nll: float  # the same tokens, read a second time
+    lookups: int  # at each distance
+    chance: float  # accuracy of a model that does not look
+    lookup_accuracy: dict[int, float]  # by tokens between the list and the questions
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """A task's main metric: accuracy by length-normalised likelihood, plain accuracy, or else the first it has."""
+
+    metric: str
+    value: float
+    standard_error: float | None  # None where the metric is no mean over rows
+    rows: int
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A greedy answer to a question with a known answer."""
+
+    question: str
+    answer: str
+    is_right: bool
+    is_degenerate: bool
+
+
+@dataclass(frozen=True)
+class GenerationChecks:
+    """Greedy answers to fixed questions; see `hf_tc.evaluation.generation_checks`."""
+
+    right: float  # share of the answers that name what was asked for
+    degenerate: float  # share that is empty or goes in circles
+    answers: list[Answer]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of a model, and of its teacher on the same; what was not is None.
+
+    The first three figures and the teacher's perplexity are means over all predicted tokens: the first token of each
+    block is given, all others are predicted.
+    """
+
+    perplexity: float
+    tokens: int
+    kl: float | None = None  # KL(teacher || student), nats per token
+    top1_agreement: float | None = None  # share of tokens whose most likely next token is the teacher's
+    teacher_perplexity: float | None = None
+    recall: Recall | None = None
+    tasks: dict[str, TaskScore] | None = None
+    generation: GenerationChecks | None = None
+    teacher: Evaluation | None = None  # where more than these perplexities was measured
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures that were measured, ready for JSON."""
+        return _known(asdict(self))
+
+
+def _known(figures: dict[str, Any]) -> dict[str, Any]:
+    return {
+        str(name): _known(value) if isinstance(value, dict) else value
+        for name, value in figures.items()
+        if value is not None
+    }
