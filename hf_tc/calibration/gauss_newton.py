@@ -47,9 +47,9 @@ def gauss_newton_step(
     fit, choice = _blocks_to_fit_and_to_choose(*captured.attn_input.shape[:2])
     features = input_features(captured, fit)
     step = _full_step(mixer, captured, fit, gate, features, jacobian)
-    trials = [length * step for length in STEP_LENGTHS]
-    residuals = torch.stack([_residual(mixer, captured, choice, gate, features, trial, changed) for trial in trials])
-    best = torch.stack(trials).gather(0, residuals.argmin(0)[None, :, None].expand(1, *step.shape))[0]
+    trials = torch.stack([length * step for length in STEP_LENGTHS])
+    residuals = _residuals(mixer, captured, choice, gate, features, trials, changed)
+    best = trials.gather(0, residuals.argmin(0)[None, :, None].expand(1, *step.shape))[0]
     return best @ features.weight, best @ features.bias
 
 
@@ -122,20 +122,21 @@ def normed_derivative(derivative: Tensor, normed: Tensor, factor: Tensor) -> Ten
     return factor[..., None, None] * (derivative - normed[..., None] * along)
 
 
-def _residual(
+def _residuals(
     mixer: GatedDeltaNet,
     captured: CapturedAttention,
     blocks: range,
     gate: OutputGate,
     features: InputFeatures,
-    step: Tensor,
+    trials: Tensor,
     changed: Changed,
 ) -> Tensor:
-    """Squared error of the gated read-out after a step, per head `[H]`."""
-    total = torch.zeros(mixer.num_heads, dtype=torch.float64, device=step.device)
+    """Squared error of the gated read-out after each of some steps `[trials, H, R]`, per head: `[trials, H]`."""
+    totals = torch.zeros(trials.shape[:2], dtype=torch.float64, device=trials.device)
     for rows in _batches(blocks, captured.attn_input.shape[1]):
-        x = captured.attn_input[rows]
-        inputs = changed(x, recurrence_inputs(mixer, captured, rows), features.of(x) @ step.T)
-        gated = before_gate(mixer, inputs)[0] * gate.gain(x)[..., None]
-        total += (context_by_head(captured, rows, mixer.head_dim) - gated).square().sum((0, 1, 3))
-    return total
+        x, context = captured.attn_input[rows], context_by_head(captured, rows, mixer.head_dim)
+        inputs, feature, gain = recurrence_inputs(mixer, captured, rows), features.of(x), gate.gain(x)[..., None]
+        for total, trial in zip(totals, trials, strict=True):
+            gated = before_gate(mixer, changed(x, inputs, feature @ trial.T))[0] * gain
+            total += (context - gated).square().sum((0, 1, 3))
+    return totals

@@ -7,6 +7,7 @@ values exp(-G_t) v_t. A change d log alpha_t, summed up to D_t, therefore acts a
     do_t = D_t o_t - (the read-out of a memory whose values are D_s v_s)
 """
 
+import torch
 from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
@@ -33,10 +34,10 @@ def decay_jacobian(features: Tensor, inputs: RecurrenceInputs, slope: Tensor) ->
         slope: d log alpha_t / dz_t, `[B, T, 1]`.
     """
     summed = (slope * features).cumsum(1)[..., None]  # [B, T, R, 1]
-    values = (summed * inputs.v).flatten(2)[:, :, None]
-    both, _ = chunk_gated_delta_rule(**inputs._replace(v=values)._asdict())
-    recurrence_output, _ = chunk_gated_delta_rule(**inputs._asdict())
-    return summed * recurrence_output - both.view(*features.shape, -1)
+    values = torch.cat([summed * inputs.v, inputs.v], dim=2)
+    both, _ = chunk_gated_delta_rule(**inputs._replace(v=values.flatten(2)[:, :, None])._asdict())
+    of_summed, recurrence_output = both.view(values.shape).split([features.shape[-1], 1], dim=2)
+    return summed * recurrence_output - of_summed
 
 
 def solve_token_decay(mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate) -> dict[str, Tensor]:
