@@ -40,7 +40,7 @@ def gauss_newton_step(
 
     Args:
         gate: the output gate, held where it is.
-        jacobian: d o / d w `[B, T, R, V]`, of features `[B, T, R]`, the recurrence inputs of one head, and its index.
+        jacobian: d o / d w `[B, T, V, R]`, of features `[B, T, R]`, the recurrence inputs of one head, and its index.
         changed: the recurrence inputs after the gate's projection of x `[B, T, C]`, before its non-linearity, changed
             by `[B, T, H]`.
     """
@@ -84,12 +84,15 @@ def _full_step(
         missing = context - gain[..., None] * gated
         for head, regression in enumerate(sums):
             one_head = RecurrenceInputs(*(part[:, :, head : head + 1] for part in inputs))
+            # The read-out is linear in q: with the output gate on q, its derivative comes gated.
+            one_head = one_head._replace(q=one_head.q * gain[:, :, head, None, None])
             # Of a block longer than JACOBIAN_TOKENS, some features at a time.
             groups = min(unknowns, -(-feature.shape[:2].numel() // JACOBIAN_TOKENS))
-            derivative = torch.cat([jacobian(f, one_head, head) for f in feature.tensor_split(groups, -1)], 2)
-            about = derivative, gated[:, :, head], factor[:, :, head], gain[:, :, head], missing[:, :, head]
-            for parts in zip(*(part.split(JACOBIAN_TOKENS, dim=1) for part in about), strict=True):
-                _add(regression, *parts, normed=mixer.o_norm is not None)
+            parts = [jacobian(f, one_head, head) for f in feature.tensor_split(groups, -1)]
+            derivative = parts[0] if groups == 1 else torch.cat(parts, -1)
+            about = derivative, gated[:, :, head], factor[:, :, head], missing[:, :, head]
+            for tokens in zip(*(part.split(JACOBIAN_TOKENS, dim=1) for part in about), strict=True):
+                _add(regression, *tokens, normed=mixer.o_norm is not None)
     start = torch.zeros(unknowns, 1, device=captured.attn_input.device)
     # A token gives V rows.
     solved = [regression.solve(prior=start, prior_tokens=PRIOR_TOKENS * mixer.head_dim) for regression in sums]
@@ -101,16 +104,14 @@ def _add(
     derivative: Tensor,
     gated: Tensor,
     factor: Tensor,
-    gain: Tensor,
     missing: Tensor,
     *,
     normed: bool,
 ) -> None:
-    """Adds tokens of one head: derivative `[B, T, R, V]`, gated and missing `[B, T, V]`, factor and gain `[B, T]`."""
-    derivative = derivative.transpose(2, 3)
+    """Adds tokens of one head: derivative `[B, T, V, R]`, gated and missing `[B, T, V]`, factor `[B, T]`."""
     if normed:
         derivative = normed_derivative(derivative, gated, factor)
-    regression.add(derivative * gain[..., None, None], missing[..., None])
+    regression.add(derivative, missing[..., None])
 
 
 def normed_derivative(derivative: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
