@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from hf_tc.evaluation.perplexity import Evaluation, evaluate
     from hf_tc.hub.push import push_folder
     from hf_tc.hub.refresh import refresh
-    from hf_tc.layer_selection.selection import LayerSelection
     from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
     from hf_tc.planning.plan import ConversionPlan, plan_conversion
     from hf_tc.report.records import ConversionReport
+    from hf_tc.selection import LayerSelection
 
 __version__ = version("hf_tc")
 
@@ -44,7 +44,7 @@ PUBLIC = {
     "HybridGDNConfig": "hf_tc.modeling",
     "HybridGDNForCausalLM": "hf_tc.modeling",
     "HybridGDNModel": "hf_tc.modeling",
-    "LayerSelection": "hf_tc.layer_selection.selection",
+    "LayerSelection": "hf_tc.selection",
     "UndecayedMemoryMixin": "hf_tc.distillation.weight_decay",
     "evaluate": "hf_tc.evaluation.perplexity",
     "from_teacher": "hf_tc.convert",

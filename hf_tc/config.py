@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from hf_tc.selection import LayerSelection
+
 if TYPE_CHECKING:
     import torch
 
-    from hf_tc.layer_selection.selection import LayerSelection
-
-LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl")  # by which a share of layers becomes layers
+LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl")  # how a share of layers becomes a list of them
 DEFAULT_POLICY = "kl"
 STEP_TOKENS = 2048  # of a minibatch of the alignment of one layer
 
@@ -24,7 +24,7 @@ STEP_TOKENS = 2048  # of a minibatch of the alignment of one layer
 class SelectionConfig:
     """Which layers keep softmax attention."""
 
-    retained_layers: "float | Sequence[int] | LayerSelection" = field(
+    retained_layers: float | Sequence[int] | LayerSelection = field(
         default=0.25,
         metadata={"help": "share of layers that keep attention, their indices, or an earlier selection"},
     )

@@ -30,9 +30,9 @@ from hf_tc.data.conversations import Document
 from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
 from hf_tc.evaluation.perplexity import EVAL_TOKENS
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.options import options_of, takes_options, with_options
+from hf_tc.selection import LayerSelection
 from hf_tc.teachers.adapters import check_no_adapter
 from hf_tc.teachers.checks import check_teacher, load_teacher, resolve_text_config
 from hf_tc.teachers.nope_layers import evaluating

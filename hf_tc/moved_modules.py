@@ -2,7 +2,8 @@
 """Modules by the names that they had before they moved into folders: importing one says the new name, once.
 
 Goes with release 0.2. Five old modules have the name of a present folder, `teachers`, `hub`, `report`, `evaluation`
-and `alignment`; what they held is found by the folder's own files.
+and `alignment`; what they held is found by the folder's own files. A sixth, `refresh`, has that of a public function,
+which the module would take the place of: `hf_tc.refresh` is the function alone.
 """
 
 import sys
@@ -44,19 +45,19 @@ MOVED = {  # inside hf_tc
     "conversion_plots": "report.plots",
     "plot_style": "report.plot_style",
     "report_page": "report.page",
+    "layer_selection.selection": "selection",
     "layer_selection.selection_plot": "report.selection_plot",
     "distillation.lm_head": "evaluation.lm_head",
     "distillation.losses": "evaluation.kd_loss",
     "weight_decay": "distillation.weight_decay",
     "student_folder": "hub.student_folder",
     "companions": "hub.save_extras",
-    "refresh": "hub.refresh",
     "saved_code": "hub.saved_code",
     "registration": "hub.registration",
     "serving": "hub.serving",
     "recorded_arguments": "resume.arguments",
     "fingerprint": "resume.fingerprint",
-    "output_folder": "resume.output_folder",
+    "output_folder": "resume.unfinished_work",
     "demo": "cli.demo_report",
 }
 

@@ -92,7 +92,7 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
     def _count(self, tokens: int) -> None:
         if isinstance(self.cumulative_length, torch.Tensor):
             if self.cumulative_length.device != self.device:
-                self.cumulative_length = self.cumulative_length.to(self.device)
+                self.cumulative_length = _at_fixed_address(self.cumulative_length.to(self.device))
             self.cumulative_length.add_(tokens)
         else:
             self.cumulative_length += tokens
@@ -102,9 +102,7 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
             states[0] = value
         else:  # in place: compiled graphs and CUDA graphs keep the address
             if states[0] is None:
-                states[0] = torch.zeros_like(value)
-                if not torch.compiler.is_compiling():
-                    torch._dynamo.mark_static_address(states[0])
+                states[0] = _at_fixed_address(torch.zeros_like(value))
             states[0].copy_(value)
         initialized[0] = True
 
@@ -225,6 +223,13 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
                 {name: change(x) for name, x in old.inputs.items()},
                 changed(old.window),
             )
+
+
+def _at_fixed_address(tensor: torch.Tensor) -> torch.Tensor:
+    """Tells the compiler that a tensor which is written in place stays where it is: else it makes no CUDA graph."""
+    if not torch.compiler.is_compiling():
+        torch._dynamo.mark_static_address(tensor)
+    return tensor
 
 
 def recurrent_layer(cache: Cache, index: int) -> GDNCacheLayer:

@@ -32,11 +32,24 @@ def can_be_fused(
     past: torch.Tensor | None,
 ) -> bool:
     """Whether the kernels do what this layer does, here and now."""
-    qkv, head_dim = projections.qkv, mixer.head_dim
-    if not qkv.is_cuda or triton is None or torch.compiler.is_compiling() or qkv.dtype == torch.float64:
+    qkv = projections.qkv
+    if past is not None and torch.is_grad_enabled():
         return False
-    training = torch.is_grad_enabled()
-    if mixer.short_conv is None or mixer.clip_qkv is not None or (training and past is not None):
+    whole = qkv.shape[-1] == (mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_dim  # not one rank's heads
+    return whole and has_kernels(mixer, qkv.device, qkv.dtype, rotation)
+
+
+def has_kernels(
+    mixer: "GatedDeltaNet",
+    device: torch.device,
+    dtype: torch.dtype,
+    rotation: tuple[torch.Tensor, torch.Tensor] | None,
+) -> bool:
+    """Whether this layer's norms and rotation are those of the kernels, and these are right on a device."""
+    if device.type != "cuda" or triton is None or torch.compiler.is_compiling() or dtype == torch.float64:
+        return False
+    head_dim = mixer.head_dim
+    if mixer.short_conv is None or mixer.clip_qkv is not None or head_dim % 2:
         return False
     if mixer.q_norm is not None and (mixer.norm_after_rotation or rms_norm_offset(mixer.q_norm) is None):
         return False
@@ -45,9 +58,7 @@ def can_be_fused(
         return False
     if rotary is not None and not rotates_halves(rotary):
         return False
-    whole = qkv.shape[-1] == (mixer.num_heads + 2 * mixer.num_kv_heads) * head_dim  # not one rank's heads
-    weight_dtype = mixer.short_conv.weight.dtype
-    return whole and head_dim % 2 == 0 and kernels_are_right(qkv.device, qkv.dtype, weight_dtype, head_dim, training)
+    return kernels_are_right(device, dtype, mixer.short_conv.weight.dtype, head_dim, torch.is_grad_enabled())
 
 
 def fused_recurrence_inputs(
@@ -58,16 +69,19 @@ def fused_recurrence_inputs(
     past: torch.Tensor | None,
 ) -> RecurrenceInputs:
     """As `plain_inputs`, of a layer that `can_be_fused`."""
-    assert mixer.short_conv is not None
-    kernel: torch.Tensor = mixer.short_conv.weight
-    eps = L2_EPS
-    if mixer.q_norm is not None:
-        kernel, eps = kernel * _channel_scale(mixer), NORMED_EPS
+    kernel, eps = convolution_of(mixer)
     heads = (mixer.num_heads, mixer.num_kv_heads, mixer.head_dim)
     around = FusedMask(mask.padding, mask.document_position, None if past is None else past.contiguous())
     q, k, v = fused_heads(projections.qkv, kernel, rotation if mixer.rotary is not None else None, around, heads, eps)
     gates = fused_gates(projections.a, projections.b, mixer.A_log, mixer.dt_bias, mask.padding)
     return RecurrenceInputs(q, k, v, *gates)
+
+
+def convolution_of(mixer: "GatedDeltaNet") -> tuple[torch.Tensor, float]:
+    """`[kernel_size, channels]`, the q/k norms' weights included, and the eps of the L2 norm that follows."""
+    assert mixer.short_conv is not None
+    weight: torch.Tensor = mixer.short_conv.weight
+    return (weight, L2_EPS) if mixer.q_norm is None else (weight * _channel_scale(mixer), NORMED_EPS)
 
 
 def _channel_scale(mixer: "GatedDeltaNet") -> torch.Tensor:

@@ -52,9 +52,9 @@ def recurrent_gated_delta_rule(
         if document_start is not None:
             decay = decay.masked_fill(document_start[:, t, None], 0.0)
         state = state * decay[..., None, None]
-        written = (v_t - torch.einsum("bhkv,bhk->bhv", state, k_t)) * beta[:, t, :, None]
+        written = (v_t - _read(state, k_t)) * beta[:, t, :, None]
         state = state + k_t[..., None] * written[..., None, :]
-        outputs.append(torch.einsum("bhkv,bhk->bhv", state, q[:, t] * scale))
+        outputs.append(_read(state, q[:, t] * scale))
     return torch.stack(outputs, dim=1).to(dtype), state
 
 
@@ -132,6 +132,13 @@ def gated_delta_rule(
         if q.shape[1] == 1:
             return recurrent_gated_delta_rule(**inputs, state=state, document_start=document_start)
         return chunk_gated_delta_rule(**inputs, state=state, document_start=document_start)
+
+
+def _read(state: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """S^T k, `[B, H, V]`. Compiled, a sum becomes one kernel with what is around it; a matrix product does not."""
+    if torch.compiler.is_compiling():
+        return (state * key[..., None]).sum(-2)
+    return torch.einsum("bhkv,bhk->bhv", state, key)
 
 
 def _work_dtype(v: torch.Tensor) -> torch.dtype:

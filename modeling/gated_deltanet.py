@@ -20,10 +20,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from .cache import GDNCacheLayer, recurrent_layer
 from .configuration_hybrid_gdn import HybridGDNConfig
 from .decay import log_decay
+from .fused_mixer import can_be_one_call, in_one_call
 from .fused_recurrence_inputs import can_be_fused, fused_recurrence_inputs
 from .gate_projection import GateProjection, check_one_dtype
 from .gated_delta_rule import CHUNK_SIZE, gated_delta_rule
-from .joint_projection import can_be_joined, project_jointly
 from .library_cache import cache_in_layer
 from .masks import RecurrentMask
 from .plain_recurrence_inputs import plain_inputs, without_padding
@@ -146,13 +146,14 @@ class GatedDeltaNet(nn.Module):
         mask: RecurrentMask,
         layer_cache: GDNCacheLayer | None,
     ) -> torch.Tensor:
+        rotation = rotation if self.recurrent_rope else None
+        if layer_cache is None and can_be_one_call(self, hidden_states, rotation, mask):
+            return in_one_call(self, hidden_states, rotation, mask)
         projections = self.projections(hidden_states)
-        inputs, state = self._inputs(projections, rotation, mask, layer_cache), None
-        if layer_cache is not None:
-            state = layer_cache.recurrent_state
+        inputs = self._inputs(projections, rotation, mask, layer_cache)
         recurrence_output, state = gated_delta_rule(
             **inputs._asdict(),
-            state=state,
+            state=None if layer_cache is None else layer_cache.recurrent_state,
             document_start=mask.document_start,
             document_bounds=mask.document_bounds,
         )
@@ -179,7 +180,8 @@ class GatedDeltaNet(nn.Module):
         recurrent_mask: RecurrentMask,
     ) -> RecurrenceInputs:
         """What the delta rule reads of `[B, T, C]`."""
-        return self._inputs(self.projections(hidden_states), position_embeddings, recurrent_mask, None)
+        rotation = position_embeddings if self.recurrent_rope else None
+        return self._inputs(self.projections(hidden_states), rotation, recurrent_mask, None)
 
     def _inputs(
         self,
@@ -188,7 +190,6 @@ class GatedDeltaNet(nn.Module):
         mask: RecurrentMask,
         layer_cache: GDNCacheLayer | None,
     ) -> RecurrenceInputs:
-        rotation = rotation if self.recurrent_rope else None
         past = None if layer_cache is None else layer_cache.conv_state
         form = fused_recurrence_inputs if can_be_fused(self, projections, rotation, past) else plain_inputs
         return form(self, projections, rotation, mask, past)
@@ -211,15 +212,15 @@ class GatedDeltaNet(nn.Module):
             recurrence_output = F.rms_norm(recurrence_output, weight.shape, weight, self.o_norm.eps)
         return recurrence_output.flatten(2) * gate
 
+    @property
+    def input_projections(self) -> tuple[nn.Linear | GateProjection, ...]:
+        """Those to q, k, v, a, b and the output gate."""
+        return self.q_proj, self.k_proj, self.v_proj, self.a_proj, self.b_proj, self.g_proj
+
     def projections(self, hidden_states: torch.Tensor) -> Projections:
         """All that is linear in the input `[B, T, C]`."""
-        modules = (self.q_proj, self.k_proj, self.v_proj, self.a_proj, self.b_proj, self.g_proj)
-        if not can_be_joined(modules, hidden_states):
-            return Projections(self.project(hidden_states), *(module(hidden_states) for module in modules[3:]))
-        rows = [sum(module.weight.shape[0] for module in modules[:3]), self.num_heads, self.num_heads]
-        rows.append(self.g_proj.out_features)
-        joined = project_jointly(modules, hidden_states)
-        return Projections(*joined.split([*rows, joined.shape[-1] - sum(rows)], dim=-1)[:4])
+        a, b, gate = (module(hidden_states) for module in (self.a_proj, self.b_proj, self.g_proj))
+        return Projections(self.project(hidden_states), a, b, gate)
 
     def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """q, k and v side by side, `[B, T, channels]`, before convolution, norms and rotation."""

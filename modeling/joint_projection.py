@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Several projections of the same input as one matrix product, forward and backward.
+"""Several projections of the same input as one matrix product.
 
 While a small model trains, launching a product takes longer than the product: one of six is what makes a step short.
 """
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .gate_projection import GateProjection
 
@@ -28,17 +27,16 @@ def can_be_joined(projections: Sequence[Projection], x: Tensor) -> bool:
     return size <= JOINED_BYTES and len({weight.requires_grad for weight in weights}) == 1
 
 
-def project_jointly(projections: Sequence[Projection], x: Tensor) -> Tensor:
-    """What the projections give, side by side, and zeros up to a multiple of ALIGNED: `[B, T, rows of all]`."""
-    weights = [projection.weight for projection in projections]
-    rows = sum(weight.shape[0] for weight in weights)
-    padding = weights[0].new_zeros(-rows % ALIGNED, x.shape[-1])
-    biases = [projection.bias for projection in projections]
+def joined(projections: Sequence[Projection]) -> tuple[Tensor, Tensor | None]:
+    """Weight `[rows, C]` and bias `[rows]` of all, one below the other, and zeros up to a multiple of ALIGNED."""
+    weights, biases = [p.weight for p in projections], [p.bias for p in projections]
+    missing = -sum(map(len, weights)) % ALIGNED
+    zeros = weights[0].new_zeros(max(missing, *map(len, weights)), weights[0].shape[1] if missing else 1)
     bias = None
     if any(b is not None for b in biases):
         pairs = zip(biases, weights, strict=True)
-        bias = torch.cat([*(w.new_zeros(len(w)) if b is None else b for b, w in pairs), padding[:, 0]])
-    return F.linear(x, torch.cat([*weights, padding]), bias)
+        bias = torch.cat([*(zeros[: len(w), 0] if b is None else b for b, w in pairs), zeros[:missing, 0]])
+    return torch.cat([*weights, zeros[:missing]]) if missing else torch.cat(weights), bias
 
 
 def _is_plain(projection: Projection) -> bool:

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
+import hf_tc
 from hf_tc.moved_modules import MOVED
 
 
@@ -34,6 +35,12 @@ def test_names_from_the_folder_of_teachers() -> None:
         "assert build_student is same and callable(check_teacher)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", hf_tc.PUBLIC)
+def test_no_old_name_hides_a_public_name(name: str) -> None:
+    """Importing a module puts it into its package, in place of what the package calls the same."""
+    assert find_spec(f"hf_tc.{name}") is None
 
 
 def test_what_never_was_is_not_found() -> None:

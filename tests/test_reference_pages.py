@@ -31,7 +31,7 @@ def test_every_public_name_is_told_once() -> None:
 
 
 def found(name: str) -> Any:
-    return pkgutil.resolve_name(":".join(name.rsplit(".", 1)))  # an attribute: hf_tc.refresh is an old module too
+    return pkgutil.resolve_name(":".join(name.rsplit(".", 1)))  # an attribute of its module
 
 
 @pytest.mark.parametrize("name", TOLD)
@@ -47,6 +47,15 @@ def test_every_argument_that_is_told_of_exists(name: str) -> None:
     told = {argument for line in lines for argument in line.split(", ")}
     assert told <= set(inspect.signature(found(name)).parameters)
     assert told or not section
+
+
+@pytest.mark.parametrize("name", ["convert.select_layers", "planning.plan.plan_conversion"])
+def test_options_are_shown_as_the_function_takes_them(name: str) -> None:
+    griffe = pytest.importorskip("griffe")  # of the extra "docs"
+    extensions = griffe.load_extensions(str(FOLDER / "signatures.py"))
+    package = griffe.load("hf_tc", extensions=extensions, search_paths=[FOLDER.parent])
+    shown = {item.name for item in package[name].parameters}
+    assert shown == inspect.signature(found(f"hf_tc.{name}")).parameters.keys()
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -3,18 +3,17 @@
 
 Source: Taylor-Calibrate (arXiv 2606.16429), section 3.3. Unlike the paper's: minibatches, a cosine schedule, float32
 weights, an error relative to the teacher's own size, corrupted copies of the text beside it
-(`data.corrupted_sequences`), and the best weights by held-out error, the start included. On a GPU the mixer is
-replayed as a CUDA graph: at the sizes of a short fit, launching its kernels takes longer than running them.
+(`data.corrupted_sequences`), and the best weights by held-out error, the start included. For GPUs see `graphed_step`.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from hf_tc.alignment.graphed_step import graphed_step
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.config import AlignmentConfig
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
@@ -31,7 +30,11 @@ def relative_error(output: Tensor, target: Tensor) -> Tensor:
 
 def mix(mixer: GatedDeltaNet, captured: CapturedAttention, rows: Tensor | slice) -> Tensor:
     """The mixer's output on some captured blocks, `[rows, T, C]`."""
-    return _Mixer(mixer, captured.position_embeddings)(captured.attn_input[rows])
+    return _output(mixer, captured, captured.attn_input[rows])
+
+
+def _output(mixer: GatedDeltaNet, captured: CapturedAttention, attn_input: Tensor) -> Tensor:
+    return mixer(attn_input, captured.position_embeddings, recurrent_mask=RecurrentMask())[0]
 
 
 @torch.no_grad()
@@ -66,21 +69,14 @@ def align_layer(
         return best_error
     optimizer = alignment_optimizer(mixer.requires_grad_(True), settings)
     schedule = cosine_schedule(optimizer, settings)
-    generator = torch.Generator().manual_seed(seed)
-    blocks, length = captured.attn_input.shape[:2]
-    batch = min(blocks, settings.batch_blocks(length))
     check_every = max(1, settings.steps // HELD_OUT_CHECKS)
-    with _training_forward(mixer, captured, batch) as forward:
-        for step in range(1, settings.steps + 1):
-            rows = torch.randperm(blocks, generator=generator)[:batch].to(captured.attn_input.device)
-            loss = relative_error(forward(captured.attn_input[rows]), captured.teacher_output[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(mixer.parameters(), settings.gradient_clip)
-            optimizer.step()
+    batches = _minibatches(captured, settings, seed)
+    with _training_step(mixer, captured, optimizer, batches[0], settings.gradient_clip) as take_step:
+        for number, rows in enumerate(batches, start=1):
+            take_step(rows)
             schedule.step()
             on_step()
-            if step % check_every == 0 or step == settings.steps:
+            if number % check_every == 0 or number == settings.steps:
                 error = held_out_error(mixer, held_out)
                 if error < best_error:
                     best_error, best_state = error, snapshot(mixer)
@@ -88,37 +84,38 @@ def align_layer(
     return best_error
 
 
-class _Mixer(nn.Module):
-    """The mixer as a function of one tensor, `[B, T, C]` to `[B, T, C]`."""
-
-    def __init__(self, mixer: GatedDeltaNet, position_embeddings: tuple[Tensor, Tensor] | None) -> None:
-        super().__init__()
-        self.mixer, self.position_embeddings = mixer, position_embeddings
-
-    def forward(self, attn_input: Tensor) -> Tensor:
-        return self.mixer(attn_input, self.position_embeddings, recurrent_mask=RecurrentMask())[0]
+def _minibatches(captured: CapturedAttention, settings: AlignmentConfig, seed: int) -> Tensor:
+    """Rows of each step, `[steps, batch]`: none twice in a step."""
+    generator = torch.Generator().manual_seed(seed)
+    blocks, length = captured.attn_input.shape[:2]
+    batch = min(blocks, settings.batch_blocks(length))
+    rows = [torch.randperm(blocks, generator=generator)[:batch] for _ in range(settings.steps)]
+    return torch.stack(rows).to(captured.attn_input.device)
 
 
 @contextmanager
-def _training_forward(
-    mixer: GatedDeltaNet, captured: CapturedAttention, batch: int
-) -> Iterator[Callable[[Tensor], Tensor]]:
-    """The mixer for batches of one size, its gradient included; a CUDA graph of both where there is a GPU."""
-    forward, sample = _Mixer(mixer, captured.position_embeddings), captured.attn_input[:batch]
-    if sample.device.type != "cuda":
-        yield forward
-        return
-    stream = torch.cuda.graph.default_capture_stream
-    with torch.cuda.device(sample.device), warnings.catch_warnings():
-        # Gradients of a replayed graph come from its stream, and are waited for.
-        warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
-        torch.cuda.graph.default_capture_stream = None  # torch keeps one for all, on the GPU that came first
-        try:
-            yield torch.cuda.make_graphed_callables(forward, (sample.clone(),))  # type: ignore[misc]
-        finally:
-            torch.cuda.graph.default_capture_stream = stream
-            # The graph hangs on the module that it calls: this circle would keep its memory until it is collected.
-            vars(forward).pop("forward", None)
+def _training_step(
+    mixer: GatedDeltaNet, captured: CapturedAttention, optimizer: torch.optim.Optimizer, rows: Tensor, clip: float
+) -> Iterator[Callable[[Tensor], None]]:
+    """One step on a minibatch of rows, replayed as a CUDA graph where there is a GPU."""
+
+    def loss(attn_input: Tensor, target: Tensor) -> Tensor:
+        return relative_error(_output(mixer, captured, attn_input), target)
+
+    def step(attn_input: Tensor, target: Tensor) -> None:
+        optimizer.zero_grad()
+        loss(attn_input, target).backward()
+        nn.utils.clip_grad_norm_(mixer.parameters(), clip)
+        optimizer.step()
+
+    def minibatch(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return captured.attn_input[rows], captured.teacher_output[rows]
+
+    if rows.is_cuda:
+        with graphed_step(mixer, optimizer, loss, minibatch(rows), clip) as graphed:
+            yield lambda rows: graphed(*minibatch(rows))
+    else:
+        yield lambda rows: step(*minibatch(rows))
 
 
 def alignment_optimizer(mixers: nn.Module, settings: AlignmentConfig) -> torch.optim.Optimizer:
@@ -131,8 +128,11 @@ def alignment_optimizer(mixers: nn.Module, settings: AlignmentConfig) -> torch.o
         {"params": gates, "lr": settings.gate_learning_rate},
         {"params": teacher_parts, "lr": settings.teacher_learning_rate},
     ]
+    on_gpu = gates[0].is_cuda
+    if on_gpu:  # a CUDA graph reads its learning rates from memory
+        groups = [{**group, "lr": torch.tensor(group["lr"], device=gates[0].device)} for group in groups]
     # No weight decay: the fit is short, and decay parameters pulled towards 0 would forget at another rate.
-    return torch.optim.Adam(groups, betas=(0.9, 0.95))
+    return torch.optim.Adam(groups, betas=(0.9, 0.95), capturable=on_gpu, fused=on_gpu)
 
 
 def cosine_schedule(optimizer: torch.optim.Optimizer, settings: AlignmentConfig) -> torch.optim.lr_scheduler.LambdaLR:

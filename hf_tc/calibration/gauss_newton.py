@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """One Gauss-Newton step for a gate inside the recurrence, per head.
 
-The read-out o is not linear in such a gate. With J its derivative by weights w on features f of the layer's input,
+The recurrence's output o is not linear in such a gate. With J its derivative by weights w on features f of the input,
 
     min over w of  sum_t |c_t - s_t (o_t + J_t w)|^2 + ridge      (s_t: the output gate; o_t after the norm, if any)
 
@@ -84,7 +84,7 @@ def _full_step(
         missing = context - gain[..., None] * gated
         for head, regression in enumerate(sums):
             one_head = RecurrenceInputs(*(part[:, :, head : head + 1] for part in inputs))
-            # The read-out is linear in q: with the output gate on q, its derivative comes gated.
+            # The output is linear in q: with the output gate on q, its derivative comes gated.
             one_head = one_head._replace(q=one_head.q * gain[:, :, head, None, None])
             # Of a block longer than JACOBIAN_TOKENS, some features at a time.
             groups = min(unknowns, -(-feature.shape[:2].numel() // JACOBIAN_TOKENS))
@@ -132,7 +132,7 @@ def _residuals(
     trials: Tensor,
     changed: Changed,
 ) -> Tensor:
-    """Squared error of the gated read-out after each of some steps `[trials, H, R]`, per head: `[trials, H]`."""
+    """Squared error of the gated output after each of some steps `[trials, H, R]`, per head: `[trials, H]`."""
     totals = torch.zeros(trials.shape[:2], dtype=torch.float64, device=trials.device)
     for rows in _batches(blocks, captured.attn_input.shape[1]):
         x, context = captured.attn_input[rows], context_by_head(captured, rows, mixer.head_dim)

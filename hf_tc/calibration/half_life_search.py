@@ -1,8 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Half-life and write gate of each head, by measured residual.
 
-For each candidate pair the read-out o is computed and compared with the teacher's context c. The output gate sets the
-size of each token, so read-outs are compared at equal size, n_t = o_t / rms(o_t), with the best single scale:
+For each candidate pair the recurrence's output o is computed and compared with the teacher's context c. The output gate
+sets the size of each token, so outputs are compared at equal size, n_t = o_t / rms(o_t), with the best single scale:
 
     residual_h = 1 - <c, n>^2 / (|c|^2 |n|^2)         sums over tokens and channels of head h
 
@@ -19,12 +19,12 @@ from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
 
 
 def readout_residual(recurrence_output: Tensor, context: Tensor) -> Tensor:
-    """Share of the context that the normalised read-out cannot give with one scale per head, `[H]` in [0, 1].
+    """Share of the context that the normalised output cannot give with one scale per head, `[H]` in [0, 1].
 
     Both inputs are `[B, T, H, V]`.
     """
     length = recurrence_output.square().sum(-1)
-    scale = torch.rsqrt(length / recurrence_output.shape[-1] + 1e-12)  # of each token to its normalised read-out
+    scale = torch.rsqrt(length / recurrence_output.shape[-1] + 1e-12)  # of each token to its normalised output
     inner = _over_tokens((recurrence_output * context).sum(-1) * scale)
     sizes = _over_tokens(length * scale.square()) * _over_tokens(context.square().sum(-1))
     return 1.0 - inner.square() / sizes.clamp_min(1e-30)

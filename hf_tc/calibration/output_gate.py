@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Output gate: how large each head's output is at each token, as a linear function of the layer's input.
 
-With n the read-out that the gate multiplies, the scale that brings n_t onto the teacher's context is
+With n the output of the recurrence, which the gate multiplies, the scale that brings n_t onto the teacher's context is
 s_t = <n_t, c_t> / |n_t|^2. It is regressed on x_t, weighted by |n_t|^2 (so the error is the context's), and given to
 SiLU around a working point where SiLU is almost straight:
 
@@ -37,12 +37,12 @@ class OutputGate(NamedTuple):
     scale: Tensor
 
     def gain(self, attn_input: Tensor) -> Tensor:
-        """What the head's read-out is multiplied with on its way to the teacher's context, `[B, T, H]`."""
+        """What the head's output is multiplied with on its way to the teacher's context, `[B, T, H]`."""
         return F.silu(F.linear(attn_input, self.weight, self.bias)) * self.scale
 
 
 def wanted_scale(recurrence_output: Tensor, context: Tensor) -> Tensor:
-    """Scale that brings the read-out onto the context, per token and head: two `[.., V]` to `[..]`."""
+    """Scale that brings the output onto the context, per token and head: two `[.., V]` to `[..]`."""
     return (recurrence_output * context).sum(-1) / recurrence_output.square().sum(-1).clamp_min(1e-20)
 
 

@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Output projection: ridge regression of the teacher's attention output on the gated read-out.
+"""Output projection: ridge regression of the teacher's attention output on the gated output of the recurrence.
 
 The prior is the teacher's projection with each head's columns times the head's scale.
 """
@@ -20,7 +20,7 @@ def scaled_output_projection(weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def solve_output_projection(mixer: GatedDeltaNet, captured: CapturedAttention, scale: Tensor) -> dict[str, Tensor]:
-    """New o_proj weight `[C, H * V]`; scale `[H]` brings the gated read-out onto the teacher's context."""
+    """New o_proj weight `[C, H * V]`; scale `[H]` brings the gated output onto the teacher's context."""
     inner, hidden = mixer.o_proj.in_features, mixer.o_proj.out_features
     sums = LeastSquares.empty(inner, hidden, captured.attn_input.device)
     bias = 0.0 if mixer.o_proj.bias is None else mixer.o_proj.bias

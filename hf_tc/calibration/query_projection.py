@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Query projection: the memory does not depend on q, so the read-out is linear in W_q and the best W_q can be solved.
+"""Query projection: the state does not depend on q, so the output is linear in W_q and the best W_q can be solved.
 
     o_t = S_t^T q_t / sqrt(K),   q_t = rho_t R_t D W_q x_t          (R_t: RoPE, D: weight of the q norm)
     min over W_q of  sum_t |c_t - s_t o_t|^2                        (s_t: the output gate)
@@ -68,7 +68,7 @@ class _Problems:
 
 
 class _QueryProblem:
-    """The linear map from W_q to the gated read-out of a batch, with everything else held fixed."""
+    """The linear map from W_q to the gated output of a batch, with everything else held fixed."""
 
     def __init__(self, mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate, rows: slice) -> None:
         self.mixer, self.x = mixer, captured.attn_input[rows]
@@ -86,7 +86,7 @@ class _QueryProblem:
         return raw if bias is None else raw + bias
 
     def output(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Gated read-out `[B, T, H, V]` for queries made with `weight` `[H, K, C]`."""
+        """Gated output `[B, T, H, V]` for queries made with `weight` `[H, K, C]`."""
         q = linear_queries(self.mixer, self._raw(weight, bias), self.position_embeddings)
         q = q / self.length.clamp_min(1e-12)[..., None]
         return decayed_linear_attention(q=q, k=self.k, u=self.u, log_decay=self.log_decay) * self.gain

@@ -12,13 +12,20 @@ from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
 from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
 
-BATCH_TOKENS = 8192  # tokens whose read-outs exist at the same time
+BATCH_TOKENS = 8192  # tokens whose outputs exist at the same time
+BATCH_VALUES_ON_GPU = 2**25  # those of BATCH_TOKENS in an 8B teacher; a smaller one's would leave the GPU waiting
+
+
+def solved_at_once(inner: int, on_gpu: bool) -> int:
+    """Tokens whose outputs, `inner` values each, exist at the same time."""
+    return max(BATCH_TOKENS, BATCH_VALUES_ON_GPU // inner) if on_gpu else BATCH_TOKENS
 
 
 def block_batches(captured: CapturedAttention) -> Iterator[slice]:
-    """Slices of blocks, each of about BATCH_TOKENS tokens."""
+    """Slices of blocks, each of about as many tokens as are `solved_at_once`."""
     blocks, length = captured.attn_input.shape[:2]
-    step = max(1, BATCH_TOKENS // length)
+    context = captured.teacher_context
+    step = max(1, solved_at_once(context.shape[-1], context.device.type == "cuda") // length)
     return (slice(start, min(start + step, blocks)) for start in range(0, blocks, step))
 
 
@@ -33,7 +40,7 @@ def context_by_head(captured: CapturedAttention, rows: slice, head_dim: int) -> 
 
 
 def before_gate(mixer: GatedDeltaNet, inputs: RecurrenceInputs) -> tuple[Tensor, Tensor]:
-    """What the gate multiplies, `[B, T, H, V]`, and its ratio to the read-out, `[B, T, H]` (1 without a norm)."""
+    """What the gate multiplies, `[B, T, H, V]`, and its ratio to the output o, `[B, T, H]` (1 without a norm)."""
     recurrence_output, _ = chunk_gated_delta_rule(**inputs._asdict())
     if mixer.o_norm is None:
         return recurrence_output, recurrence_output.new_ones(recurrence_output.shape[:-1])
@@ -42,7 +49,7 @@ def before_gate(mixer: GatedDeltaNet, inputs: RecurrenceInputs) -> tuple[Tensor,
 
 
 def norm_factor(mixer: GatedDeltaNet, inputs: RecurrenceInputs) -> Tensor:
-    """The ratio of `before_gate` alone, `[B, T, H]`; without a norm nothing has to be read out to know it."""
+    """The ratio of `before_gate` alone, `[B, T, H]`; without a norm no output is needed to know it."""
     return torch.ones_like(inputs.beta) if mixer.o_norm is None else before_gate(mixer, inputs)[1]
 
 
@@ -57,7 +64,7 @@ def writes(inputs: RecurrenceInputs) -> Tensor:
 
 
 def decayed_linear_attention(*, q: Tensor, k: Tensor, u: Tensor, log_decay: Tensor) -> Tensor:
-    """o_t = sum_{i<=t} exp(G_t - G_i) (q_t.k_i) u_i / sqrt(K): a read-out whose memory is given by its writes.
+    """o_t = sum_{i<=t} exp(G_t - G_i) (q_t.k_i) u_i / sqrt(K): the output of a memory given by its writes.
 
     Linear in q. q, k `[B, T, H, K]`, u `[B, T, H, V]`, log_decay `[B, T, H]`, running sum G; returns `[B, T, H, V]`.
     """

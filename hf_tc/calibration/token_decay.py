@@ -4,7 +4,7 @@
 With G_t the running sum of log alpha, exp(-G_t) S_t obeys a recurrence that is free of the decay and linear in the
 values exp(-G_t) v_t. A change d log alpha_t, summed up to D_t, therefore acts as
 
-    do_t = D_t o_t - (the read-out of a memory whose values are D_s v_s)
+    do_t = D_t o_t - (the output of a memory whose values are D_s v_s)
 """
 
 import torch

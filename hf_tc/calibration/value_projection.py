@@ -1,10 +1,10 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Value projection: the read-out is linear in W_v, so the best W_v is a least-squares solution.
+"""Value projection: the output of the recurrence is linear in W_v, so the best W_v is a least-squares solution.
 
     o_t = sum_i M_ti W_v x_i = W_v z_t,   z_t = sum_i M_ti x_i      (M from q, k, decay and beta)
     min over W_v of  sum_t |c_t - s_t W_v z_t|^2                    (s_t: the output gate)
 
-z is the read-out of a memory whose values are the layer's inputs. Query heads that share a K/V head give rows to the
+z is the output of a memory whose values are the layer's inputs. Query heads that share a K/V head give rows to the
 same regression. The paper has one scale per head here (arXiv 2606.16429, section 3.2); this is its full-rank form.
 """
 

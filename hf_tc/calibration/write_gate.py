@@ -2,7 +2,7 @@
 """Write gate: a constant beta per head, set exactly through the bias of b_proj.
 
 The paper's rule, 0.3 + 0.4 x concentration (arXiv 2606.16429, section 3.2), is too high for the teachers measured so
-far: most heads read out best with a beta below 0.3. `half_life_search` picks from these candidates.
+far: most heads do best with a beta below 0.3. `half_life_search` picks from these candidates.
 """
 
 import torch

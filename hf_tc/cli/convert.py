@@ -3,7 +3,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hf_tc.cli.shared import (
     DATA_HELP,
@@ -17,10 +17,8 @@ from hf_tc.cli.shared import (
 )
 from hf_tc.config import SelectionConfig
 from hf_tc.options import OPTIONS
-from hf_tc.resume.output_folder import WorkFolder
-
-if TYPE_CHECKING:
-    from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.resume.unfinished_work import WorkFolder
+from hf_tc.selection import LayerSelection
 
 
 def add_parser(commands: Any) -> None:
@@ -67,12 +65,10 @@ def setting_options(options: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
-def _chosen(text: str) -> "list[int] | LayerSelection":
+def _chosen(text: str) -> list[int] | LayerSelection:
     """A value of --retained-layers; argparse shows the words of ArgumentTypeError alone."""
     way_out = "Give their indices, such as 0,4,8, or the .json file that `hf-tc select --out FILE` wrote."
     if text.endswith(".json"):
-        from hf_tc.layer_selection.selection import LayerSelection
-
         try:
             return LayerSelection.load(text)
         except OSError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_tc.cli.shared import DEFAULT, add_command, console
-from hf_tc.resume.output_folder import check_writable, refuse_occupied
+from hf_tc.resume.unfinished_work import check_not_occupied, check_writable
 
 
 def add_parser(commands: Any) -> None:
@@ -17,6 +17,6 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     from hf_tc.cli.demo_report import demo
 
-    refuse_occupied(options.out)
+    check_not_occupied(options.out)
     check_writable(options.out)
     demo(options.out, console)

@@ -10,10 +10,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from hf_tc.cli import convert, demo, distill, evaluate, push, refresh, select, serve
-from hf_tc.cli.shared import console
-
-COMMANDS = (demo, select, convert, distill, evaluate, push, serve, refresh)
 # What goes wrong outside this program: options, files, the network, missing packages, memory.
 EXPECTED_ERRORS = (ValueError, OSError, ImportError, RuntimeError)
 TRACEBACK = "HF_TC_TRACEBACK"
@@ -27,20 +23,27 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; errors of the user's making are one line on stderr and exit status 2.
+    """Runs a command; errors of the user's making, and missing packages, are one line on stderr and exit status 2.
 
     With HF_TC_TRACEBACK=1 in the environment they are raised, with their traceback.
     """
-    options = build_parser().parse_args(arguments)
-    # Only now, since help and wrong options need none of it.
-    import torch
-    from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
-    from transformers.utils import logging
+    try:
+        options = build_parser().parse_args(arguments)
+        # Only now, since help and wrong options need none of it.
+        import torch
+        from huggingface_hub.errors import StrictDataclassError
+        from safetensors import SafetensorError
+        from transformers.utils import logging
 
-    from hf_tc.hub.registration import register
+        from hf_tc.cli.shared import console
+        from hf_tc.hub.registration import register
 
-    register()
+        register()
+    except ModuleNotFoundError as error:  # of what every command needs, perhaps the package that prints errors
+        if os.environ.get(TRACEBACK) == "1":
+            raise
+        print(f"hf-tc: {_in_words(error)}", file=sys.stderr)
+        return 2
     if getattr(options, "json", False):
         logging.set_verbosity_error()
     try:
@@ -72,6 +75,9 @@ def _in_words(error: BaseException) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands. Raises `ModuleNotFoundError` where a package that they need is not installed."""
+    from hf_tc.cli import convert, demo, distill, evaluate, push, refresh, select, serve
+
     parser = OneLineParser(
         "hf-tc",
         description="Turn Transformer language models into hybrids.",
@@ -79,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hf_tc {version('hf_tc')}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in COMMANDS:
+    for command in (demo, select, convert, distill, evaluate, push, serve, refresh):
         command.add_parser(commands)
     return parser
 

@@ -9,7 +9,7 @@ from typing import Any
 from hf_tc.cli.convert import add_calibration_data, add_share, setting_options
 from hf_tc.cli.shared import add_command, add_old_name, add_settings, console, one_or_many
 from hf_tc.resume.arguments import replace_file
-from hf_tc.resume.output_folder import check_writable
+from hf_tc.resume.unfinished_work import check_writable
 
 
 def add_parser(commands: Any) -> None:

@@ -1,5 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What the subcommands share: the console, the words for data, devices, how a subcommand is declared."""
+"""What the subcommands share: the console, the words for data, devices, how a subcommand is declared.
+
+Names, defaults and help of the settings are in `hf_tc.config`, those of a command's own options in its file.
+"""
 
 import argparse
 from collections.abc import Callable

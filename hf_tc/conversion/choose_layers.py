@@ -14,9 +14,9 @@ from hf_tc.layer_selection.hybrid import Hybrid, hybrids_of
 from hf_tc.layer_selection.policies import MEASURING_POLICIES, SELECTION_TOKENS, checked_indices
 from hf_tc.layer_selection.probe import Probe
 from hf_tc.layer_selection.score_log import ScoreLog
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.layer_selection.uniform import retained_count, uniform
 from hf_tc.memory.estimate import blocks_at_once
+from hf_tc.selection import LayerSelection
 from hf_tc.teachers.new_student import restore_attention
 
 

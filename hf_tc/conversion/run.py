@@ -12,10 +12,10 @@ from hf_tc.conversion.checkpoint import CANDIDATES, ConversionCheckpoint
 from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import EVAL_TOKENS, perplexity
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.report.records import ConversionReport, device_name
 from hf_tc.resume.fingerprint import weights_fingerprint
+from hf_tc.selection import LayerSelection
 from hf_tc.teachers.new_student import mixer_of
 from hf_tc.teachers.offloading import dispatch_like, dispatched_like, execution_device
 

@@ -19,7 +19,7 @@ from hf_tc.conversion.stage_clock import StageClock
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_decoder_layers
 from hf_tc.resume.fingerprint import fingerprint
-from hf_tc.resume.output_folder import check_free_space
+from hf_tc.resume.unfinished_work import check_free_space
 from hf_tc.teachers.new_student import build_student, make_recurrent, mixer_of
 from hf_tc.teachers.offloading import execution_device, stored_weights
 

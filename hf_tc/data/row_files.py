@@ -89,7 +89,7 @@ def parquet_documents(path: Path) -> Iterator[Document]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise CalibrationDataError(f"Reading {path} needs pyarrow: pip install hf_tc[data]") from error
+        raise CalibrationDataError(f"Reading {path} needs pyarrow: pip install 'hf_tc[data]'") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():

@@ -201,7 +201,7 @@ def _hub_documents(source: str) -> Iterator[Document]:
         import datasets
     except ImportError as error:
         raise CalibrationDataError(
-            f"{source} is no file, and reading it from the Hub needs datasets: pip install hf_tc[data]"
+            f"{source} is no file, and reading it from the Hub needs datasets: pip install 'hf_tc[data]'"
         ) from error
 
     def rows() -> Iterator[Any]:

@@ -61,9 +61,9 @@ class DistillationConfig(TrainingArguments):
             )
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 1, or None for the default.")
-        self._refuse_what_distillation_cannot_honour()
+        self._check_library_options()
 
-    def _refuse_what_distillation_cannot_honour(self) -> None:
+    def _check_library_options(self) -> None:
         if self.label_smoothing_factor != 0:
             raise ValueError(
                 f"label_smoothing_factor is {self.label_smoothing_factor}; the teacher's distribution is already soft, "

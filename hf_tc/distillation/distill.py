@@ -17,7 +17,7 @@ from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.resume.fingerprint import fingerprint
-from hf_tc.resume.output_folder import WorkFolder
+from hf_tc.resume.unfinished_work import WorkFolder
 from hf_tc.teachers.adapters import adapter_base
 from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_tokenizers_agree

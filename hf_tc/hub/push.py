@@ -1,5 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What goes to the Hub when a student's folder is pushed, and what is checked before."""
+"""A student's folder goes to the Hub as it is, once it was checked.
+
+What is in it: weights and code, see `hf_tc.modeling.saving`, and the report and the card of `hf_tc.hub.save_extras`.
+"""
 
 import os
 import re

@@ -37,7 +37,7 @@ class CacheSizes:
     Attributes:
         layers: of the teacher; retained: indices of those that the student keeps.
         itemsize: bytes of a cached key or value.
-        state_bytes: recurrent states and convolution windows, the same at any length.
+        state_bytes: states of the recurrence and of the convolution, the same at any length.
     """
 
     layers: tuple[KeyValueShape, ...]
@@ -86,7 +86,7 @@ def cache_sizes(teacher: PreTrainedModel, student: HybridGDNForCausalLM, itemsiz
 
 
 def _state_bytes(mixer: GatedDeltaNet, itemsize: int) -> int:
-    """heads x head size^2 in float32, and taps - 1 tokens of what enters the convolution."""
+    """heads x head size^2 in float32, and kernel size - 1 tokens of what enters the convolution."""
     channels = (mixer.num_heads + 2 * mixer.num_kv_heads) * mixer.head_dim
-    taps = 0 if mixer.short_conv is None else mixer.short_conv.kernel_size - 1
-    return mixer.num_heads * mixer.head_dim**2 * STATE_ITEMSIZE + taps * channels * itemsize
+    conv_tokens = 0 if mixer.short_conv is None else mixer.short_conv.kernel_size - 1
+    return mixer.num_heads * mixer.head_dim**2 * STATE_ITEMSIZE + conv_tokens * channels * itemsize

@@ -2,8 +2,8 @@
 """Peak memory of a conversion, from widths and tokens; and whether what is captured of a layer fits on the device.
 
 With N tokens that stream through the teacher (the text and its corrupted copies), M of them solved on (the text, 65,536
-at most), b tokens of a batch (b' of one that is solved on), a of an alignment step, C the hidden size, H query and G
-K/V heads of size D, I = H D, P the parameters of a recurrent layer, and 4 bytes a float32 value:
+at most), b tokens of a batch (b' of one that is `solved_at_once`), a of an alignment step, C the hidden size, H query
+and G K/V heads of size D, I = H D, P the parameters of a recurrent layer, and 4 bytes a float32 value:
 
     hidden states         N C itemsize
     a layer's capture     4 N (2 C + I)                                 its input, context and output
@@ -11,7 +11,7 @@ K/V heads of size D, I = H D, P the parameters of a recurrent layer, and 4 bytes
     closed form           4 b' (15 I + C + 2 G D + 5 * 64 H) + 8 H (C + 1)^2 + 4 * 2 P     one Gram matrix a head
     alignment             4 a (27 I + 3 C + 3 G D + 4 * 64 H) + 4 * 6 P  autograd, Adam, the best weights so far
     teacher's layer       itemsize b (2 C + 3 widest linear module), and `attention_map_bytes`
-    logits                (6 * 4 + 2 itemsize) vocabulary, of b tokens or as many as `losses.tokens_at_once` says
+    logits                (6 * 4 + 2 itemsize) vocabulary, of b tokens or as many as `kd_loss.tokens_at_once` says
 
 Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. Joint alignment,
 where it is asked for, trains all layers at once, when the text is gone: autograd of every recurrent layer and of the
@@ -28,6 +28,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hf_tc.calibration.recurrence_outputs import solved_at_once
 from hf_tc.calibration.solve_order import SOLVED_TOKENS
 from hf_tc.config import ConversionConfig
 from hf_tc.data.corrupted_sequences import number_of_corrupted_sequences
@@ -155,7 +156,7 @@ def layer_bytes(widths: Widths, tokens: int, settings: ConversionConfig, *, on_g
     """What the work on one layer takes beside it: the largest of the four that follow one another."""
     w, b = widths, batch_tokens(tokens, settings.sequence_length)
     kv, tiles = w.kv_heads * w.head_dim, CHUNK_SIZE * w.heads
-    solved = min(b, settings.calibration_tokens)
+    solved = min(max(b, solved_at_once(w.inner, on_gpu)), settings.calibration_tokens, SOLVED_TOKENS)
     closed_form = FLOAT32 * solved * (15 * w.inner + w.hidden + 2 * kv + 5 * tiles) + FLOAT32 * 2 * w.mixer_parameters
     closed_form += 8 * w.heads * (w.hidden + 1) ** 2
     alignment = alignment_bytes(w, min(tokens, settings.alignment.step_tokens(settings.sequence_length)))

@@ -16,13 +16,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from hf_tc.config import DEFAULT_POLICY, ConversionConfig, SelectionConfig
 from hf_tc.layer_selection.policies import MEASURING_POLICIES, checked_indices
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.layer_selection.uniform import uniform
 from hf_tc.memory.cache_size import CacheSizes, cache_sizes
 from hf_tc.memory.estimate import PeakMemory, Widths, joint_pass, peak_memory, widths_of
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.options import takes_options, with_options
+from hf_tc.selection import LayerSelection
 from hf_tc.teachers.adapters import adapter_base, check_no_adapter
 from hf_tc.teachers.checks import QUANTISED, check_architecture
 from hf_tc.teachers.families import REVIEWED_FAMILIES
@@ -33,7 +33,7 @@ class ConversionPlan:
     """Counted figures of a conversion.
 
     Attributes:
-        carried: what of the family's attention a recurrent layer carries; None for a family nobody reviewed.
+        preserved: what of the family's attention a recurrent layer preserves; None for a family nobody reviewed.
         policy: how the retained layers are chosen. Where it has to measure, `retained_layers` are as many as it will
             retain, but `uniform`'s.
         teacher_parameters, student_parameters: tied ones once.
@@ -42,7 +42,7 @@ class ConversionPlan:
 
     teacher: str
     family: str
-    carried: str | None
+    preserved: str | None
     dtype: torch.dtype
     policy: str
     retained_layers: tuple[int, ...]
@@ -136,7 +136,7 @@ def plan_conversion(
     return ConversionPlan(
         teacher=str(config.name_or_path if isinstance(teacher, PreTrainedConfig) else teacher),
         family=config.model_type,
-        carried=REVIEWED_FAMILIES.get(config.model_type),
+        preserved=REVIEWED_FAMILIES.get(config.model_type),
         dtype=dtype,
         policy=policy,
         retained_layers=retained,

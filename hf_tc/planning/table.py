@@ -38,9 +38,9 @@ def _counted(plan: ConversionPlan) -> list[tuple[str, str]]:
     cache = plan.cache
     before, after = cache.growth
     contexts = [tokens for tokens in CONTEXTS if plan.longest_context is None or tokens <= plan.longest_context]
-    carried = "not reviewed, converted on request" if plan.carried is None else f"reviewed: {plan.carried}"
+    review = "not reviewed, converted on request" if plan.preserved is None else f"reviewed: {plan.preserved}"
     return [
-        ("family", f"{plan.family}, {carried}"),
+        ("family", f"{plan.family}, {review}"),
         ("layers", _layers(plan)),
         (
             "parameters",

@@ -14,7 +14,6 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report.plot_style import (
     FAINT,
     INK,
@@ -32,6 +31,7 @@ from hf_tc.report.plot_style import (
 )
 from hf_tc.report.records import ERROR, ConversionReport, LayerReport, words
 from hf_tc.report.selection_plot import plot_selection
+from hf_tc.selection import LayerSelection
 
 PICTURES = ("perplexity", "errors", "memory", "write_gates", "selection")
 

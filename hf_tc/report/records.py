@@ -14,8 +14,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report import REPORT_FILE
+from hf_tc.selection import LayerSelection
 
 LOG_FILE = "calibration_log.csv"
 TABLE_HEADINGS = ("layer", "distance", "half-life", "beta", "value", "gate")

@@ -5,8 +5,8 @@ import textwrap
 
 from matplotlib.axes import Axes
 
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report.plot_style import MANY_LAYERS
+from hf_tc.selection import LayerSelection
 
 RETAINED, CONVERTED = "#d55e00", "#56b4e9"
 

@@ -4,6 +4,7 @@
 Said once, for all: projections, biases, q/k norms, clipping and rotation are the teacher's and are compared with it in
 the self-check. A softmax temperature (multipliers, query scales) and a soft-cap have no counterpart, since recurrent
 layers normalise q and k; a sliding window has none either, the decay takes its place. Calibration fits what these did.
+What their modules are called and how they are read is in `hf_tc.modeling.teacher_attention`, the same for all families.
 """
 
 WINDOW = "window not preserved"

@@ -17,7 +17,7 @@ from hf_tc.conversion.checkpoint import ConversionCheckpoint
 from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import evaluate_blocks
-from hf_tc.layer_selection.selection import LayerSelection
+from hf_tc.selection import LayerSelection
 from hf_tc.teachers.new_student import mixer_of
 
 RETAINED = LayerSelection("list", [0])

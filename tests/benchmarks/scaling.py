@@ -26,10 +26,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from hf_tc.config import AlignmentConfig, ConversionConfig
 from hf_tc.conversion.run import convert
 from hf_tc.conversion.task import ConversionTask
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.layer_selection.uniform import uniform
 from hf_tc.planning.plan import plan_conversion
 from hf_tc.planning.time import order_of_time, passes, seconds_per_pass
+from hf_tc.selection import LayerSelection
 
 DEPTHS, LENGTHS = (12, 24, 48), (512, 1024, 2048, 4096, 8192)
 SHORTEST, FEWEST, HEAD_DIM, VOCABULARY, STEPS = 512, 12, 32, 512, 2

@@ -84,6 +84,7 @@ def seconds_of(call: Callable[[], Any], warm: int, times: int) -> float:
 def peak_gb(call: Callable[[], Any]) -> float:
     """Most memory allocated during a call, GB; 0 without a GPU."""
     if not torch.cuda.is_available():
+        call()
         return 0.0
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

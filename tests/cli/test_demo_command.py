@@ -41,6 +41,6 @@ def test_cache_of_a_student_grows_with_its_retained_layers_alone(student: Path) 
     retained = len(model.config.retained_layers)
     assert demo.cache_bytes(model, 40) - demo.cache_bytes(model, 30) == 10 * per_token * retained
     state = 4 * head_dim * head_dim * bytes_each  # four query heads
-    window = 3 * (4 + 2 * kv_heads) * head_dim * bytes_each  # the last three of four taps, over q, k and v
+    conv_state = 3 * (4 + 2 * kv_heads) * head_dim * bytes_each  # kernel size 4: three tokens of q, k and v
     constant = demo.cache_bytes(model, 30) - 30 * per_token * retained
-    assert constant == (layers - retained) * (state + window)
+    assert constant == (layers - retained) * (state + conv_state)

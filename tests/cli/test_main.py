@@ -2,6 +2,7 @@
 """The command line as a whole: help, what does not parse, and how errors are shown."""
 
 import inspect
+import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -148,10 +149,19 @@ def imports_it_lazily() -> None:
 def test_a_missing_package_is_one_line(
     fails: Callable[[], None], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)  # as where it was not installed
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as where it was not installed
     monkeypatch.setattr("hf_tc.hub.push.push_folder", lambda *_, **__: fails())
     line = refused(capsys, "push", "folder", "me/student")
     assert line == "hf-tc push: this needs the package matplotlib, which is not installed: pip install matplotlib"
+
+
+@pytest.mark.parametrize("package", ["rich", "torch", "safetensors"])
+def test_a_missing_package_that_every_command_needs_is_one_line_too(package: str) -> None:
+    code = "import sys; sys.modules[sys.argv[1]] = None; sys.argv[0] = 'hf-tc'\n"
+    code += "from hf_tc.cli.main import main; sys.exit(main(['push', 'folder', 'me/student']))"
+    done = subprocess.run([sys.executable, "-c", code, package], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"hf-tc: this needs the package {package}, which is not installed: pip install {package}\n"
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_unreachable_dataset_is_a_clear_error() -> None:
 
 def test_missing_datasets_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(CalibrationDataError, match=r"pip install hf_tc\[data\]"):
+    with pytest.raises(CalibrationDataError, match=r"pip install 'hf_tc\[data\]'"):
         read_documents("org/books")
 
 

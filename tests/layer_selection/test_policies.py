@@ -22,8 +22,8 @@ from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection import probe
 from hf_tc.layer_selection.policies import MEASURING_POLICIES
 from hf_tc.layer_selection.probe import bypassed
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, output_projection
+from hf_tc.selection import LayerSelection
 
 SETTINGS = ConversionConfig(calibration_tokens=256, sequence_length=32)
 

@@ -18,9 +18,9 @@ from hf_tc.conversion import fit_layer
 from hf_tc.convert import select_layers
 from hf_tc.layer_selection import probe
 from hf_tc.layer_selection.policies import MEASURING_POLICIES
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.report.records import ConversionReport
+from hf_tc.selection import LayerSelection
 
 SELECTION = {name: value for name, value in QUICK.items() if name != "alignment_steps"}
 

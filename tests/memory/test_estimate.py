@@ -19,7 +19,6 @@ from hf_tc.conversion.run import convert
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.convert import from_teacher
 from hf_tc.data.corrupted_sequences import number_of_corrupted_sequences
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.memory.estimate import (
     EXPECTED_WITHIN,
     attention_map_bytes,
@@ -30,6 +29,7 @@ from hf_tc.memory.estimate import (
     widths_of,
 )
 from hf_tc.planning.plan import plan_conversion
+from hf_tc.selection import LayerSelection
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 import torch
 from test_gated_delta_rule import LENGTHS, relative_error
 from tiny_models import student
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 
 from hf_tc.modeling import GatedDeltaNet
 from hf_tc.modeling import gated_deltanet as gated_deltanet_module
@@ -29,7 +30,7 @@ FAMILIES = [
     "llama",
     "qwen2",
     "qwen3",
-    "gemma3_text",
+    "gemma3",
     "olmo2",
 ]  # none, biases, q/k norms: a head's, 1 + weight, all heads'
 
@@ -37,11 +38,10 @@ FAMILIES = [
 def random_mixer(family: str) -> GatedDeltaNet:
     """A layer all of whose weights matter: the convolution and the norms start as identities."""
     changes = dict(hidden_size=64, head_dim=16, num_attention_heads=4, num_key_value_heads=2)
-    if family == "gemma3_text":
-        rope = dict(rope_type="default", rope_theta=10000.0)
-        changes["rope_parameters"] = dict(sliding_attention=rope, full_attention=rope)
-    model = student(family, (0,), **changes)
+    model = student("qwen3" if family == "gemma3" else family, (0,), **changes)
     mixer = next(module for module in model.modules() if isinstance(module, GatedDeltaNet))
+    if family == "gemma3":  # whose norms multiply by 1 + weight
+        mixer.q_norm, mixer.k_norm = Gemma3RMSNorm(16), Gemma3RMSNorm(16)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in mixer.parameters():
@@ -164,7 +164,7 @@ def interpret() -> None:
         ("llama", 65, "padded"),
         ("llama", 65, "packed"),
         ("llama", 5, "continued"),
-        ("gemma3_text", 5, "plain"),
+        ("gemma3", 5, "plain"),
     ]:
         mixer = random_mixer(family)
         problem = draw_problem(mixer, length, kind)

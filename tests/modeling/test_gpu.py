@@ -79,7 +79,7 @@ def test_packed_gradients_on_a_gpu() -> None:
             model(**row).logits.square().sum().backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     for name, expected in gradients[1].items():
-        assert relative_error(gradients[0][name], expected) < 1e-2, name
+        assert relative_error(gradients[0][name], expected) < 3e-2, name  # of small sums of TF32 products
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
@@ -108,6 +108,16 @@ def test_every_cache_gives_the_same_tokens(cache: str, linear: tuple[int, ...]) 
         # torch 2.11's compiler crashes on the streams of an offloaded cache, whatever the model.
         tokens = model.generate(ids, cache_implementation=cache, disable_compile=offloaded, **arguments)
         assert tokens.tolist() == expected.tolist()
+
+
+def test_compiled_decoding_is_a_cuda_graph() -> None:
+    """The compiler leaves graphs out, and says so in a counter alone, where something that is written may move."""
+    from torch._dynamo.utils import counters
+
+    counters["inductor"].clear()
+    model, ids = student("llama", (0, 2)).cuda(), token_ids(2, 20).cuda()
+    model.generate(ids, cache_implementation="static", max_new_tokens=6, do_sample=False)
+    assert counters["inductor"]["cudagraph_skips"] == 0
 
 
 def test_the_gpu_form_does_not_depend_on_other_gpus_being_current() -> None:

@@ -119,7 +119,7 @@ def test_an_unreviewed_family_is_planned_on_request_alone(monkeypatch: pytest.Mo
     config = AutoConfig.for_model("llama", **SIZES)
     with pytest.raises(UnreviewedTeacherError):
         plan_conversion(config)
-    assert plan_conversion(config, allow_unreviewed=True).carried is None
+    assert plan_conversion(config, allow_unreviewed=True).preserved is None
 
 
 @pytest.mark.parametrize(

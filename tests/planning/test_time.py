@@ -14,9 +14,9 @@ from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
 from hf_tc.conversion.run import convert
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.layer_selection.policies import SELECTION_TOKENS
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.planning.plan import plan_conversion
 from hf_tc.planning.time import CLOSED_FORM_PASSES, JOINT_PASSES, order_of_time, passes, seconds_per_pass
+from hf_tc.selection import LayerSelection
 
 
 def passes_of(steps: int = 10, tokens: int = 32_768, length: int = 1024, joint: int = 0, **options: Any) -> int:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from student_folders import tiny_report
 
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report.page import (
     MANY_LAYERS,
     marked_as_changed,
@@ -18,6 +17,7 @@ from hf_tc.report.page import (
 )
 from hf_tc.report.plots import save_conversion_plots
 from hf_tc.report.records import ConversionReport
+from hf_tc.selection import LayerSelection
 
 
 def full_report() -> ConversionReport:

@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from student_folders import tiny_report
 
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report.plots import conversion_figures, save_conversion_plots
 from hf_tc.report.records import ConversionReport, LayerReport
+from hf_tc.selection import LayerSelection
 
 STAGES = {"teacher": 20.0, "copied": 30_000.0, "closed_form": 25.0, "aligned": 22.0, "joint": 21.0}
 

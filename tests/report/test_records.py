@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 from student_folders import tiny_report
 
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report import REPORT_FILE
 from hf_tc.report.records import LOG_FILE, ConversionReport, LayerReport, perplexity_table
+from hf_tc.selection import LayerSelection
 
 
 def printed(renderable: object = None, report: ConversionReport | None = None, width: int = 200) -> str:

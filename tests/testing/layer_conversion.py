@@ -12,8 +12,8 @@ from planted import random_blocks
 from hf_tc.config import AlignmentConfig, ConversionConfig
 from hf_tc.conversion import fit_layer, run
 from hf_tc.conversion.task import ConversionTask
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.modeling import HybridGDNForCausalLM
+from hf_tc.selection import LayerSelection
 
 BLOCKS = random_blocks(8, 32)
 

@@ -9,8 +9,8 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from hf_tc.layer_selection.selection import LayerSelection
 from hf_tc.report.selection_plot import CONVERTED, RETAINED, plot_selection
+from hf_tc.selection import LayerSelection
 
 SELECTION = LayerSelection("greedy", [1, 2], [2, 1, 3, 0], [None, 0.3, 0.2, 0.1], "KL of something", 9, 4096, 12.4)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from hf_tc.resume.output_folder import WorkFolder, check_free_space, check_writable, refuse_occupied
+from hf_tc.resume.unfinished_work import WorkFolder, check_free_space, check_not_occupied, check_writable
 
 
 def test_an_absent_or_empty_folder_is_free(tmp_path: Path) -> None:
-    refuse_occupied(tmp_path)
-    refuse_occupied(tmp_path / "absent")
+    check_not_occupied(tmp_path)
+    check_not_occupied(tmp_path / "absent")
 
 
 def test_a_file_or_a_full_folder_is_occupied(tmp_path: Path) -> None:
@@ -18,7 +18,7 @@ def test_a_file_or_a_full_folder_is_occupied(tmp_path: Path) -> None:
     file.touch()
     for occupied in (file, tmp_path):
         with pytest.raises(ValueError, match=f"{occupied} exists"):
-            refuse_occupied(occupied)
+            check_not_occupied(occupied)
 
 
 def test_a_folder_that_can_be_made_is_not_made(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Can the result be written? Asked before minutes of work, and without leaving anything behind. And it appears whole.
+"""Where unfinished work lies until its result appears whole; and whether that can be written, asked before the work.
 
 A command works in a folder beside its result and saves the result there, too. Only a complete one gets its own name, so
 that whenever the process dies, the same command goes on or finds that nothing is left to do.
@@ -37,7 +37,7 @@ class WorkFolder:
         if self._saved.exists():
             check_same_arguments(self._saved, arguments)
             return True
-        refuse_occupied(self.out)
+        check_not_occupied(self.out)
         check_writable(self.out)
         return False
 
@@ -52,7 +52,7 @@ class WorkFolder:
         """Gives the saved result its name and removes everything else."""
         if self._result.exists():
             if self.out.exists() and not _names(self.out) <= _names(self._result):
-                refuse_occupied(self.out)
+                check_not_occupied(self.out)
             try:
                 self._result.rename(self.out)
             except OSError:  # `out` is a mounted disk or, on some systems, there; a copy that is cut off is repeated
@@ -70,7 +70,7 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} if folder.is_dir() else {""}
 
 
-def refuse_occupied(folder: Path) -> None:
+def check_not_occupied(folder: Path) -> None:
     """Raises `ValueError` for a folder that holds something, or a file of that name."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists and is not empty. Choose another --out, or remove it.")
