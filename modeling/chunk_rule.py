@@ -65,7 +65,7 @@ def _decayed(
 
 class ChunkRule(torch.autograd.Function):
     """q (over sqrt K), k `[N, B, H, C, K]`, v `[N, B, H, C, V]`, log_decay, beta `[N, B, H, C]`, state `[B, H, K, V]`,
-    a `ChunkMask` to the read-out `[N, B, H, C, V]` and the final state."""
+    a `ChunkMask` to the outputs o `[N, B, H, C, V]` and the final state."""
 
     @staticmethod
     def forward(

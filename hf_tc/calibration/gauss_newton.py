@@ -40,16 +40,16 @@ def gauss_newton_step(
 
     Args:
         gate: the output gate, held where it is.
-        jacobian: d o / d w `[B, T, R, V]`, of features `[B, T, R]`, the recurrence inputs of one head, and its index.
+        jacobian: d o / d w `[B, T, V, R]`, of features `[B, T, R]`, the recurrence inputs of one head, and its index.
         changed: the recurrence inputs after the gate's projection of x `[B, T, C]`, before its non-linearity, changed
             by `[B, T, H]`.
     """
     fit, choice = _blocks_to_fit_and_to_choose(*captured.attn_input.shape[:2])
     features = input_features(captured, fit)
     step = _full_step(mixer, captured, fit, gate, features, jacobian)
-    trials = [length * step for length in STEP_LENGTHS]
-    residuals = torch.stack([_residual(mixer, captured, choice, gate, features, trial, changed) for trial in trials])
-    best = torch.stack(trials).gather(0, residuals.argmin(0)[None, :, None].expand(1, *step.shape))[0]
+    trials = torch.stack([length * step for length in STEP_LENGTHS])
+    residuals = _residuals(mixer, captured, choice, gate, features, trials, changed)
+    best = trials.gather(0, residuals.argmin(0)[None, :, None].expand(1, *step.shape))[0]
     return best @ features.weight, best @ features.bias
 
 
@@ -84,12 +84,15 @@ def _full_step(
         missing = context - gain[..., None] * gated
         for head, regression in enumerate(sums):
             one_head = RecurrenceInputs(*(part[:, :, head : head + 1] for part in inputs))
+            # The output is linear in q: with the output gate on q, its derivative comes gated.
+            one_head = one_head._replace(q=one_head.q * gain[:, :, head, None, None])
             # Of a block longer than JACOBIAN_TOKENS, some features at a time.
             groups = min(unknowns, -(-feature.shape[:2].numel() // JACOBIAN_TOKENS))
-            derivative = torch.cat([jacobian(f, one_head, head) for f in feature.tensor_split(groups, -1)], 2)
-            about = derivative, gated[:, :, head], factor[:, :, head], gain[:, :, head], missing[:, :, head]
-            for parts in zip(*(part.split(JACOBIAN_TOKENS, dim=1) for part in about), strict=True):
-                _add(regression, *parts, normed=mixer.o_norm is not None)
+            parts = [jacobian(f, one_head, head) for f in feature.tensor_split(groups, -1)]
+            derivative = parts[0] if groups == 1 else torch.cat(parts, -1)
+            about = derivative, gated[:, :, head], factor[:, :, head], missing[:, :, head]
+            for tokens in zip(*(part.split(JACOBIAN_TOKENS, dim=1) for part in about), strict=True):
+                _add(regression, *tokens, normed=mixer.o_norm is not None)
     start = torch.zeros(unknowns, 1, device=captured.attn_input.device)
     # A token gives V rows.
     solved = [regression.solve(prior=start, prior_tokens=PRIOR_TOKENS * mixer.head_dim) for regression in sums]
@@ -101,16 +104,14 @@ def _add(
     derivative: Tensor,
     gated: Tensor,
     factor: Tensor,
-    gain: Tensor,
     missing: Tensor,
     *,
     normed: bool,
 ) -> None:
-    """Adds tokens of one head: derivative `[B, T, R, V]`, gated and missing `[B, T, V]`, factor and gain `[B, T]`."""
-    derivative = derivative.transpose(2, 3)
+    """Adds tokens of one head: derivative `[B, T, V, R]`, gated and missing `[B, T, V]`, factor `[B, T]`."""
     if normed:
         derivative = normed_derivative(derivative, gated, factor)
-    regression.add(derivative * gain[..., None, None], missing[..., None])
+    regression.add(derivative, missing[..., None])
 
 
 def normed_derivative(derivative: Tensor, normed: Tensor, factor: Tensor) -> Tensor:
@@ -122,20 +123,21 @@ def normed_derivative(derivative: Tensor, normed: Tensor, factor: Tensor) -> Ten
     return factor[..., None, None] * (derivative - normed[..., None] * along)
 
 
-def _residual(
+def _residuals(
     mixer: GatedDeltaNet,
     captured: CapturedAttention,
     blocks: range,
     gate: OutputGate,
     features: InputFeatures,
-    step: Tensor,
+    trials: Tensor,
     changed: Changed,
 ) -> Tensor:
-    """Squared error of the gated output after a step, per head `[H]`."""
-    total = torch.zeros(mixer.num_heads, dtype=torch.float64, device=step.device)
+    """Squared error of the gated output after each of some steps `[trials, H, R]`, per head: `[trials, H]`."""
+    totals = torch.zeros(trials.shape[:2], dtype=torch.float64, device=trials.device)
     for rows in _batches(blocks, captured.attn_input.shape[1]):
-        x = captured.attn_input[rows]
-        inputs = changed(x, recurrence_inputs(mixer, captured, rows), features.of(x) @ step.T)
-        gated = before_gate(mixer, inputs)[0] * gate.gain(x)[..., None]
-        total += (context_by_head(captured, rows, mixer.head_dim) - gated).square().sum((0, 1, 3))
-    return total
+        x, context = captured.attn_input[rows], context_by_head(captured, rows, mixer.head_dim)
+        inputs, feature, gain = recurrence_inputs(mixer, captured, rows), features.of(x), gate.gain(x)[..., None]
+        for total, trial in zip(totals, trials, strict=True):
+            gated = before_gate(mixer, changed(x, inputs, feature @ trial.T))[0] * gain
+            total += (context - gated).square().sum((0, 1, 3))
+    return totals

@@ -24,7 +24,7 @@ def readout_residual(recurrence_output: Tensor, context: Tensor) -> Tensor:
     Both inputs are `[B, T, H, V]`.
     """
     length = recurrence_output.square().sum(-1)
-    scale = torch.rsqrt(length / recurrence_output.shape[-1] + 1e-12)  # of each token to its normalised read-out
+    scale = torch.rsqrt(length / recurrence_output.shape[-1] + 1e-12)  # of each token to its normalised output
     inner = _over_tokens((recurrence_output * context).sum(-1) * scale)
     sizes = _over_tokens(length * scale.square()) * _over_tokens(context.square().sum(-1))
     return 1.0 - inner.square() / sizes.clamp_min(1e-30)

@@ -7,6 +7,7 @@ values exp(-G_t) v_t. A change d log alpha_t, summed up to D_t, therefore acts a
     do_t = D_t o_t - (the output of a memory whose values are D_s v_s)
 """
 
+import torch
 from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
@@ -25,18 +26,18 @@ def decay_slope(log_alpha: Tensor, A_log: Tensor) -> Tensor:
 
 
 def decay_jacobian(features: Tensor, inputs: RecurrenceInputs, slope: Tensor) -> Tensor:
-    """d o_t / d w_r of one head, `[B, T, R, V]`, where the decay's z_t += w.f_t: exact.
+    """d o_t / d w_r of one head, `[B, T, V, R]`, where the decay's z_t += w.f_t: exact.
 
     Args:
         features: `[B, T, R]`.
         inputs: of one head (H = 1).
         slope: d log alpha_t / dz_t, `[B, T, 1]`.
     """
-    summed = (slope * features).cumsum(1)[..., None]  # [B, T, R, 1]
-    values = (summed * inputs.v).flatten(2)[:, :, None]
-    both, _ = chunk_gated_delta_rule(**inputs._replace(v=values)._asdict())
-    recurrence_output, _ = chunk_gated_delta_rule(**inputs._asdict())
-    return summed * recurrence_output - both.view(*features.shape, -1)
+    summed, v = (slope * features).cumsum(1)[:, :, None], inputs.v.transpose(2, 3)  # [B, T, 1, R], [B, T, V, 1]
+    values = torch.cat([summed * v, v], dim=-1)
+    both, _ = chunk_gated_delta_rule(**inputs._replace(v=values.flatten(2)[:, :, None])._asdict())
+    of_summed, recurrence_output = both.view(values.shape).split([features.shape[-1], 1], dim=-1)
+    return summed * recurrence_output - of_summed
 
 
 def solve_token_decay(mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate) -> dict[str, Tensor]:

@@ -21,17 +21,17 @@ from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
 
 
 def write_gate_jacobian(features: Tensor, inputs: RecurrenceInputs) -> Tensor:
-    """d o_t / d w_r of one head, `[B, T, R, V]`, where logit(beta_t) += w.f_t: exact.
+    """d o_t / d w_r of one head, `[B, T, V, R]`, where logit(beta_t) += w.f_t: exact.
 
     Args:
         features: `[B, T, R]`.
         inputs: of one head (H = 1).
     """
     in_memory, _ = chunk_gated_delta_rule(**inputs._replace(q=inputs.k * inputs.k.shape[-1] ** 0.5)._asdict())
-    lacking = inputs.v - in_memory  # [B, T, 1, V]
-    values = (features[..., None] * lacking).flatten(2)[:, :, None]
+    lacking = (inputs.v - in_memory).transpose(2, 3)  # [B, T, V, 1]
+    values = (features[:, :, None] * lacking).flatten(2)[:, :, None]
     recurrence_output, _ = chunk_gated_delta_rule(**inputs._replace(v=values)._asdict())
-    return recurrence_output.view(*features.shape, -1)
+    return recurrence_output.view(*lacking.shape[:3], -1)
 
 
 def solve_token_write_gate(mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate) -> dict[str, Tensor]:

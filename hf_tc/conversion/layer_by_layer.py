@@ -59,6 +59,9 @@ def _streams(task: ConversionTask, settings: ConversionConfig) -> list[LayerStre
     """The text to align with, and the held-out text, on their way through the teacher."""
     blocks = text_to_align_with(task, settings)
     in_host_memory, at_once = not _text_fits(task, settings, blocks), blocks_at_once(blocks.shape[1])
+    if execution_device(task.teacher).type == "cpu":
+        # As fast there, and a stream begins with a batch through all layers, to see what they are called with.
+        at_once = max(1, at_once // 4)
     with task.clock.stage("capture"):
         return [
             LayerStream(task.teacher.base_model, part, at_once, in_host_memory=in_host_memory)

@@ -22,6 +22,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 IGNORE_INDEX = -100
+CPU_LOGITS = 2**20  # what stays in a CPU's caches from one operation to the next ...
+CPU_TOKENS = 256  # ... unless the head's weights, read for so few tokens, would take longer than the arithmetic
 LOGITS_AT_ONCE = 2**25  # each of them takes 24 to 32 bytes while a loss is computed: about 1 GB
 
 Head = Callable[[Tensor], Tensor]  # hidden states [N, C] -> logits [N, V]
@@ -141,9 +143,10 @@ def chunked_metrics(
     return TokenMetrics(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def tokens_at_once(vocabulary: int) -> int:
-    """How many tokens' logits may exist together: LOGITS_AT_ONCE numbers, whatever the vocabulary."""
-    return max(1, LOGITS_AT_ONCE // vocabulary)
+def tokens_at_once(vocabulary: int, *, on_cpu: bool) -> int:
+    """How many tokens' logits may exist together: LOGITS_AT_ONCE numbers, whatever the vocabulary; fewer on a CPU."""
+    tokens = max(1, LOGITS_AT_ONCE // vocabulary)
+    return min(tokens, max(CPU_TOKENS, CPU_LOGITS // vocabulary)) if on_cpu else tokens
 
 
 def _labelled_chunks(

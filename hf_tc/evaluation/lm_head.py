@@ -65,7 +65,8 @@ class BackboneThenHead:
     @property
     def tokens_at_once(self) -> int:
         """Tokens whose logits may exist together, see `kd_loss.tokens_at_once`."""
-        return tokens_at_once(self.model.config.get_text_config().vocab_size)
+        on_cpu = execution_device(self.model).type == "cpu"
+        return tokens_at_once(self.model.config.get_text_config().vocab_size, on_cpu=on_cpu)
 
     def hidden_states(self, inputs: Mapping[str, Any]) -> Tensor:
         """Input of the head [B, T, C] for a batch (`input_ids`, `attention_mask`, `position_ids`, ...)."""

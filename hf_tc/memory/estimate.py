@@ -163,7 +163,7 @@ def layer_bytes(widths: Widths, tokens: int, settings: ConversionConfig, *, on_g
     teacher = w.itemsize * b * (2 * w.hidden + 3 * w.widest)
     if on_gpu:
         teacher += attention_map_bytes(w, b, settings.sequence_length)
-    logits = (6 * FLOAT32 + 2 * w.itemsize) * w.vocabulary * min(tokens_at_once(w.vocabulary), b)
+    logits = (6 * FLOAT32 + 2 * w.itemsize) * w.vocabulary * min(tokens_at_once(w.vocabulary, on_cpu=not on_gpu), b)
     return max(closed_form, alignment, teacher, logits)
 
 
