@@ -126,6 +126,30 @@ def _arguments(
 
 
 @jit
+def _query_heads_of(head, q, k, v, query_heads, kv_heads):
+    """Where a head of the projections goes: to q, k or v, from which query head on, and to how many: those that share
+    a key/value head follow one another."""
+    group = query_heads // kv_heads
+    tensor, of, copies = q, head, 1
+    if head >= query_heads:
+        tensor, of, copies = k, (head - query_heads) * group, group
+    if head >= query_heads + kv_heads:
+        tensor, of = v, (head - query_heads - kv_heads) * group
+    return tensor, of, copies
+
+
+@jit
+def _rotation(cos, sin, row, token, half, inside, D: tl.constexpr):
+    """cos and sin of both halves of a head's channels, each `[BLOCK, HALF]`."""
+    at = row + token[:, None] * D + half[None, :]
+    cos1 = tl.load(cos + at, mask=inside, other=0.0).to(tl.float32)
+    cos2 = tl.load(cos + at + D // 2, mask=inside, other=0.0).to(tl.float32)
+    sin1 = tl.load(sin + at, mask=inside, other=0.0).to(tl.float32)
+    sin2 = tl.load(sin + at + D // 2, mask=inside, other=0.0).to(tl.float32)
+    return cos1, cos2, sin1, sin2
+
+
+@jit
 def _heads_forward(
     q, k, v, x, x_row, x_token, kernel, cos, sin, rotation_row, padding, position, past, length, query_heads, kv_heads,
     eps, D: tl.constexpr, HALF: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, ROTATED: tl.constexpr,
@@ -144,22 +168,12 @@ def _heads_forward(
                     all_channels, SIZE, PADDED, PACKED, CONTINUED)  # fmt: skip
     if head < query_heads + kv_heads:
         if ROTATED:
-            at = row * rotation_row + token[:, None] * D + half[None, :]
-            cos1 = tl.load(cos + at, mask=inside, other=0.0).to(tl.float32)
-            cos2 = tl.load(cos + at + D // 2, mask=inside, other=0.0).to(tl.float32)
-            sin1 = tl.load(sin + at, mask=inside, other=0.0).to(tl.float32)
-            sin2 = tl.load(sin + at + D // 2, mask=inside, other=0.0).to(tl.float32)
+            cos1, cos2, sin1, sin2 = _rotation(cos, sin, row * rotation_row, token, half, inside, D)
             y1, y2 = y1 * cos1 - y2 * sin1, y2 * cos2 + y1 * sin2
         factor = tl.rsqrt(tl.sum(y1 * y1, 1) + tl.sum(y2 * y2, 1) + eps)[:, None]
         y1 *= factor
         y2 *= factor
-    # One query head, or all that share this key/value head.
-    group = query_heads // kv_heads
-    output, of, copies = q, head, 1
-    if head >= query_heads:
-        output, of, copies = k, (head - query_heads) * group, group
-    if head >= query_heads + kv_heads:
-        output, of = v, (head - query_heads - kv_heads) * group
+    output, of, copies = _query_heads_of(head, q, k, v, query_heads, kv_heads)
     for copy in range(copies):
         at = ((row * length + token[:, None]) * query_heads + of + copy) * D + half[None, :]
         tl.store(output + at, y1.to(output.dtype.element_ty), mask=inside)
@@ -177,18 +191,12 @@ def _heads_backward(
     token = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     half = tl.arange(0, HALF)
     is_channel = half < D // 2
-    inside = (token < length)[:, None] & is_channel[None, :]
+    inside, first = (token < length)[:, None] & is_channel[None, :], head * D + half
     all_channels = (query_heads + 2 * kv_heads) * D
-    first = head * D + half
     block = row * tl.num_programs(0) + tl.program_id(0)
     part = by_block + block * SIZE * all_channels + first
 
-    group = query_heads // kv_heads
-    gradient, of, copies = dq, head, 1
-    if head >= query_heads:
-        gradient, of, copies = dk, (head - query_heads) * group, group
-    if head >= query_heads + kv_heads:
-        gradient, of = dv, (head - query_heads - kv_heads) * group
+    gradient, of, copies = _query_heads_of(head, dq, dk, dv, query_heads, kv_heads)
     d1 = tl.zeros((BLOCK, HALF), dtype=tl.float32)
     d2 = tl.zeros((BLOCK, HALF), dtype=tl.float32)
     for copy in range(copies):
@@ -206,11 +214,7 @@ def _heads_backward(
         sin1 = tl.zeros((BLOCK, HALF), dtype=tl.float32)
         sin2 = sin1
         if ROTATED:
-            at = row * rotation_row + token[:, None] * D + half[None, :]
-            cos1 = tl.load(cos + at, mask=inside, other=0.0).to(tl.float32)
-            cos2 = tl.load(cos + at + D // 2, mask=inside, other=0.0).to(tl.float32)
-            sin1 = tl.load(sin + at, mask=inside, other=0.0).to(tl.float32)
-            sin2 = tl.load(sin + at + D // 2, mask=inside, other=0.0).to(tl.float32)
+            cos1, cos2, sin1, sin2 = _rotation(cos, sin, row * rotation_row, token, half, inside, D)
             r1, r2 = r1 * cos1 - r2 * sin1, r2 * cos2 + r1 * sin2
         factor = tl.rsqrt(tl.sum(r1 * r1, 1) + tl.sum(r2 * r2, 1) + eps)[:, None]
         along = (tl.sum(r1 * d1, 1) + tl.sum(r2 * d2, 1))[:, None] * factor * factor
