@@ -50,7 +50,7 @@ MOVED = {  # inside hf_tc
     "distillation.lm_head": "evaluation.lm_head",
     "distillation.losses": "evaluation.kd_loss",
     "weight_decay": "distillation.weight_decay",
-    "student_folder": "hub.student_folder",
+    "student_folder": "hub.folder_checks",
     "companions": "hub.save_extras",
     "saved_code": "hub.saved_code",
     "registration": "hub.registration",

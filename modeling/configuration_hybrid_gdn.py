@@ -39,7 +39,7 @@ class HybridGDNConfig(PreTrainedConfig):
         nope_layers (`list[int]`, *optional*):
             Layers whose attention ignored positions in the teacher, where q and k are not rotated in any case.
         output_norm (`bool`, *optional*, defaults to `False`):
-            Whether recurrent layers norm their read-out per head before the output gate. Without it the gate, the
+            Whether recurrent layers norm their output per head before the output gate. Without it the gate, the
             values and the queries can be solved for more exactly (see `hf_tc.calibration`).
         calibration (`dict`, *optional*):
             Where the weights come from: teacher, data, tokens, seed and versions of the conversion.

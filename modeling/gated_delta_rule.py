@@ -39,7 +39,7 @@ def recurrent_gated_delta_rule(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Token by token, as the equation reads: the slow twin of the chunked form, and the decode step.
 
-    Returns the read-out `[B, T, H, V]` in v's dtype and the final state `[B, H, K, V]` in float32 (float64 stays).
+    Returns the output `[B, T, H, V]` in v's dtype and the final state `[B, H, K, V]` in float32 (float64 stays).
     """
     dtype, work = v.dtype, _work_dtype(v)
     q, k, v, log_decay, beta = (x.to(work) for x in (q, k, v, log_decay, beta))

@@ -136,7 +136,10 @@ def alignment_optimizer(mixers: nn.Module, settings: AlignmentConfig) -> torch.o
 
 
 def cosine_schedule(optimizer: torch.optim.Optimizer, settings: AlignmentConfig) -> torch.optim.lr_scheduler.LambdaLR:
-    """Linear warm-up, then a cosine to zero over the steps of the settings."""
+    """Linear warm-up, then a cosine to zero over the steps of the settings.
+
+    Transformers' own begins at a learning rate of 0: the first step of a short fit would do nothing.
+    """
     warmup = max(1, round(settings.warmup_ratio * settings.steps))
 
     def share(step: int) -> float:

@@ -80,12 +80,12 @@ def _full_step(
         x = captured.attn_input[rows]
         inputs, feature = recurrence_inputs(mixer, captured, rows), features.of(x)
         gated, factor = before_gate(mixer, inputs)
-        gain, context = gate.gain(x), context_by_head(captured, rows, mixer.head_dim)
-        missing = context - gain[..., None] * gated
+        gate_scale, context = gate.gate_scale(x), context_by_head(captured, rows, mixer.head_dim)
+        missing = context - gate_scale[..., None] * gated
         for head, regression in enumerate(sums):
             one_head = RecurrenceInputs(*(part[:, :, head : head + 1] for part in inputs))
             # The output is linear in q: with the output gate on q, its derivative comes gated.
-            one_head = one_head._replace(q=one_head.q * gain[:, :, head, None, None])
+            one_head = one_head._replace(q=one_head.q * gate_scale[:, :, head, None, None])
             # Of a block longer than JACOBIAN_TOKENS, some features at a time.
             groups = min(unknowns, -(-feature.shape[:2].numel() // JACOBIAN_TOKENS))
             parts = [jacobian(f, one_head, head) for f in feature.tensor_split(groups, -1)]
@@ -136,8 +136,12 @@ def _residuals(
     totals = torch.zeros(trials.shape[:2], dtype=torch.float64, device=trials.device)
     for rows in _batches(blocks, captured.attn_input.shape[1]):
         x, context = captured.attn_input[rows], context_by_head(captured, rows, mixer.head_dim)
-        inputs, feature, gain = recurrence_inputs(mixer, captured, rows), features.of(x), gate.gain(x)[..., None]
+        inputs, feature, gate_scale = (
+            recurrence_inputs(mixer, captured, rows),
+            features.of(x),
+            gate.gate_scale(x)[..., None],
+        )
         for total, trial in zip(totals, trials, strict=True):
-            gated = before_gate(mixer, changed(x, inputs, feature @ trial.T))[0] * gain
+            gated = before_gate(mixer, changed(x, inputs, feature @ trial.T))[0] * gate_scale
             total += (context - gated).square().sum((0, 1, 3))
     return totals

@@ -18,7 +18,7 @@ from hf_tc.calibration.decay import log_decay_of
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
 
 
-def readout_residual(recurrence_output: Tensor, context: Tensor) -> Tensor:
+def output_residual(recurrence_output: Tensor, context: Tensor) -> Tensor:
     """Share of the context that the normalised output cannot give with one scale per head, `[H]` in [0, 1].
 
     Both inputs are `[B, T, H, V]`.
@@ -59,7 +59,7 @@ def search_memory(
             log_decay = log_decay_of(half_life).expand(q.shape[:3])
             gate = torch.full_like(log_decay, beta)
             recurrence_output, _ = chunk_gated_delta_rule(q=q, k=k, v=v, log_decay=log_decay, beta=gate)
-            residual = readout_residual(recurrence_output, context)
+            residual = output_residual(recurrence_output, context)
             better = residual < best
             best = torch.where(better, residual, best)
             best_half_life = torch.where(better, half_life, best_half_life)

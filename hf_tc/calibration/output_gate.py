@@ -36,7 +36,7 @@ class OutputGate(NamedTuple):
     bias: Tensor
     scale: Tensor
 
-    def gain(self, attn_input: Tensor) -> Tensor:
+    def gate_scale(self, attn_input: Tensor) -> Tensor:
         """What the head's output is multiplied with on its way to the teacher's context, `[B, T, H]`."""
         return F.silu(F.linear(attn_input, self.weight, self.bias)) * self.scale
 

@@ -75,7 +75,7 @@ class _QueryProblem:
         self.position_embeddings = captured.position_embeddings if mixer.recurrent_rope else None
         inputs = recurrence_inputs(mixer, captured, rows)
         self.k, self.u, self.log_decay = inputs.k, writes(inputs), inputs.log_decay
-        self.gain = (gate.gain(self.x) * norm_factor(mixer, inputs))[..., None]  # [B, T, H, 1]
+        self.gate_scale = (gate.gate_scale(self.x) * norm_factor(mixer, inputs))[..., None]  # [B, T, H, 1]
         self.context = context_by_head(captured, rows, mixer.head_dim)
         weight = mixer.q_proj.weight.unflatten(0, (mixer.num_heads, -1))
         self.bias = None if mixer.q_proj.bias is None else mixer.q_proj.bias.unflatten(0, (mixer.num_heads, -1))
@@ -89,7 +89,7 @@ class _QueryProblem:
         """Gated output `[B, T, H, V]` for queries made with `weight` `[H, K, C]`."""
         q = linear_queries(self.mixer, self._raw(weight, bias), self.position_embeddings)
         q = q / self.length.clamp_min(1e-12)[..., None]
-        return decayed_linear_attention(q=q, k=self.k, u=self.u, log_decay=self.log_decay) * self.gain
+        return decayed_linear_attention(q=q, k=self.k, u=self.u, log_decay=self.log_decay) * self.gate_scale
 
     def _adjoint(self, weight: Tensor, residual: Callable[[Tensor], Tensor], bias: Tensor | None = None) -> Tensor:
         with torch.enable_grad():

@@ -46,7 +46,7 @@ def solve_value_projection(mixer: GatedDeltaNet, captured: CapturedAttention, ga
         inputs = recurrence_inputs(mixer, captured, rows)
         x = captured.attn_input[rows]
         values = torch.cat([x, torch.ones_like(x[..., :1])], -1) if has_bias else x
-        gain = gate.gain(x) * norm_factor(mixer, inputs)
+        gate_scale = gate.gate_scale(x) * norm_factor(mixer, inputs)
         context = context_by_head(captured, rows, mixer.head_dim)
         for head in range(mixer.num_heads):
             one = slice(head, head + 1)
@@ -57,7 +57,7 @@ def solve_value_projection(mixer: GatedDeltaNet, captured: CapturedAttention, ga
                 log_decay=inputs.log_decay[:, :, one],
                 beta=inputs.beta[:, :, one],
             )
-            sums[head // groups].add(mixed[:, :, 0] * gain[..., one], context[:, :, head])
+            sums[head // groups].add(mixed[:, :, 0] * gate_scale[..., one], context[:, :, head])
     bias = [] if mixer.v_proj.bias is None else [mixer.v_proj.bias[:, None]]
     prior = torch.cat([mixer.v_proj.weight, *bias], dim=1).unflatten(0, (mixer.num_kv_heads, -1))
     solved = [s.solve(prior=p.T).T for s, p in zip(sums, prior, strict=True)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_url, model_info
 
-from hf_tc.hub.student_folder import CARD_FILE
+from hf_tc.hub.folder_checks import CARD_FILE
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.supported_versions import NEWEST_TRANSFORMERS, OLDEST_TRANSFORMERS, transformers_bounds
 from hf_tc.report.page import is_local, report_sections, teacher_name, template

@@ -11,7 +11,7 @@ from typing import Any
 
 from huggingface_hub import CommitInfo
 
-from hf_tc.hub.student_folder import CARD_FILE, check_card, check_student_folder, warn_of_other_code
+from hf_tc.hub.folder_checks import CARD_FILE, check_card, check_student_folder, warn_of_other_code
 from hf_tc.modeling.saving import create_repository, upload_folder
 
 # Lines of the card that name the student; a push makes them name the repository.

@@ -7,8 +7,8 @@ card has figures of the weights beside it or none.
 
 from pathlib import Path
 
+from hf_tc.hub.folder_checks import CARD_FILE, saved_weights_fingerprint
 from hf_tc.hub.model_card import CARD_MARK, render_card
-from hf_tc.hub.student_folder import CARD_FILE, saved_weights_fingerprint
 from hf_tc.modeling import HybridGDNPreTrainedModel
 from hf_tc.report import REPORT_FILE
 from hf_tc.report.page import PAGE_FILE, marked_as_changed, report_page, without_figures

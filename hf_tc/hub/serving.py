@@ -7,7 +7,7 @@ from pathlib import Path
 
 from transformers.utils.import_utils import is_serve_available
 
-from hf_tc.hub.student_folder import check_student_folder, warn_of_other_code
+from hf_tc.hub.folder_checks import check_student_folder, warn_of_other_code
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.serve_support import MODEL_MANAGER, make_servable
 

@@ -45,7 +45,7 @@ def paper_write_gate(entropy: Tensor) -> Tensor:
 
 
 def paper_value_scale(recurrence_output: Tensor, context: Tensor) -> Tensor:
-    """sigma_h = <context, read-out> / <read-out, read-out> of `[B, T, H, V]`, clipped to [0.1, 10]: `[H]`."""
+    """sigma_h = <context, output> / <output, output> of `[B, T, H, V]`, clipped to [0.1, 10]: `[H]`."""
     inner, size = ((recurrence_output * x).sum((0, 1, 3)) for x in (context, recurrence_output))
     return (inner / size.clamp_min(1e-30)).clamp(SMALLEST_SCALE, LARGEST_SCALE)
 
@@ -93,7 +93,7 @@ class ReferenceLayer(nn.Module):
 
 @torch.no_grad()
 def calibrate(layer: ReferenceLayer, captured: CapturedAttention, statistics: AttentionStatistics) -> None:
-    """Phase 1, in place; the read-out of the value scale is computed token by token, as the reference does."""
+    """Phase 1, in place; the output of the value scale is computed token by token, as the reference does."""
     layer.dt_bias.copy_(dt_bias_of(statistics.mean_attention_distance.clamp_min(0.5)))
     # The random matrix is rescaled; without a bias beta stays around 0.5, whatever the target.
     layer.b_proj.mul_(paper_write_gate(statistics.attention_entropy)[:, None].to(layer.b_proj) / 0.5)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from hf_tc.calibration.decay import half_life_candidates, log_decay_of
-from hf_tc.calibration.half_life_search import readout_residual, search_memory
+from hf_tc.calibration.half_life_search import output_residual, search_memory
 from hf_tc.calibration.write_gate import BETA_CANDIDATES
 from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 
@@ -42,13 +42,13 @@ def test_residual_is_the_share_no_scale_can_give() -> None:
         n, c = normed[:, :, head].flatten()[:, None], context[:, :, head].flatten()[:, None]
         scale = torch.linalg.lstsq(n, c).solution
         expected = ((c - n * scale).square().sum() / c.square().sum()).item()
-        assert readout_residual(recurrence_output, context)[head].item() == pytest.approx(expected, rel=1e-4)
+        assert output_residual(recurrence_output, context)[head].item() == pytest.approx(expected, rel=1e-4)
     torch.testing.assert_close(
-        readout_residual(recurrence_output, -7 * normed), torch.zeros(3).double(), atol=1e-6, rtol=0
+        output_residual(recurrence_output, -7 * normed), torch.zeros(3).double(), atol=1e-6, rtol=0
     )
 
 
 def test_silent_heads_have_a_finite_residual() -> None:
     zero = torch.zeros(1, 4, 2, 3)
-    assert bool(readout_residual(zero, zero).isfinite().all())
-    assert bool(readout_residual(zero, torch.ones_like(zero)).isfinite().all())
+    assert bool(output_residual(zero, zero).isfinite().all())
+    assert bool(output_residual(zero, torch.ones_like(zero)).isfinite().all())

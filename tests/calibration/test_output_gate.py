@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from planted import planted_mixer, read_out_of, relative, with_context
+from planted import output_of, planted_mixer, relative, with_context
 from tiny_sizes import HEAD_DIM, HEADS
 
 from hf_tc.calibration.output_gate import (
@@ -35,41 +35,41 @@ def test_planted_gate_is_found(output_norm: bool, monkeypatch: pytest.MonkeyPatc
     scale = planted_scale(captured.attn_input, 0.1)
     gated = before_gate(mixer, recurrence_inputs(mixer, captured, slice(None)))[0]
     gate = solve_output_gate(mixer, with_context(captured, gated * scale[..., None]))
-    gain = gate.gain(captured.attn_input)
+    gate_scale = gate.gate_scale(captured.attn_input)
     for head in range(HEADS):  # SiLU bends a little around its working point
-        assert relative(gain[..., head], scale[..., head]) < 2e-3
-        swing = gain[..., head] / SIZES[head] - 1
+        assert relative(gate_scale[..., head], scale[..., head]) < 2e-3
+        swing = gate_scale[..., head] / SIZES[head] - 1
         assert relative(swing, scale[..., head] / SIZES[head] - 1) < 0.05
 
 
 def test_constant_scale_gives_a_constant_gate_even_with_the_prior() -> None:
     mixer, captured = planted_mixer()
-    context = read_out_of(mixer, captured) * SIZES[:, None]
+    context = output_of(mixer, captured) * SIZES[:, None]
     gate = solve_output_gate(mixer, with_context(captured, context))
     expected = SIZES.expand(*captured.attn_input.shape[:2], HEADS)
-    torch.testing.assert_close(gate.gain(captured.attn_input), expected, rtol=1e-3, atol=0)
+    torch.testing.assert_close(gate.gate_scale(captured.attn_input), expected, rtol=1e-3, atol=0)
 
 
 def test_constant_gate_is_the_least_squares_scale_of_each_head() -> None:
     mixer, captured = planted_mixer()
-    recurrence_output = read_out_of(mixer, captured)
+    recurrence_output = output_of(mixer, captured)
     context = recurrence_output * planted_scale(captured.attn_input, 0.5)[..., None]
     gate = solve_constant_gate(mixer, with_context(captured, context))
     assert gate.weight.shape == (HEADS, 32)
     expected = (recurrence_output * context).sum((0, 1, 3)) / recurrence_output.square().sum((0, 1, 3))
     torch.testing.assert_close(
-        gate.gain(captured.attn_input), expected.expand(*captured.attn_input.shape[:2], -1), rtol=1e-3, atol=0
+        gate.gate_scale(captured.attn_input), expected.expand(*captured.attn_input.shape[:2], -1), rtol=1e-3, atol=0
     )
 
 
 def test_silent_teacher_gives_a_finite_gate() -> None:
     mixer, captured = planted_mixer()
-    gate = solve_output_gate(mixer, with_context(captured, torch.zeros_like(read_out_of(mixer, captured))))
+    gate = solve_output_gate(mixer, with_context(captured, torch.zeros_like(output_of(mixer, captured))))
     assert all(bool(part.isfinite().all()) for part in gate)
-    assert gate.gain(captured.attn_input).abs().max() < 1e-3
+    assert gate.gate_scale(captured.attn_input).abs().max() < 1e-3
 
 
-def test_wanted_scale_is_the_projection_on_the_read_out() -> None:
+def test_wanted_scale_is_the_projection_on_the_output() -> None:
     recurrence_output, context = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[6.0, 8.0], [1.0, 1.0]])
     torch.testing.assert_close(wanted_scale(recurrence_output, context), torch.tensor([2.0, 0.0]))
     across = torch.tensor([[-4.0, 3.0], [0.0, 0.0]])
@@ -77,14 +77,16 @@ def test_wanted_scale_is_the_projection_on_the_read_out() -> None:
 
 
 def test_gate_is_straight_around_its_working_point() -> None:
-    """gain(x) has the value and the slope of the regressed scale where the scale is its typical size."""
+    """gate_scale(x) has the value and the slope of the regressed scale where the scale is its typical size."""
     size = torch.tensor([0.2, 7.0])
     coefficients = torch.tensor([[0.01, 0.0], [0.0, 2.0]])
     gate = gate_from_regression(coefficients, size, size)
     origin = torch.zeros(1, 1, 2, requires_grad=True)
-    gain = gate.gain(origin)
-    torch.testing.assert_close(gain[0, 0], size)
-    slopes = torch.stack([torch.autograd.grad(gain[0, 0, h], origin, retain_graph=True)[0][0, 0] for h in range(2)])
+    gate_scale = gate.gate_scale(origin)
+    torch.testing.assert_close(gate_scale[0, 0], size)
+    slopes = torch.stack(
+        [torch.autograd.grad(gate_scale[0, 0, h], origin, retain_graph=True)[0][0, 0] for h in range(2)]
+    )
     torch.testing.assert_close(slopes, coefficients)
 
 
@@ -95,7 +97,7 @@ def test_gain_is_what_the_mixer_does_with_its_gate_and_its_scaled_output_project
     gate = OutputGate(torch.randn(HEADS, 32, generator=generator), torch.randn(HEADS, generator=generator), SIZES)
     x = captured.attn_input
     recurrence_output = before_gate(mixer, recurrence_inputs(mixer, captured, slice(None)))[0]
-    expected = (recurrence_output * gate.gain(x)[..., None]).flatten(2) @ mixer.o_proj.weight.T
+    expected = (recurrence_output * gate.gate_scale(x)[..., None]).flatten(2) @ mixer.o_proj.weight.T
     mixer.g_proj.weight.copy_(gate.weight.repeat_interleave(HEAD_DIM, 0))
     mixer.g_proj.bias.copy_(gate.bias.repeat_interleave(HEAD_DIM, 0))
     mixer.o_proj.weight.copy_(scaled_output_projection(mixer.o_proj.weight, gate.scale))

@@ -8,9 +8,9 @@ import torch
 from planted import (
     captured_layer,
     fresh_mixer,
+    output_of,
     planted_mixer,
     random_blocks,
-    read_out_of,
     relative,
     with_context,
 )
@@ -48,9 +48,9 @@ QUERY_KINDS = {
 }
 
 
-def constant_gate(gain: float = 1.0) -> OutputGate:
+def constant_gate(gate_scale: float = 1.0) -> OutputGate:
     gate = OutputGate(torch.zeros(HEADS, 32), torch.full((HEADS,), WORKING_POINT), torch.ones(HEADS))
-    return gate._replace(scale=gain / gate.gain(torch.zeros(1, 1, 32))[0, 0])
+    return gate._replace(scale=gate_scale / gate.gate_scale(torch.zeros(1, 1, 32))[0, 0])
 
 
 @pytest.mark.parametrize("kind", QUERY_KINDS)
@@ -103,14 +103,14 @@ def test_planted_queries_are_found(kind: str, monkeypatch: pytest.MonkeyPatch) -
     truth = copy.deepcopy(mixer)
     w = mixer.q_proj.weight.unflatten(0, (HEADS, HEAD_DIM))
     truth.q_proj.weight.copy_((torch.einsum("hij,hj,hjc->hic", turn, weight, w) / weight[..., None]).flatten(0, 1))
-    target = read_out_of(truth, captured)
+    target = output_of(truth, captured)
     before = {name: value.clone() for name, value in mixer.state_dict().items()}
     solved = solve_query_projection(mixer, with_context(captured, 2 * target), constant_gate(2.0))
     assert all(torch.equal(value, before[name]) for name, value in mixer.state_dict().items())
-    start = relative(read_out_of(mixer, captured), target)
+    start = relative(output_of(mixer, captured), target)
     apply(mixer, solved)
     assert start > 0.5
-    assert relative(read_out_of(mixer, captured), target) < 5e-3
+    assert relative(output_of(mixer, captured), target) < 5e-3
     new, old = (x.unflatten(0, (HEADS, -1)).norm(dim=(1, 2)) for x in (mixer.q_proj.weight, before["q_proj.weight"]))
     torch.testing.assert_close(new, old)  # the length of the queries' weights is kept
 
@@ -125,10 +125,10 @@ def test_few_iterations_come_much_closer(kind: str, monkeypatch: pytest.MonkeyPa
     truth = copy.deepcopy(mixer)
     noise = torch.randn(truth.q_proj.weight.shape, generator=torch.Generator().manual_seed(1))
     truth.q_proj.weight.add_(noise * 0.5 * truth.q_proj.weight.std())
-    target = read_out_of(truth, captured)
-    start = relative(read_out_of(mixer, captured), target)
+    target = output_of(truth, captured)
+    start = relative(output_of(mixer, captured), target)
     apply(mixer, solve_query_projection(mixer, with_context(captured, target), constant_gate()))
-    assert relative(read_out_of(mixer, captured), target) < 0.5 * start
+    assert relative(output_of(mixer, captured), target) < 0.5 * start
 
 
 def test_planted_queries_are_found_beside_a_bias(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from planted import captured_layer, planted_mixer, random_blocks, read_out_of, tiny_teacher
+from planted import captured_layer, output_of, planted_mixer, random_blocks, tiny_teacher
 from tiny_sizes import HEAD_DIM
 from torch import Tensor
 
@@ -46,8 +46,8 @@ def test_decayed_linear_attention_equals_its_sum(length: int) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 64, 100])
-def test_writes_rebuild_the_read_out(length: int) -> None:
-    """S_t = alpha_t S_{t-1} + k_t u_t^T must be the delta rule's state: read with q it gives the mixer's read-out."""
+def test_writes_rebuild_the_output(length: int) -> None:
+    """S_t = alpha_t S_{t-1} + k_t u_t^T must be the delta rule's state: read with q it gives the mixer's output."""
     mixer, captured = planted_mixer()
     captured.attn_input = captured.attn_input[:, :length]
     cos, sin = captured.position_embeddings
@@ -62,7 +62,7 @@ def test_writes_rebuild_the_read_out(length: int) -> None:
         torch.testing.assert_close(u[:, t], written, rtol=1e-3, atol=1e-4)
         state = decayed + inputs.k[:, t, ..., None] * written[..., None, :]
     rebuilt = decayed_linear_attention(q=inputs.q, k=inputs.k, u=u, log_decay=inputs.log_decay)
-    torch.testing.assert_close(rebuilt, read_out_of(mixer, captured)[:2], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(rebuilt, output_of(mixer, captured)[:2], rtol=1e-3, atol=1e-4)
 
 
 def test_before_gate_is_what_the_mixer_gates() -> None:
@@ -70,7 +70,7 @@ def test_before_gate_is_what_the_mixer_gates() -> None:
         mixer, captured = planted_mixer(output_norm=output_norm)
         inputs = recurrence_inputs(mixer, captured, slice(0, 3))
         gated, factor = before_gate(mixer, inputs)
-        recurrence_output = read_out_of(mixer, captured)[:3]
+        recurrence_output = output_of(mixer, captured)[:3]
         expected = recurrence_output if mixer.o_norm is None else mixer.o_norm(recurrence_output)
         torch.testing.assert_close(gated, expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(recurrence_output * factor[..., None], gated, rtol=1e-4, atol=1e-5)

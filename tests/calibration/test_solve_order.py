@@ -5,7 +5,7 @@ import copy
 
 import pytest
 import torch
-from planted import captured_layer, fresh_mixer, random_blocks, read_out_of, relative, tiny_teacher
+from planted import captured_layer, fresh_mixer, output_of, random_blocks, relative, tiny_teacher
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from hf_tc.alignment.layerwise import held_out_error
@@ -101,8 +101,8 @@ def test_pieces_left_out_are_neutral() -> None:
     torch.testing.assert_close(bare.half_life, bare.statistics.mean_attention_distance.float())
     torch.testing.assert_close(bare.beta, torch.full((4,), 0.5))
     apply(mixer, bare.weights)
-    gain = torch.nn.functional.silu(mixer.g_proj(x))
-    assert torch.equal(gain, gain[:1, :1].expand_as(gain))
+    gate_scale = torch.nn.functional.silu(mixer.g_proj(x))
+    assert torch.equal(gate_scale, gate_scale[:1, :1].expand_as(gate_scale))
     values = mixer.v_proj.weight / fresh_mixer(teacher).v_proj.weight
     output = mixer.o_proj.weight / fresh_mixer(teacher).o_proj.weight
     for ratio, dim in ((values.unflatten(0, (2, -1)), (1, 2)), (output.unflatten(1, (4, -1)), (0, 2))):
@@ -193,13 +193,13 @@ def test_apply_refuses_what_does_not_fit(weights: dict, error: type[Exception]) 
 
 
 def test_planted_memory_reads_out_after_apply() -> None:
-    """Solved for on the read-outs of a mixer with known half-lives, the student's read-out is that mixer's."""
+    """Solved for on the outputs of a mixer with known half-lives, the student's output is that mixer's."""
     teacher = tiny_teacher()
     captured = captured_layer(teacher, random_blocks(16, 64))
     truth = fresh_mixer(teacher)
     apply(truth, solve(truth, captured, scaling=0.35).weights)
     with torch.no_grad():
-        gated = truth.gated_output(truth.g_proj(captured.attn_input), read_out_of(truth, captured))
+        gated = truth.gated_output(truth.g_proj(captured.attn_input), output_of(truth, captured))
         captured.teacher_context, captured.teacher_output = gated, truth.o_proj(gated)
     mixer = fresh_mixer(teacher)
     apply(mixer, solve(mixer, captured, scaling=0.35).weights)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from planted import planted_mixer, read_out_of, relative, with_context
+from planted import output_of, planted_mixer, relative, with_context
 from tiny_sizes import HEADS
 from torch import Tensor
 
@@ -24,7 +24,7 @@ from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
 
-GAINS = torch.tensor([1.0, 0.3, 2.0, 1.0])
+GATE_SCALES = torch.tensor([1.0, 0.3, 2.0, 1.0])
 SOLVERS = {"write gate": solve_token_write_gate, "decay": solve_token_decay}
 WEIGHTS = {"write gate": ("b_proj.weight", "b_proj.bias"), "decay": ("a_proj.weight", "dt_bias")}
 
@@ -87,7 +87,7 @@ def test_normed_derivative_is_the_derivative_of_the_norm() -> None:
 
 def constant_gate() -> OutputGate:
     gate = OutputGate(torch.zeros(HEADS, 32), torch.full((HEADS,), 4.0), torch.ones(HEADS))
-    return gate._replace(scale=GAINS / gate.gain(torch.zeros(1, 1, 32))[0, 0])
+    return gate._replace(scale=GATE_SCALES / gate.gate_scale(torch.zeros(1, 1, 32))[0, 0])
 
 
 def planted_response(kind: str, swing: float, **changes) -> tuple[GatedDeltaNet, GatedDeltaNet, CapturedAttention]:
@@ -100,10 +100,10 @@ def planted_response(kind: str, swing: float, **changes) -> tuple[GatedDeltaNet,
     weight, bias = (truth.get_parameter(name) for name in WEIGHTS[kind])
     weight.copy_(swing * direction / (x @ direction.T).std(0)[:, None])
     bias.add_(swing * torch.randn(HEADS, generator=generator))
-    context = read_out_of(truth, captured)
+    context = output_of(truth, captured)
     if mixer.o_norm is not None:
         context = mixer.o_norm(context)
-    return mixer, truth, with_context(captured, GAINS[:, None] * context)
+    return mixer, truth, with_context(captured, GATE_SCALES[:, None] * context)
 
 
 @pytest.mark.parametrize("output_norm", [False, True])
@@ -120,10 +120,10 @@ def test_planted_response_is_found(kind: str, output_norm: bool, monkeypatch: py
         for name, value in solved.items():
             planted = truth.get_parameter(name) - before[name]
             assert relative(value - before[name], planted) < 0.2, name
-    start = relative(read_out_of(mixer, captured), read_out_of(truth, captured))
+    start = relative(output_of(mixer, captured), output_of(truth, captured))
     for _ in range(6):
         apply(mixer, SOLVERS[kind](mixer, captured, constant_gate()))
-    end = relative(read_out_of(mixer, captured), read_out_of(truth, captured))
+    end = relative(output_of(mixer, captured), output_of(truth, captured))
     assert end < 0.02 * start
     if not output_norm:  # a size that the norm takes out again need not be found
         for name in WEIGHTS[kind]:
@@ -134,10 +134,10 @@ def test_planted_response_is_found(kind: str, output_norm: bool, monkeypatch: py
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_large_response_is_approached_without_overshooting(kind: str) -> None:
     mixer, truth, captured = planted_response(kind, 1.5)
-    errors = [relative(read_out_of(mixer, captured), read_out_of(truth, captured))]
+    errors = [relative(output_of(mixer, captured), output_of(truth, captured))]
     for _ in range(4):
         apply(mixer, SOLVERS[kind](mixer, captured, constant_gate()))
-        errors.append(relative(read_out_of(mixer, captured), read_out_of(truth, captured)))
+        errors.append(relative(output_of(mixer, captured), output_of(truth, captured)))
     assert all(after < before for before, after in itertools.pairwise(errors))
     assert errors[-1] < 0.6 * errors[0]
 
@@ -177,7 +177,7 @@ def test_strong_prior_keeps_the_gates(kind: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("kind", SOLVERS)
 def test_silent_teacher_gives_finite_gates(kind: str) -> None:
     mixer, _, captured = planted_response(kind, 0.5)
-    silent = with_context(captured, torch.zeros_like(read_out_of(mixer, captured)))
+    silent = with_context(captured, torch.zeros_like(output_of(mixer, captured)))
     solved = SOLVERS[kind](mixer, silent, solve_output_gate(mixer, silent))
     assert all(bool(value.isfinite().all()) for value in solved.values())
 

@@ -5,7 +5,7 @@ import copy
 
 import pytest
 import torch
-from planted import planted_mixer, read_out_of, relative, with_context
+from planted import output_of, planted_mixer, relative, with_context
 from tiny_sizes import HEADS
 
 from hf_tc.calibration import value_projection
@@ -41,17 +41,17 @@ def test_planted_values_are_found(family: str, changes: dict, monkeypatch: pytes
     for parameter in truth.v_proj.parameters():
         parameter.copy_(torch.randn(parameter.shape, generator=generator))
     gate = gate_of(torch.tensor([1.0, 0.3, 2.0, 1.0]))
-    gain = gate.gain(captured.attn_input)[..., None]
+    gate_scale = gate.gate_scale(captured.attn_input)[..., None]
     if mixer.o_norm is not None:  # what the norm divides by is held where it is
-        gain = gain / (read_out_of(mixer, captured).square().mean(-1, keepdim=True) + mixer.o_norm.eps).sqrt()
-    target = with_context(captured, read_out_of(truth, captured) * gain)
+        gate_scale = gate_scale / (output_of(mixer, captured).square().mean(-1, keepdim=True) + mixer.o_norm.eps).sqrt()
+    target = with_context(captured, output_of(truth, captured) * gate_scale)
     before = {name: value.clone() for name, value in mixer.state_dict().items()}
     solved = value_projection.solve_value_projection(mixer, target, gate)
     assert all(torch.equal(value, before[name]) for name, value in mixer.state_dict().items())
     assert solved.keys() == {f"v_proj.{name}" for name, _ in truth.v_proj.named_parameters()}
     assert relative(solved["v_proj.weight"], truth.v_proj.weight) < 2e-3
     apply(mixer, solved)
-    assert relative(read_out_of(mixer, captured), read_out_of(truth, captured)) < 1e-3
+    assert relative(output_of(mixer, captured), output_of(truth, captured)) < 1e-3
 
 
 @pytest.mark.skipif(not hasattr(value_projection, "solve_value_projection"), reason="values are solved elsewhere")
@@ -67,11 +67,11 @@ def test_strong_prior_keeps_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_shared_scale_moves_into_the_values_without_changing_the_output(family: str) -> None:
     mixer, captured = planted_mixer(family)
     scale = torch.tensor([1.0, 4.0, 0.5, 0.5])
-    wanted = read_out_of(mixer, captured) * scale[:, None]
+    wanted = output_of(mixer, captured) * scale[:, None]
     values, left = share_scale(mixer, scale)
     torch.testing.assert_close(left, torch.tensor([0.5, 2.0, 1.0, 1.0]))
     apply(mixer, values)
-    assert relative(read_out_of(mixer, captured) * left[:, None], wanted) < 1e-5
+    assert relative(output_of(mixer, captured) * left[:, None], wanted) < 1e-5
 
 
 def test_norm_after_the_recurrence_would_undo_a_shared_scale() -> None:

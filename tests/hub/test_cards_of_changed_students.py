@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
 from hf_tc.evaluation.figures import Evaluation
+from hf_tc.hub.folder_checks import check_card
 from hf_tc.hub.push import push_folder
-from hf_tc.hub.student_folder import check_card
 from hf_tc.report.records import ConversionReport
 
 FIGURES = "1.5 times the teacher's perplexity: 30.00 against 20.00"

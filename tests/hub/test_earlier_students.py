@@ -11,8 +11,8 @@ from optional_packages import needs_extra
 from student_folders import run_python
 
 from hf_tc.cli.main import main
+from hf_tc.hub.folder_checks import check_student_folder
 from hf_tc.hub.saved_code import SavedCode
-from hf_tc.hub.student_folder import check_student_folder
 from hf_tc.modeling.saving import AUTO_MAP, code_files
 from hf_tc.modeling.supported_versions import HF_TC_VERSION
 

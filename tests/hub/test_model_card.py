@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 from student_folders import run_python, save_student, tiny_report, tiny_student
 
 import hf_tc
+from hf_tc.hub.folder_checks import check_student_folder
 from hf_tc.hub.model_card import render_card
-from hf_tc.hub.student_folder import check_student_folder
 
 
 def test_card_shows_the_real_figures_and_no_others(saved: Path) -> None:

@@ -10,8 +10,8 @@ from command_lines import refused
 from fake_hub import REPO
 from safetensors.torch import save_file
 
+from hf_tc.hub.folder_checks import check_student_folder, weight_files
 from hf_tc.hub.push import push_folder
-from hf_tc.hub.student_folder import check_student_folder, weight_files
 
 
 def test_a_missing_shard_is_refused(folder: Path) -> None:

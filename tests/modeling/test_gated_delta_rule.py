@@ -230,7 +230,7 @@ def test_strong_decay_over_a_chunk_neither_overflows_nor_stops_gradients() -> No
 
 
 @pytest.mark.parametrize("length", [1, 5])
-def test_read_out_keeps_the_dtype_and_the_state_is_float32(length: int) -> None:
+def test_the_output_keeps_the_dtype_and_the_state_is_float32(length: int) -> None:
     problem = {name: x.bfloat16() for name, x in draw(length, dtype=torch.float32).items()}
     recurrence_output, state = gated_delta_rule(**problem)
     assert recurrence_output.dtype == torch.bfloat16

@@ -74,8 +74,8 @@ def with_context(captured: CapturedAttention, context: Tensor) -> CapturedAttent
 
 
 @torch.no_grad()
-def read_out_of(mixer: GatedDeltaNet, captured: CapturedAttention) -> Tensor:
-    """The mixer's own read-out `[N, T, H, V]` on all captured blocks."""
+def output_of(mixer: GatedDeltaNet, captured: CapturedAttention) -> Tensor:
+    """The mixer's own output `[N, T, H, V]` on all captured blocks."""
     inputs = mixer.recurrence_inputs(captured.attn_input, captured.position_embeddings, RecurrentMask())
     return gated_delta_rule(**inputs._asdict())[0]
 

@@ -16,7 +16,7 @@ from tiny_sizes import SIZES
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen3Config
 
-from hf_tc.hub.student_folder import check_student_folder
+from hf_tc.hub.folder_checks import check_student_folder
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.saving import code_files
 from hf_tc.report.records import ConversionReport, LayerReport

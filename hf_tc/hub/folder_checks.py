@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What is in a saved student's folder, and whether others could use it."""
+"""Whether a saved student's folder is whole and fit for others. `modeling.saving` and `save_extras` say what it has."""
 
 import json
 import os
