@@ -5,7 +5,6 @@ Importing it registers the student's classes with Transformers, so that `AutoMod
 converted student without further arguments. What only conversion and training need is imported when it is used.
 """
 
-import os
 import sys
 from importlib import import_module
 from importlib.metadata import version
@@ -18,11 +17,6 @@ if find_spec("hf_tc.modeling") is None:  # in a checkout it is elsewhere, and fo
         f"{Path(__file__).parent} is a folder of a checkout, which hides the hf_tc that is installed. Start Python in "
         f"another folder, or install the checkout as it is: pip install -e {Path(__file__).parents[1]}"
     )
-
-# Read when torch is loaded, hence before anything here loads it. By default torch's CPU threads spin, at every
-# operation, while one of them has lost its core to another program: where that had one of two cores, alignment ran 10
-# to 30 times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hf_tc.moved_modules  # noqa: F401, which old names of modules lead to
 

@@ -2,7 +2,6 @@
 """What hf_tc offers at its top level."""
 
 import inspect
-import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -27,22 +26,6 @@ def test_names() -> None:
 
 def test_the_version_is_the_package_s() -> None:
     assert hf_tc.__version__ == version("hf_tc") == HF_TC_VERSION
-
-
-@pytest.mark.parametrize(("chosen", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
-def test_threads_sleep_while_they_wait(chosen: dict[str, str], expected: str) -> None:
-    """The policy is set when torch is looked for, which reads it, and what the user set stays."""
-    code = (
-        "import os, sys, types\n"
-        "look = lambda name, *_: sys.exit(os.environ.get('OMP_WAIT_POLICY')) if name == 'torch' else None\n"
-        "sys.meta_path.insert(0, types.SimpleNamespace(find_spec=look))\n"
-        "import hf_tc\n"
-    )
-    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=others | chosen, capture_output=True, text=True, check=False
-    )
-    assert done.stderr.strip().splitlines()[-1] == expected
 
 
 def test_what_only_conversion_and_training_need_is_not_imported() -> None:

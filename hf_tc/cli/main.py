@@ -27,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     With HF_TC_TRACEBACK=1 in the environment they are raised, with their traceback.
     """
+    # Read when torch is loaded. By default torch's CPU threads spin, at every operation, while one of them has lost its
+    # core to another program: where that had one of two cores, alignment ran 10 to 30 times slower. It is the
+    # environment of the whole process, and so the command's to set, not the package's.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         options = build_parser().parse_args(arguments)
         # Only now, since help and wrong options need none of it.

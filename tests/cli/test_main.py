@@ -2,6 +2,7 @@
 """The command line as a whole: help, what does not parse, and how errors are shown."""
 
 import inspect
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -182,3 +183,19 @@ def test_old_names_of_options_work_with_a_note(
     with pytest.raises(SystemExit):
         build_parser().parse_args([command[0], "--help"])
     assert old not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_sleep_while_they_wait(chosen: dict[str, str], expected: str) -> None:
+    """The policy is set when torch is looked for, which reads it, and what the user set stays."""
+    code = (
+        "import os, sys, types\n"
+        "look = lambda name, *_: sys.exit(os.environ.get('OMP_WAIT_POLICY')) if name == 'torch' else None\n"
+        "sys.meta_path.insert(0, types.SimpleNamespace(find_spec=look))\n"
+        "from hf_tc.cli.main import main; main(['evaluate', 'nowhere'])\n"
+    )
+    others = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=others | chosen, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.strip().splitlines()[-1] == expected
