@@ -85,7 +85,7 @@ class ChunkRule(torch.autograd.Function):
         writes = own_writes - chunks.state_writes @ before
         recurrence_output = ((q * chunks.from_start[..., None]) @ before).add_(chunks.scores @ writes)
         ctx.save_for_backward(q, k, v, beta, *chunks, own_writes, before, writes)
-        return recurrence_output, final
+        return recurrence_output, final.clone()  # no view: a cache keeps it, and writes into it
 
     @staticmethod
     @once_differentiable

@@ -23,7 +23,7 @@ _seen: Counter[Hashable] = Counter()
 _graphed: dict[Hashable, "GraphedFunction"] = {}
 
 
-def call(function: Callable[..., Tensor], tensors: dict[str, Tensor | None], **constants: Hashable) -> Tensor:
+def call_graphed(function: Callable[..., Tensor], tensors: dict[str, Tensor | None], **constants: Hashable) -> Tensor:
     """`function(**tensors, **constants)`, by graphs once its shapes keep coming back in training on a GPU.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import cuda_graphs
+from .cuda_graphs import call_graphed
 from .fused_gates import fused_gates
 from .fused_heads import FusedMask, fused_heads
 from .fused_recurrence_inputs import convolution_of, has_kernels
@@ -51,7 +51,7 @@ def in_one_call(
         output_bias=mixer.o_proj.bias,
     )
     heads = (mixer.num_heads, mixer.num_kv_heads, mixer.head_dim)
-    return cuda_graphs.call(mixed, tensors, heads=heads, eps=eps, dtype=_compute_dtype(hidden_states))
+    return call_graphed(mixed, tensors, heads=heads, eps=eps, dtype=_compute_dtype(hidden_states))
 
 
 def mixed(

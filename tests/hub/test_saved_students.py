@@ -19,7 +19,7 @@ from student_folders import (
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 import hf_tc
-from hf_tc.hub.student_folder import check_student_folder, weight_files
+from hf_tc.hub.folder_checks import check_student_folder, weight_files
 from hf_tc.modeling.saving import AUTO_MAP, MODELING_FILE, code_files
 from hf_tc.report.records import ConversionReport
 

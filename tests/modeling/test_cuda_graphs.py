@@ -28,7 +28,7 @@ def weighted(*, x: Tensor, weight: Tensor, mask: Tensor | None, power: int) -> T
 
 def gradients_of(x: Tensor, weight: Tensor, mask: Tensor | None) -> list[Tensor]:
     leaves = [x.clone().requires_grad_(), weight.clone().requires_grad_()]
-    output = cuda_graphs.call(weighted, {"x": leaves[0], "weight": leaves[1], "mask": mask}, power=3)
+    output = cuda_graphs.call_graphed(weighted, {"x": leaves[0], "weight": leaves[1], "mask": mask}, power=3)
     return [output.detach(), *torch.autograd.grad(output.sin().sum(), leaves)]
 
 
@@ -64,7 +64,9 @@ def test_calls_between_a_forward_and_its_backward_change_nothing() -> None:
     weight = torch.ones(3, device="cuda", requires_grad=True)
     for _ in range(2):
         weight.grad = None
-        outputs = [cuda_graphs.call(weighted, {"x": x, "weight": weight, "mask": None}, power=2) for x in inputs]
+        outputs = [
+            cuda_graphs.call_graphed(weighted, {"x": x, "weight": weight, "mask": None}, power=2) for x in inputs
+        ]
         torch.stack(outputs).sum().backward()
         assert weight.grad.tolist() == [2.0 * (1 + 4 + 9 + 16 + 25)] * 3
     assert len(cuda_graphs._graphed) == 1
