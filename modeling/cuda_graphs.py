@@ -47,6 +47,12 @@ def call_graphed(function: Callable[..., Tensor], tensors: dict[str, Tensor | No
     return _Replay.apply(graphs, *given.values())
 
 
+def release() -> None:
+    """Lets go of all graphs and their memory; what still trains makes its own again."""
+    _graphed.clear()
+    _seen.clear()
+
+
 def _can_be_graphed(tensors: list[Tensor]) -> bool:
     return (
         torch.is_grad_enabled()

@@ -25,6 +25,7 @@ from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.distill import BlockDataset, example
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.memory.estimate import free_bytes, joint_pass, largest, widths_of
+from hf_tc.modeling import cuda_graphs
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_decoder_layers
 from hf_tc.teachers.offloading import is_dispatched
@@ -110,6 +111,7 @@ def align_jointly(
             trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)
         parts.load_state_dict(best.state)
     finally:
+        cuda_graphs.release()
         parts.to(dtype)
         for name, parameter in student.named_parameters():
             parameter.requires_grad_(trainable[name]).grad = None

@@ -17,8 +17,7 @@ SIZES = dict(hidden_size=64, head_dim=32, num_attention_heads=2, num_key_value_h
 @pytest.fixture(autouse=True)
 def no_graphs_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_graphs, "RECURRENCES", 3)
-    cuda_graphs._graphed.clear()
-    cuda_graphs._seen.clear()
+    cuda_graphs.release()
 
 
 def weighted(*, x: Tensor, weight: Tensor, mask: Tensor | None, power: int) -> Tensor:
