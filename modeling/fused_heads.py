@@ -11,7 +11,7 @@ arithmetic is in float32. A kernel works on BLOCK tokens and one head; a head is
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from .fused_convolution import convolution_backward, convolved, tap
 from .fused_gates import BLOCK, jit
+from .masks import RecurrentMask
 from .recurrence_inputs import L2_EPS
 
 try:
@@ -28,25 +29,14 @@ except ImportError:  # machines without a GPU: the plain form is used
     triton = tl = None
 
 
-class FusedMask(NamedTuple):
-    """What a kernel must know beside the values; None where there is none of it.
-
-    padding `[B, T]` bool, True at real tokens; document_position `[B, T]`, tokens since the packed document began;
-    past `[B, kernel_size - 1, channels]`, what entered the convolution before.
-    """
-
-    padding: Tensor | None = None
-    document_position: Tensor | None = None
-    past: Tensor | None = None
-
-
 def fused_heads(
     qkv: Tensor,
     kernel: Tensor,
     rotation: tuple[Tensor, Tensor] | None,
-    mask: FusedMask,
+    mask: RecurrentMask,
     heads: tuple[int, int, int],
     eps: float = L2_EPS,
+    past: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """q, k and v, each `[B, T, H, D]`.
 
@@ -54,12 +44,13 @@ def fused_heads(
         qkv: the projections side by side, `[B, T, (H + 2 KV) D]`, the last dimension dense.
         kernel: of the convolution, `[kernel_size, (H + 2 KV) D]`; row 0 weighs the token itself.
         rotation: cos and sin `[B or 1, T, D]`; None for no rotation.
-        mask: with `past` there is no gradient.
+        mask: padding and packed documents.
         heads: query heads H, key/value heads KV, head dimension D.
         eps: of the L2 norm, added to the squared length.
+        past: `[B, kernel_size - 1, channels]`, what entered the convolution before; there is no gradient with it.
     """
     cos, sin = rotation or (None, None)
-    return _FusedHeads.apply(qkv, kernel, cos, sin, mask, heads, eps)
+    return _FusedHeads.apply(qkv, kernel, cos, sin, mask, heads, eps, past)
 
 
 class _FusedHeads(torch.autograd.Function):
@@ -70,16 +61,18 @@ class _FusedHeads(torch.autograd.Function):
         kernel: Tensor,
         cos: Tensor | None,
         sin: Tensor | None,
-        mask: FusedMask,
+        mask: RecurrentMask,
         heads: tuple[int, int, int],
         eps: float,
+        past: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         batch, length = qkv.shape[:2]
         q, k, v = (qkv.new_empty(batch, length, heads[0], heads[2]) for _ in range(3))
         if cos is not None:
             assert sin is not None
             cos, sin = cos.contiguous(), sin.contiguous()
-        arguments = _arguments(qkv, kernel, cos, sin, mask, heads, eps)
+        past = None if past is None else past.contiguous()
+        arguments = _arguments(qkv, kernel, cos, sin, mask, heads, eps, past)
         grid = (triton.cdiv(length, BLOCK), heads[0] + 2 * heads[1], batch)
         with torch.cuda.device_of(qkv):
             _heads_forward[grid](q, k, v, **arguments)
@@ -91,17 +84,17 @@ class _FusedHeads(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dq: Tensor, dk: Tensor, dv: Tensor) -> tuple[Tensor | None, ...]:
         qkv, kernel, cos, sin, padding, document_position = ctx.saved_tensors
-        mask, heads = FusedMask(padding, document_position), ctx.heads
+        mask, heads = RecurrentMask(padding, document_position), ctx.heads
         (batch, length, channels), size = qkv.shape, kernel.shape[0]
         blocks = triton.cdiv(length, BLOCK)
         dy = qkv.new_empty(batch, length, channels)
         by_block = torch.empty(batch * blocks, size, channels, device=qkv.device)  # of the kernel's gradient
-        arguments = _arguments(qkv, kernel, cos, sin, mask, heads, ctx.eps)
+        arguments = _arguments(qkv, kernel, cos, sin, mask, heads, ctx.eps, None)
         gradients = (x.contiguous() for x in (dq, dk, dv))
         with torch.cuda.device_of(qkv):
             _heads_backward[blocks, heads[0] + 2 * heads[1], batch](*gradients, dy, by_block, **arguments)
             dx = convolution_backward(dy, kernel, padding, document_position)
-        return dx, by_block.sum(0).to(kernel.dtype), None, None, None, None, None
+        return dx, by_block.sum(0).to(kernel.dtype), *(None,) * 6
 
 
 def _arguments(
@@ -109,19 +102,20 @@ def _arguments(
     kernel: Tensor,
     cos: Tensor | None,
     sin: Tensor | None,
-    mask: FusedMask,
+    mask: RecurrentMask,
     heads: tuple[int, int, int],
     eps: float,
+    past: Tensor | None,
 ) -> dict[str, Any]:
     """What both kernels over heads take; a tensor that is not there is never read."""
     query_heads, kv_heads, head_dim = heads
     return dict(
         x=qkv, x_row=qkv.stride(0), x_token=qkv.stride(1), kernel=kernel, cos=cos, sin=sin,
         rotation_row=0 if cos is None or cos.shape[0] == 1 else cos.stride(0), padding=mask.padding,
-        position=mask.document_position, past=mask.past, length=qkv.shape[1], query_heads=query_heads,
+        position=mask.document_position, past=past, length=qkv.shape[1], query_heads=query_heads,
         kv_heads=kv_heads, D=head_dim, HALF=triton.next_power_of_2(head_dim // 2), SIZE=kernel.shape[0], BLOCK=BLOCK,
         ROTATED=cos is not None, PADDED=mask.padding is not None, PACKED=mask.document_position is not None,
-        CONTINUED=mask.past is not None, eps=eps,
+        CONTINUED=past is not None, eps=eps,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .cuda_graphs import call_graphed
 from .fused_gates import fused_gates
-from .fused_heads import FusedMask, fused_heads
+from .fused_heads import fused_heads
 from .fused_recurrence_inputs import convolution_of, has_kernels
 from .gated_delta_rule import gated_delta_rule
 from .joint_projection import can_be_joined, joined
@@ -36,7 +36,7 @@ def in_one_call(
     """The layer's output, `[B, T, C]`."""
     weight, bias = joined(mixer.input_projections)
     kernel, eps = convolution_of(mixer)
-    cos, sin = rotation if rotation is not None and mixer.rotary is not None else (None, None)
+    cos, sin = rotation or (None, None)
     tensors = dict(
         hidden_states=hidden_states,
         weight=weight,
@@ -86,7 +86,7 @@ def mixed(
         bias, output_bias = (None if b is None else b.to(dtype) for b in (bias, output_bias))
         qkv, a, b, gate, _ = F.linear(x, weight, bias).split([*rows, weight.shape[0] - sum(rows)], dim=-1)
         rotation = None if cos is None or sin is None else (cos, sin)
-        q, k, v = fused_heads(qkv, kernel, rotation, FusedMask(padding), heads, eps)
+        q, k, v = fused_heads(qkv, kernel, rotation, RecurrentMask(padding), heads, eps)
         log_decay, beta = fused_gates(a, b, A_log, dt_bias, padding)
         recurrence_output, _ = gated_delta_rule(q=q, k=k, v=v, log_decay=log_decay, beta=beta)
         return F.linear(recurrence_output.flatten(2) * F.silu(gate), output_weight, output_bias)

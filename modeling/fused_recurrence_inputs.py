@@ -12,7 +12,7 @@ import torch
 
 from .decay import log_decay
 from .fused_gates import fused_gates, triton
-from .fused_heads import FusedMask, fused_heads
+from .fused_heads import fused_heads
 from .kernel_checks import kernel_is_right
 from .masks import RecurrentMask
 from .recurrence_inputs import L2_EPS, Projections, RecurrenceInputs, l2_normalise
@@ -53,11 +53,10 @@ def has_kernels(
         return False
     if mixer.q_norm is not None and (mixer.norm_after_rotation or rms_norm_offset(mixer.q_norm) is None):
         return False
-    rotary = None if rotation is None else mixer.rotary
-    if rotary is not None and rotation is not None and rotation[0].shape[-1] != head_dim:
-        return False
-    if rotary is not None and not rotates_halves(rotary):
-        return False
+    if rotation is not None:
+        assert mixer.rotary is not None
+        if rotation[0].shape[-1] != head_dim or not rotates_halves(mixer.rotary):
+            return False
     return kernels_are_right(device, dtype, mixer.short_conv.weight.dtype, head_dim, torch.is_grad_enabled())
 
 
@@ -71,8 +70,7 @@ def fused_recurrence_inputs(
     """As `plain_inputs`, of a layer that `can_be_fused`."""
     kernel, eps = convolution_of(mixer)
     heads = (mixer.num_heads, mixer.num_kv_heads, mixer.head_dim)
-    around = FusedMask(mask.padding, mask.document_position, None if past is None else past.contiguous())
-    q, k, v = fused_heads(projections.qkv, kernel, rotation if mixer.rotary is not None else None, around, heads, eps)
+    q, k, v = fused_heads(projections.qkv, kernel, rotation, mask, heads, eps, past)
     gates = fused_gates(projections.a, projections.b, mixer.A_log, mixer.dt_bias, mask.padding)
     return RecurrenceInputs(q, k, v, *gates)
 
@@ -117,7 +115,7 @@ def kernels_are_right(
     )
 
     def kernel(qkv: Any, kernel: Any, a: Any, b: Any, A_log: Any, dt_bias: Any) -> tuple[torch.Tensor, ...]:
-        heads = fused_heads(qkv, kernel, rotation, FusedMask(), (2, 1, head_dim))
+        heads = fused_heads(qkv, kernel, rotation, RecurrentMask(), (2, 1, head_dim))
         return *heads, *fused_gates(a, b, A_log, dt_bias, None)
 
     def plain(qkv: Any, kernel: Any, a: Any, b: Any, A_log: Any, dt_bias: Any) -> tuple[torch.Tensor, ...]:

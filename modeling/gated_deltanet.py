@@ -114,7 +114,7 @@ class GatedDeltaNet(nn.Module):
         cache = cache_in_layer(kwargs)
         layer_cache = None if cache is None else recurrent_layer(cache, self.layer_idx)
         mix = self._mix if torch.is_grad_enabled() or torch.compiler.is_compiling() else self._mix_in_slabs
-        return mix(hidden_states, position_embeddings, recurrent_mask, layer_cache), None
+        return mix(hidden_states, self._rotation(position_embeddings), recurrent_mask, layer_cache), None
 
     def _mix_in_slabs(
         self,
@@ -146,7 +146,6 @@ class GatedDeltaNet(nn.Module):
         mask: RecurrentMask,
         layer_cache: GDNCacheLayer | None,
     ) -> torch.Tensor:
-        rotation = rotation if self.recurrent_rope else None
         if layer_cache is None and can_be_one_call(self, hidden_states, rotation, mask):
             return in_one_call(self, hidden_states, rotation, mask)
         projections = self.projections(hidden_states)
@@ -180,8 +179,14 @@ class GatedDeltaNet(nn.Module):
         recurrent_mask: RecurrentMask,
     ) -> RecurrenceInputs:
         """What the delta rule reads of `[B, T, C]`."""
-        rotation = position_embeddings if self.recurrent_rope else None
+        rotation = self._rotation(position_embeddings)
         return self._inputs(self.projections(hidden_states), rotation, recurrent_mask, None)
+
+    def _rotation(
+        self, position_embeddings: tuple[torch.Tensor, torch.Tensor] | None
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """cos and sin by which q and k are turned; None in a layer without positions."""
+        return position_embeddings if self.recurrent_rope and self.rotary is not None else None
 
     def _inputs(
         self,

@@ -136,11 +136,8 @@ def _residuals(
     totals = torch.zeros(trials.shape[:2], dtype=torch.float64, device=trials.device)
     for rows in _batches(blocks, captured.attn_input.shape[1]):
         x, context = captured.attn_input[rows], context_by_head(captured, rows, mixer.head_dim)
-        inputs, feature, gate_scale = (
-            recurrence_inputs(mixer, captured, rows),
-            features.of(x),
-            gate.gate_scale(x)[..., None],
-        )
+        inputs, feature = recurrence_inputs(mixer, captured, rows), features.of(x)
+        gate_scale = gate.gate_scale(x)[..., None]
         for total, trial in zip(totals, trials, strict=True):
             gated = before_gate(mixer, changed(x, inputs, feature @ trial.T))[0] * gate_scale
             total += (context - gated).square().sum((0, 1, 3))

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_tc.evaluation.kd_loss import IGNORE_INDEX, tokens_at_once
+from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.offloading import execution_device
 
 logger = logging.get_logger(__name__)
@@ -128,20 +129,17 @@ class BackboneThenHead:
     def _split_agrees_with_forward(self) -> bool:
         self.is_split = True
         inputs = {"input_ids": torch.tensor([[0, 1]], device=execution_device(self.model.get_input_embeddings()))}
-        was_training = self.model.training
-        self.model.eval()
         try:
-            outputs = self.model.forward(**inputs, use_cache=False)
-            # Where no router logits reach the family's loss, that is the number 0, not a tensor.
-            self._balances_nothing = isinstance(getattr(outputs, "aux_loss", None), int)
-            expected = outputs.logits[0]
-            # Of a model on several devices, forward alone brings its logits back to where its inputs were.
-            logits = self.logits(self.hidden_states(inputs)[0]).to(expected.device)
+            with evaluating(self.model):
+                outputs = self.model.forward(**inputs, use_cache=False)
+                # Where no router logits reach the family's loss, that is the number 0, not a tensor.
+                self._balances_nothing = isinstance(getattr(outputs, "aux_loss", None), int)
+                expected = outputs.logits[0]
+                # Of a model on several devices, forward alone brings its logits back to where its inputs were.
+                logits = self.logits(self.hidden_states(inputs)[0]).to(expected.device)
         except (AttributeError, TypeError, ValueError) as error:
             logger.warning("Running the head of %s alone failed: %s", type(self.model).__name__, error)
             return False
-        finally:
-            self.model.train(was_training)
         if logits.shape != expected.shape:
             return False
         # The same operations on the same numbers: a hundredth of the largest logit leaves room for bf16 kernels only.

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from hf_tc.evaluation.figures import Evaluation
 from hf_tc.evaluation.kd_loss import LazyLogits, Objective, chunked_metrics, next_token_targets, perplexity_from_nll
 from hf_tc.evaluation.lm_head import BackboneThenHead
+from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.offloading import execution_device
 from hf_tc.teachers.vocabulary import check_vocabularies_agree
 
@@ -69,15 +70,11 @@ def evaluate_blocks(
 
 @contextmanager
 def ready(model: PreTrainedModel, device: torch.device | str | None) -> Iterator[None]:
-    """The model on the device, if one is given, and in eval mode; its training mode is left as found."""
-    was_training = model.training
+    """The model on the device, if one is given, and in eval mode; afterwards each module is in the mode it was in."""
     if device is not None:
         model.to(torch.device(device))  # type: ignore[arg-type]  # `to` is wrapped
-    model.eval()
-    try:
+    with evaluating(model):
         yield
-    finally:
-        model.train(was_training)
 
 
 def _evaluate_in_eval_mode(
