@@ -15,7 +15,7 @@ from hf_tc.selection import LayerSelection
 if TYPE_CHECKING:
     import torch
 
-LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl")  # how a share of layers becomes a list of them
+LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl", "recall")  # how a share of layers becomes a list of them
 DEFAULT_POLICY = "kl"
 STEP_TOKENS = 2048  # of a minibatch of the alignment of one layer
 

@@ -20,9 +20,10 @@ class LayerSelection:
         ranking: all layers, the most worth retaining first; empty where the policy compares none.
         scores: one for each layer of `ranking`; None stands for what is not finite.
         score_meaning: what the scores are, in words.
-        forwards: forward passes over the selection text.
+        forwards: forward passes over the selection text, or over as many tokens made of it.
         tokens: tokens of that text.
         seconds: calibration of candidates and measurements together, also of runs that were interrupted.
+        components: what each score is the sum of, by name, in the order of `ranking`; empty for scores of one part.
     """
 
     policy: str
@@ -33,6 +34,7 @@ class LayerSelection:
     forwards: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    components: dict[str, list[float | None]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,12 +73,17 @@ class LayerSelection:
     def table(self) -> Table:
         """The ranking, the most worth retaining first."""
         table = Table(title=f"Layers by {self.policy}", box=SIMPLE_HEAD)
-        for heading in ("rank", "layer", "score", ""):
+        for heading in ("rank", "layer", "score", *self.components, ""):
             table.add_column(heading, justify="right" if heading else "left")
-        for rank, (layer, score) in enumerate(zip(self.ranking, self.scores, strict=True), start=1):
-            shown = "not finite" if score is None else f"{score:,.4f}"
-            table.add_row(str(rank), str(layer), shown, "retained" if layer in self.retained_layers else "")
+        columns = zip(self.scores, *self.components.values(), strict=True)
+        for rank, (layer, scores) in enumerate(zip(self.ranking, columns, strict=True), start=1):
+            kept = "retained" if layer in self.retained_layers else ""
+            table.add_row(str(rank), str(layer), *map(_shown, scores), kept)
         return table
+
+
+def _shown(score: float | None) -> str:
+    return "not finite" if score is None else f"{score:,.4f}"
 
 
 def _are_integers(values: Any) -> bool:

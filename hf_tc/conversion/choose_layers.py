@@ -2,7 +2,7 @@
 """Which layers of this teacher keep attention? A policy measures, on candidates that were solved in closed form."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -41,7 +41,7 @@ def choose_layers(task: ConversionTask) -> LayerSelection:
 
 
 def _measured(task: ConversionTask, policy: str, count: int) -> LayerSelection:
-    rank, meaning, calibrates = MEASURING_POLICIES[policy]
+    rank, meaning, calibrates, components = MEASURING_POLICIES[policy]
     length = task.blocks.shape[1]
     compared = task.blocks[-max(1, SELECTION_TOKENS // length) :]
     with ExitStack() as stack:
@@ -50,16 +50,23 @@ def _measured(task: ConversionTask, policy: str, count: int) -> LayerSelection:
         probe = Probe(task.teacher, compared, blocks_at_once(length), log, hybrid)
         stack.callback(probe.progress.close)
         ranking = rank(probe, count)
+        layers = [layer for layer, _ in ranking]
+        parts = {name: [measure(probe, layer) for layer in layers] for name, measure in components.items()}
     return LayerSelection(
         policy=policy,
-        retained_layers=sorted(layer for layer, _ in ranking[:count]),
-        ranking=[layer for layer, _ in ranking],
-        scores=[score if math.isfinite(score) else None for _, score in ranking],
+        retained_layers=sorted(layers[:count]),
+        ranking=layers,
+        scores=_finite(score for _, score in ranking),
+        components={name: _finite(scores) for name, scores in parts.items()},
         score_meaning=meaning,
         forwards=probe.forwards,
         tokens=compared.numel(),
         seconds=seconds + probe.seconds,
     )
+
+
+def _finite(scores: Iterable[float]) -> list[float | None]:
+    return [score if math.isfinite(score) else None for score in scores]
 
 
 @contextmanager

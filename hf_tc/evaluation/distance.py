@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_tc.evaluation.kd_loss import LazyLogits, Objective, chunked_metrics, next_token_targets
+from hf_tc.evaluation.kd_loss import IGNORE_INDEX, LazyLogits, Objective, chunked_metrics, next_token_targets
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.teachers.offloading import execution_device
 
@@ -17,24 +17,30 @@ class DistanceFromTeacher:
         teacher: in eval mode, as every model measured.
         blocks: token ids `[N, T]`.
         batch_size: blocks per forward.
+        counted: `[N, T]`, the tokens whose predictions are compared; by default all. The first of a block has none.
     """
 
-    def __init__(self, teacher: PreTrainedModel, blocks: Tensor, batch_size: int) -> None:
+    def __init__(
+        self, teacher: PreTrainedModel, blocks: Tensor, batch_size: int, counted: Tensor | None = None
+    ) -> None:
         self._teacher = BackboneThenHead(teacher)
-        self._batches = [rows.to(execution_device(teacher)) for rows in blocks.split(batch_size)]
-        self._tokens = blocks.shape[0] * (blocks.shape[1] - 1)
+        targets = next_token_targets(blocks if counted is None else blocks.masked_fill(~counted, IGNORE_INDEX))
+        device = execution_device(teacher)
+        self._batches = [part.to(device) for part in blocks.split(batch_size)]
+        self._targets = [part.to(device) for part in targets.split(batch_size)]
+        self._tokens = int((targets != IGNORE_INDEX).sum())
         with torch.no_grad():
             self._hidden = [self._teacher.hidden_states({"input_ids": rows}) for rows in self._batches]
 
     @torch.no_grad()
     def __call__(self, model: PreTrainedModel) -> tuple[float, float]:
-        """(KL, negative log-likelihood of the text under the model), both in nats per token."""
+        """(KL, negative log-likelihood of the text under the model), both in nats per counted token."""
         parts, sums = BackboneThenHead(model), torch.zeros(2, dtype=torch.float64)
-        for rows, teacher_hidden in zip(self._batches, self._hidden, strict=True):
+        for rows, targets, teacher_hidden in zip(self._batches, self._targets, self._hidden, strict=True):
             metrics = chunked_metrics(
                 LazyLogits(parts.logits, parts.hidden_states({"input_ids": rows})),
                 LazyLogits(self._teacher.logits, teacher_hidden),
-                next_token_targets(rows),
+                targets,
                 Objective(),
                 chunk_tokens=parts.tokens_at_once,
             )

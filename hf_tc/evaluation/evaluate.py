@@ -14,13 +14,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_tc.assets import sample_text_path
+from hf_tc.data.repeated_passages import PASSAGE_TOKENS
 from hf_tc.data.token_blocks import bos_prefix, read_documents, token_blocks
 from hf_tc.evaluation.figures import Evaluation
 from hf_tc.evaluation.generation_checks import check_generation
 from hf_tc.evaluation.perplexity import evaluate_blocks, ready
 from hf_tc.evaluation.recall import (
     DISTANCES,
-    PASSAGE_TOKENS,
     PASSAGES,
     RecallRows,
     check_positions,

@@ -1,9 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """What a model finds again in its own context, measured on any text: perplexity hardly sees it.
 
-Repeated passages: a passage of text, and at once the same passage again. A model that looks back knows every token of
-the second copy but the first, which nothing announces; so the others are compared, as mean negative log-likelihoods.
-(The induction of Olsson et al. 2022, arXiv 2209.11895.)
+Repeated passages: a passage of text, and at once the same passage again. All tokens of a passage but the first are
+compared, in both copies, as mean negative log-likelihoods (see `hf_tc.data.repeated_passages`).
 
 Look-up: a list of key-value pairs, then other text of a given length, then each key again, in another order, with its
 value to be predicted (associative recall, as in arXiv 2312.04927). Keys and values are tokens of the text, each of them
@@ -21,12 +20,13 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hf_tc.data.repeated_passages import repeat_passages
 from hf_tc.evaluation.figures import Recall
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.evaluation.perplexity import token_nll
 from hf_tc.teachers.offloading import execution_device
 
-PASSAGES, PASSAGE_TOKENS = 64, 64
+PASSAGES = 64
 LISTS, PAIRS = 32, 8
 DISTANCES = (0, 128, 512)  # tokens between a list and its questions
 SEED = 0  # one draw for all models: their figures are compared
@@ -84,8 +84,9 @@ def recall_rows(passages: Tensor, prefix: Tensor, distances: Sequence[int] = DIS
             "more text, or none to use the packaged sample."
         )
     text = passages.flatten()
+    repeated = repeat_passages(passages[:PASSAGES, None]).input_ids
     return RecallRows(
-        repeated=torch.cat([prefix.expand(len(passages), -1), passages, passages], dim=1)[:PASSAGES],
+        repeated=torch.cat([prefix.expand(len(repeated), -1), repeated], dim=1),
         prefix_tokens=len(prefix),
         lookups={distance: lookup_rows(text, prefix, distance) for distance in distances},
     )

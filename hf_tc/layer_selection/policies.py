@@ -1,31 +1,34 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """The policies that measure to make layers of a share, and the check of layers that were named."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
-from hf_tc.layer_selection import bypass, greedy, kl
+from hf_tc.layer_selection import bypass, greedy, kl, recall
 from hf_tc.layer_selection.probe import Probe
 
-SELECTION_TOKENS = 16_384  # tokens on which layers are compared
+SELECTION_TOKENS = 16_384  # tokens on which layers are compared, in one forward pass
 
 
 class Policy(NamedTuple):
     """How layers are compared.
 
     `rank(probe, count)` gives all layers with their scores, the most worth retaining first; `calibrates` says whether
-    it asks the probe for hybrids.
+    it asks the probe for hybrids; `components` are the parts that a layer's score is the sum of, by name.
     """
 
     rank: Callable[[Probe, int], list[tuple[int, float]]]
     score_meaning: str
     calibrates: bool
+    components: Mapping[str, Callable[[Probe, int], float]] = MappingProxyType({})
 
 
 MEASURING_POLICIES = {
     "bypass": Policy(bypass.rank, bypass.SCORE, calibrates=False),
     "greedy": Policy(greedy.rank, greedy.SCORE, calibrates=True),
     "kl": Policy(kl.rank, kl.SCORE, calibrates=True),
+    "recall": Policy(recall.rank, recall.SCORE, calibrates=True, components=recall.COMPONENTS),
 }
 
 

@@ -1,15 +1,17 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What a policy may ask of a teacher: its text without one attention, and its text with some layers converted."""
+"""What a policy may ask of a teacher: what it makes of a text without one attention, and with some layers converted."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hf_tc.data.repeated_passages import PASSAGE_TOKENS, RepeatedPassages, repeated_passages
 from hf_tc.evaluation.distance import DistanceFromTeacher
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection.hybrid import Hybrid
@@ -18,7 +20,7 @@ from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 
 
 class Probe:
-    """Answers from measurements on one text, each measured once.
+    """Answers from measurements on one text and on passages of it that come twice, each measured once.
 
     Args:
         teacher: in eval mode; it is only read.
@@ -49,14 +51,19 @@ class Probe:
         return self._score(f"without {layer}", measure)
 
     def kl_of(self, converted: Iterable[int]) -> float:
-        """KL(teacher || hybrid), nats per token, of the hybrid with these layers converted."""
+        """KL(teacher || hybrid) on the text, nats per token, of the hybrid with these layers converted."""
         layers = sorted(converted)
+        return self._score(f"converted {_listed(layers)}", lambda: self._on_text(self._hybrid_of(layers))[0])
 
-        def measure() -> float:
-            assert self.hybrid is not None
-            return self._distance(self.hybrid.with_converted(layers))[0]
+    def recall_kl_of(self, converted: Iterable[int]) -> float:
+        """The same on second copies of passages of the text, see `near_and_far`.
 
-        return self._score(f"converted {','.join(map(str, layers))}", measure)
+        Raises:
+            ValueError: the blocks are too short for passages that come twice.
+        """
+        layers = sorted(converted)
+        name = f"converted {_listed(layers)}, second copies"
+        return self._score(name, lambda: self._on_second_copies(self._hybrid_of(layers))[0])
 
     @property
     def forwards(self) -> int:
@@ -75,9 +82,34 @@ class Probe:
             self.progress.update()
         return score
 
+    def _hybrid_of(self, layers: list[int]) -> PreTrainedModel:
+        assert self.hybrid is not None
+        return self.hybrid.with_converted(layers)
+
     @cached_property
-    def _distance(self) -> DistanceFromTeacher:
+    def _on_text(self) -> DistanceFromTeacher:
         return DistanceFromTeacher(self.teacher, self.blocks, self.batch_size)
+
+    @cached_property
+    def _on_second_copies(self) -> DistanceFromTeacher:
+        rows = near_and_far(self.blocks)
+        return DistanceFromTeacher(self.teacher, rows.input_ids, self.batch_size, rows.second_copies)
+
+
+def near_and_far(blocks: Tensor) -> RepeatedPassages:
+    """As many rows as blocks: short passages that repeat at once in one half of them, half a block in the other.
+
+    Raises:
+        ValueError: blocks of fewer than four tokens.
+    """
+    far = blocks.shape[1] // 2
+    lengths = ((min(PASSAGE_TOKENS, far), len(blocks) - len(blocks) // 2), (far, len(blocks) // 2))
+    parts = [repeated_passages(blocks, count, seed=0, passage_tokens=tokens) for tokens, count in lengths]
+    return RepeatedPassages(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+def _listed(layers: list[int]) -> str:
+    return ",".join(map(str, layers))
 
 
 @contextmanager

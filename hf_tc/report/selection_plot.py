@@ -14,24 +14,33 @@ RETAINED, CONVERTED = "#d55e00", "#56b4e9"
 def plot_selection(axes: Axes, selection: LayerSelection) -> None:
     """Draws the score of each layer, the most worth retaining at the left, retained ones in another colour.
 
+    Where a score is a sum, its components stand on one another, the first of them darkest.
     A selection without a ranking (uniform, a list) shows which layers are retained and no scores.
     """
-    kept = set(selection.retained_layers)
     axes.set_title(f"Retained layers by {selection.policy}")
     if not selection.ranking:
         axes.text(0.5, 0.5, ", ".join(map(str, selection.retained_layers)) or "none", ha="center", va="center")
         axes.set_axis_off()
         return
-    places = range(len(selection.ranking))
-    heights = [score or 0.0 for score in selection.scores]
-    for label, color, which in (("retained", RETAINED, True), ("converted", CONVERTED, False)):
-        chosen = [place for place in places if (selection.ranking[place] in kept) == which]
-        axes.bar(chosen, [heights[place] for place in chosen], color=color, label=label)
-    for place, score in zip(places, selection.scores, strict=True):
+    _draw_bars(axes, selection)
+    for place, score in enumerate(selection.scores):
         if score is None:
             axes.text(place, 0.0, "not finite", rotation=90, ha="center", va="bottom", fontsize=7)
     many = len(selection.ranking) > MANY_LAYERS
     names = [str(layer) for layer in selection.ranking]
-    axes.set_xticks(list(places), names, fontsize=6 if many else None, rotation=90 if many else 0)
+    axes.set_xticks(list(range(len(names))), names, fontsize=6 if many else None, rotation=90 if many else 0)
     axes.set(xlabel="layer, the most worth retaining first", ylabel=textwrap.fill(selection.score_meaning, 40))
     axes.legend(frameon=False)
+
+
+def _draw_bars(axes: Axes, selection: LayerSelection) -> None:
+    """A bar for each score, of its components on one another where it has several."""
+    known = [score is not None for score in selection.scores]
+    for label, color, retained in (("retained", RETAINED, True), ("converted", CONVERTED, False)):
+        chosen = [i for i, layer in enumerate(selection.ranking) if (layer in selection.retained_layers) == retained]
+        below = [0.0] * len(chosen)
+        for number, (part, scores) in enumerate((selection.components or {"": selection.scores}).items()):
+            heights = [(scores[i] or 0.0) if known[i] else 0.0 for i in chosen]
+            name = f"{label}, {part}" if part else label
+            axes.bar(chosen, heights, bottom=below, color=color, alpha=1 / (1 + number), label=name)
+            below = [height + start for height, start in zip(heights, below, strict=True)]

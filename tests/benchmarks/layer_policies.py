@@ -5,121 +5,107 @@
 
 All layers are calibrated once (and aligned, with --alignment-steps): under teacher forcing a layer's weights do not
 depend on what else is converted, so a policy only combines them. Policies see calibration text alone; the table is
-measured on the validation text. --exhaustive adds the best of all combinations on the selection text.
+measured on the validation text. Policies but `uniform` and `bypass` are a score of hybrids and a way to use it:
+`kl, one swap` is the package's `kl`, `recall, one swap` its `recall`, `kl, greedy converting` its `greedy`.
+--exhaustive adds the best of all combinations on the selection text.
+
+Columns: perplexity over the teacher's and KL to it; with --recall how much less likely than to the teacher, in nats,
+second copies of passages of the validation text are; with --tasks the accuracy in each.
 """
 
 import argparse
 import itertools
-import math
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from torch import Tensor
+from transformers import AutoTokenizer
 
 from hf_tc.config import AlignmentConfig, ConversionConfig
-from hf_tc.conversion.checkpoint import ConversionCheckpoint
-from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
+from hf_tc.conversion.layer_by_layer import fit_layers
 from hf_tc.conversion.run import begin
 from hf_tc.conversion.task import ConversionTask
-from hf_tc.evaluation.distance import DistanceFromTeacher
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection.greedy import Score, convert_greedily
-from hf_tc.layer_selection.hybrid import Hybrid
 from hf_tc.layer_selection.probe import bypassed
+from hf_tc.layer_selection.recall import WEIGHT
 from hf_tc.layer_selection.uniform import retained_count, uniform
 
 from .bench import LARGE_BATCHES, Bench, Results, add_bench_arguments, clock, parser_of
+from .hybrids import BATCH_TOKENS, KL, NLL, Figures, Hybrids
 from .retain_greedily import retain_greedily
 
-BATCH_TOKENS = 8192
-KL, NLL = 0, 1
-UNITS = (", x", ", KL")
 Choose = Callable[[int], list[int]]  # how many to retain -> which
+Ranking = list[tuple[int, float]]  # layers, the most worth retaining first, with their scores
 
 
-class Hybrids:
-    """All layers of a teacher calibrated, and what hybrids of them are worth on two texts."""
-
-    def __init__(
-        self, task: ConversionTask, checkpoint: ConversionCheckpoint, selection: Tensor, validation: Tensor
-    ) -> None:
-        self.student, self.checkpoint, self.teacher, self.selection = task.student, checkpoint, task.teacher, selection
-        self.layers = list(task.student.config.linear_layers)
-        self.hybrid = Hybrid(task.student, task.teacher)
-        self._distances = {
-            "selection": DistanceFromTeacher(self.teacher, selection, max(1, BATCH_TOKENS // selection.shape[1])),
-            "validation": DistanceFromTeacher(self.teacher, validation, max(1, BATCH_TOKENS // validation.shape[1])),
-        }
-        self._known: dict[tuple[str, str, tuple[int, ...]], tuple[float, float]] = {}
-        self.stage = "closed_form"
-
-    def take_stage(self, stage: str) -> None:
-        self.hybrid.with_converted(self.layers)
-        load_stage(self.student, self.checkpoint, stage)
-        self.stage = stage
-
-    def measure(self, text: str, converted: Iterable[int]) -> tuple[float, float]:
-        """(KL, negative log-likelihood), nats per token, with these layers converted."""
-        layers = tuple(sorted(converted))
-        key = (self.stage, text, layers)
-        if key not in self._known:
-            self._known[key] = self._distances[text](self.hybrid.with_converted(layers))
-        return self._known[key]
-
-    def without(self, retained: Iterable[int]) -> list[int]:
-        return [layer for layer in self.layers if layer not in set(retained)]
+def one_swap(score: Score, layers: list[int], count: int) -> Ranking:
+    """By what converting the layer alone costs."""
+    scores = {layer: score([layer]) for layer in layers}
+    return sorted(scores.items(), key=lambda item: -item[1])
 
 
-def policies(hybrids: Hybrids, shares: list[float], exhaustive: bool) -> dict[str, Choose]:
-    """Every way to choose, by name. Greedy orders are nested, so one of them serves all shares."""
-    counts = [retained_count(share, len(hybrids.layers)) for share in shares]
+def one_restored(score: Score, layers: list[int], count: int) -> Ranking:
+    """By what is left when the layer alone is retained."""
+    return retain_greedily(score, layers, 1)
 
-    def score(which: int) -> Score:
-        return lambda converted: hybrids.measure("selection", converted)[which]
 
-    def by_order(order: list[int]) -> Choose:
-        return lambda count: sorted(order[:count])
+SCORES: dict[str, Callable[[Hybrids, Iterable[int]], float]] = {
+    "kl": lambda hybrids, converted: hybrids.measure("selection", converted)[KL],
+    "perplexity": lambda hybrids, converted: hybrids.measure("selection", converted)[NLL],
+    "second copies": lambda hybrids, converted: hybrids.measure("selection, second copies", converted)[KL],
+    "recall": lambda hybrids, converted: (
+        SCORES["kl"](hybrids, converted) + WEIGHT * SCORES["second copies"](hybrids, converted)
+    ),
+}
+WAYS: dict[str, tuple[Callable[[Score, list[int], int], Ranking], Callable[[Iterable[int]], int]]] = {
+    "one swap": (one_swap, min),
+    "one restored": (one_restored, min),
+    "greedy converting": (convert_greedily, min),  # down to the fewest layers that any share retains
+    "greedy retaining": (retain_greedily, max),
+}
+POLICIES = ["uniform", "bypass", *(f"{score}, {way}" for score, way in itertools.product(SCORES, WAYS))]
 
-    def singly(which: int) -> list[int]:
-        return sorted(hybrids.layers, key=lambda layer: -score(which)([layer]))
 
-    rankings: dict[str, Callable[[], list[int]]] = {
-        "bypass": lambda: bypass_order(hybrids),
-        "kl of one swap": lambda: singly(KL),
-        "perplexity of one swap": lambda: singly(NLL),
-        "greedy converting, kl": lambda: first(convert_greedily(score(KL), hybrids.layers, min(counts))),
-        "greedy converting, perplexity": lambda: first(convert_greedily(score(NLL), hybrids.layers, min(counts))),
-        "greedy retaining, kl": lambda: first(retain_greedily(score(KL), hybrids.layers, max(counts))),
-        "greedy retaining, perplexity": lambda: first(retain_greedily(score(NLL), hybrids.layers, max(counts))),
-    }
-    chosen: dict[str, Choose] = {
-        "uniform": lambda count: list(uniform(count / len(hybrids.layers), len(hybrids.layers)))
-    }
-    for name, ranking in rankings.items():
+def policies(hybrids: Hybrids, counts: list[int], names: Iterable[str], exhaustive: bool) -> dict[str, Choose]:
+    """Ways to choose, by name. Greedy orders are nested, so one of them serves all counts."""
+    chosen: dict[str, Choose] = {}
+    for name in names:
+        if name == "uniform":
+            chosen[name] = lambda count: list(uniform(count / len(hybrids.layers), len(hybrids.layers)))
+            continue
         start = clock()
-        order = ranking()
-        print(f"{name}, on {hybrids.stage}: {order}, {clock() - start:.0f} s", flush=True)
-        chosen[name] = by_order(order)
+        ranking = ranking_by(name, hybrids, counts)
+        scores = ", ".join(f"{layer} {score:.4g}" for layer, score in ranking)
+        print(f"{name}, on {hybrids.stage}, {clock() - start:.0f} s: {scores}", flush=True)
+        order = [layer for layer, _ in ranking]
+        chosen[name] = lambda count, order=order: sorted(order[:count])
     if exhaustive:
         chosen["exhaustive, kl"] = lambda count: list(
-            min(itertools.combinations(hybrids.layers, count), key=lambda kept: score(KL)(hybrids.without(kept)))
+            min(
+                itertools.combinations(hybrids.layers, count),
+                key=lambda kept: hybrids.measure("selection", hybrids.without(kept))[KL],
+            )
         )
     return chosen
 
 
-def first(ranking: list[tuple[int, float]]) -> list[int]:
-    return [layer for layer, _ in ranking]
+def ranking_by(name: str, hybrids: Hybrids, counts: list[int]) -> Ranking:
+    if name == "bypass":
+        return bypass_ranking(hybrids)
+    score, way = name.split(", ")
+    rank, of_counts = WAYS[way]
+    return rank(lambda converted: SCORES[score](hybrids, converted), hybrids.layers, of_counts(counts))
 
 
-def bypass_order(hybrids: Hybrids) -> list[int]:
+def bypass_ranking(hybrids: Hybrids) -> Ranking:
     harm = {}
     for layer in hybrids.layers:
         with bypassed(hybrids.teacher, layer):
             harm[layer] = perplexity(
                 hybrids.teacher, hybrids.selection, batch_size=BATCH_TOKENS // hybrids.selection.shape[1]
             )
-    return sorted(hybrids.layers, key=lambda layer: -harm[layer])
+    return sorted(harm.items(), key=lambda item: -item[1])
 
 
 def main() -> None:
@@ -144,26 +130,26 @@ def main() -> None:
 def compare(hybrids: Hybrids, options: argparse.Namespace) -> None:
     """Prints the choices and the table. With alignment, policies also choose by what aligned swaps cost."""
     stages = ["closed_form", "aligned"] if options.alignment_steps else ["closed_form"]
-    choices: dict[tuple[str, int, tuple[int, ...]], dict[str, tuple[float, float]]] = {}
+    total = len(hybrids.layers)
+    counts = list(dict.fromkeys(retained_count(share, total) for share in options.shares))
+    choices: dict[tuple[str, int, tuple[int, ...]], dict[str, float]] = {("teacher", total, tuple(hybrids.layers)): {}}
     for stage in stages:
         hybrids.take_stage(stage)
-        for name, choose in policies(hybrids, options.shares, options.exhaustive).items():
-            for count in {retained_count(share, len(hybrids.layers)): None for share in options.shares}:
-                label = name if name in ("uniform", "bypass") else f"{name}, {stage.replace('_', ' ')}"
-                choices.setdefault((label, count, tuple(choose(count))), {})
+        for name, choose in policies(hybrids, counts, options.policies, options.exhaustive).items():
+            label = name if name in ("uniform", "bypass") else f"{name}, {stage.replace('_', ' ')}"
+            choices |= {(label, count, tuple(choose(count))): {} for count in counts}
+    tokenizer = AutoTokenizer.from_pretrained(options.teacher)
+    figures = Figures(hybrids, tokenizer, options.recall, options.tasks, options.task_rows)
     for stage in stages:
         hybrids.take_stage(stage)
         for (_, _, retained), found in choices.items():
-            found[stage] = hybrids.measure("validation", hybrids.without(retained))
-    _, teacher_nll = hybrids.measure("validation", [])
-    columns = ["retained", "policy", "layers", *(f"{stage}{unit}" for stage in stages for unit in UNITS)]
+            found |= {f"{stage}, {name}": value for name, value in figures.of(retained)}
+    columns = ["retained", "policy", "layers", *next(iter(choices.values()))]
     results = Results(options.out, columns, benchmark="layer_policies", tokens=options.calibration_tokens)
-    results.heading(f"teacher: {math.exp(teacher_nll):.3f} on the validation text; x is perplexity over the teacher's")
+    results.heading("On the validation text; x is perplexity over the teacher's")
     for (label, count, retained), found in sorted(choices.items(), key=lambda item: item[0][1]):
-        figures = {f"{s}, x": math.exp(found[s][NLL] - teacher_nll) for s in stages}
-        figures |= {f"{s}, KL": found[s][KL] for s in stages}
-        layers = ",".join(map(str, retained))
-        results.add(retained=f"{count} of {len(hybrids.layers)}", policy=label, layers=layers, **figures)
+        layers = ",".join(map(str, retained)) if label != "teacher" else "all"
+        results.add(retained=f"{count} of {total}", policy=label, layers=layers, **found)
 
 
 def parse() -> argparse.Namespace:
@@ -175,6 +161,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fresh-text", action="store_true", help="score on text that no layer was calibrated on")
     parser.add_argument("--alignment-steps", type=int, default=0)
     parser.add_argument("--exhaustive", action="store_true", help="also try every combination (12 layers: 1,364)")
+    parser.add_argument("--policies", nargs="+", choices=POLICIES, default=POLICIES, metavar="POLICY")
+    parser.add_argument("--recall", action="store_true", help="also measure second copies of passages")
+    parser.add_argument("--tasks", nargs="+", default=[], help="names of lm-eval's tasks, and files of JSON lines")
+    parser.add_argument("--task-rows", type=int, help="of each task, from its start (default: all)")
     parser.add_argument("--folder", help="keeps the calibrated layers there, for a later run")
     parser.add_argument("--sequence-length", type=int, default=1024)
     return parser.parse_args()

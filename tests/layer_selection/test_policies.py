@@ -93,6 +93,18 @@ def test_kl_of_a_silent_layer_is_nothing_and_scores_descend(tmp_path: Path) -> N
     assert selection.scores[0] > 1e-3
 
 
+def test_recall_adds_what_second_copies_cost_to_kl_on_text(tmp_path: Path) -> None:
+    by_kl, by_recall = (choose(tmp_path, policy) for policy in ("kl", "recall"))
+    layers = by_recall.ranking
+    scores, text, second = by_recall.scores, *(by_recall.components[name] for name in ("text", "second copies"))
+    assert dict(zip(layers, text, strict=True)) == dict(zip(by_kl.ranking, by_kl.scores, strict=True))
+    assert scores == pytest.approx([a + b for a, b in zip(text, second, strict=True)])
+    assert scores == sorted(scores, reverse=True)
+    assert min(second[:3]) > 1e-3
+    assert second[layers.index(2)] == pytest.approx(0.0, abs=1e-6)
+    assert by_kl.components == {}
+
+
 def test_first_step_of_greedy_is_the_one_swap_that_costs_least(tmp_path: Path) -> None:
     single, greedy = (choose(tmp_path, policy) for policy in ("kl", "greedy"))
     assert greedy.ranking[-1] == single.ranking[-1]
@@ -128,7 +140,7 @@ def test_bypass_takes_the_attention_out_of_every_family(family: str) -> None:
 # What a selection costs and leaves behind
 
 
-@pytest.mark.parametrize(("policy", "forwards"), [("bypass", 4), ("kl", 4), ("greedy", 4 + 3 + 2)])
+@pytest.mark.parametrize(("policy", "forwards"), [("bypass", 4), ("kl", 4), ("recall", 8), ("greedy", 4 + 3 + 2)])
 def test_cost(policy: str, forwards: int, tmp_path: Path) -> None:
     selection = choose(tmp_path, policy)
     assert (selection.policy, selection.forwards, selection.tokens) == (policy, forwards, 256)
@@ -170,7 +182,7 @@ def test_uniform_lists_and_earlier_selections(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("retained", "policy", "message"),
     [
-        (0.5, "best", "layer_policy is 'best'; it must be one of uniform, bypass, greedy, kl"),
+        (0.5, "best", "layer_policy is 'best'; it must be one of uniform, bypass, greedy, kl, recall"),
         ([0, 1], "greedy", "names the layers already"),
         (LayerSelection("kl", [0]), "kl", "names the layers already"),
         (1.5, "greedy", r"a share must lie in \[0, 1\]"),

@@ -1,0 +1,56 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Text in which half of the tokens can be known only by looking back: passages, each followed by the same passage.
+
+A model that finds the first copy knows all of the second but its first token, which nothing announces (the induction of
+Olsson et al. 2022, arXiv 2209.11895). Plain text asks for this too seldom for a mean over its tokens to show it.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PASSAGE_TOKENS = 64
+
+
+class RepeatedPassages(NamedTuple):
+    """Rows of passages that come twice.
+
+    Attributes:
+        input_ids: [N, T].
+        second_copies: [N, T], whether a token is of a second copy, and not the first of it.
+    """
+
+    input_ids: Tensor
+    second_copies: Tensor
+
+
+def repeat_passages(passages: Tensor) -> RepeatedPassages:
+    """Rows `[N, 2 P L]` of passages `[N, P, L]`, each followed by the same passage, and then by the next."""
+    rows, count, length = passages.shape
+    of_passage = torch.arange(2 * length, device=passages.device) > length
+    input_ids = torch.cat([passages, passages], dim=-1).flatten(1)
+    return RepeatedPassages(input_ids, of_passage.repeat(rows, count))
+
+
+def repeated_passages(blocks: Tensor, count: int, seed: int, passage_tokens: int = PASSAGE_TOKENS) -> RepeatedPassages:
+    """Rows `[count, T]` of passages from random places of the joined blocks `[N, T]`; the last pair is cut at T.
+
+    Args:
+        seed: decides the places.
+        passage_tokens: L of every passage, and so how far back the first copy lies: from 2 to T / 2.
+
+    Raises:
+        ValueError: passages of that length do not come twice in a block.
+    """
+    text, length = blocks.cpu().flatten(), blocks.shape[1]
+    if not 2 <= passage_tokens <= length // 2:
+        raise ValueError(
+            f"passage_tokens is {passage_tokens}; a passage that comes twice in a block of {length} tokens has from 2 "
+            f"to {length // 2}. Give another length, or longer blocks (sequence_length)."
+        )
+    pairs = -(-length // (2 * passage_tokens))
+    generator = torch.Generator().manual_seed(seed)
+    starts = torch.randint(len(text) - passage_tokens + 1, (count, pairs), generator=generator)
+    rows = repeat_passages(text[starts[..., None] + torch.arange(passage_tokens)])
+    return RepeatedPassages(rows.input_ids[:, :length], rows.second_copies[:, :length])
