@@ -18,6 +18,8 @@ LONGEST_NAME = 255  # characters of a file name, on every usual file system
 DATA_SUFFIXES = frozenset(
     {".txt", ".text", ".md", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xz", ".gz"}
 )
+# Words for text that a teacher is to write itself, and which kind of it.
+SAMPLED = {"sampled": "both", "sampled:chat": "chat", "sampled:free": "free"}
 # name[:split[:column]]; a split may be train[:1000]
 HUB_DATASET = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?::([^\s:\[]*(?:\[[^\]\s]*\])?))?(?::(.+))?", re.ASCII)
 
