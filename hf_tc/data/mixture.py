@@ -14,15 +14,15 @@ from typing import Any
 
 from hf_tc.assets import sample_text_path
 from hf_tc.data.text_files import CalibrationDataError, source_name
-from hf_tc.data.text_or_path import SAMPLED
+from hf_tc.data.text_or_path import BOTH, CHAT, FREE, SAMPLED
 
 DEFAULT_CALIBRATION_DATA: Any = sample_text_path("calibration")  # where no calibration_data is given
 SHIPPED_SAMPLE = "the sample text that ships with hf_tc"
 SHARES_ADD_UP_WITHIN = 1e-3
 _SAMPLED_NAMES = {
-    "both": "text sampled from the teacher",
-    "chat": "conversations sampled from the teacher",
-    "free": "free text sampled from the teacher",
+    BOTH: "text sampled from the teacher",
+    CHAT: "conversations sampled from the teacher",
+    FREE: "free text sampled from the teacher",
 }
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from hf_tc.data.chat_template import answer_prompt
 from hf_tc.data.conversations import Document
+from hf_tc.data.text_or_path import CHAT
 from hf_tc.evaluation.generation_checks import is_degenerate
-from hf_tc.sampling.prompts import CHAT, Prompts
+from hf_tc.sampling.prompts import Prompts
 
 
 class Fault(Enum):

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 
 from hf_tc.data.chat_template import answer_prompt, has_chat_template, rendered
 from hf_tc.data.text_files import DOCUMENT_SEPARATOR, CalibrationDataError
+from hf_tc.data.text_or_path import BOTH, CHAT, FREE, KINDS
 
-CHAT, FREE, BOTH = KINDS = ("chat", "free", "both")
 _USER, _ANSWER, _NEXT = "USERSTEXT", "ANSWERTEXT", "NEXTTEXT"
 
 

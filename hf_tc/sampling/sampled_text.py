@@ -13,11 +13,12 @@ from transformers import PreTrainedModel
 
 from hf_tc.data.conversations import Document
 from hf_tc.data.text_files import read_documents
+from hf_tc.data.text_or_path import BOTH
 from hf_tc.memory.sampling_rows import rows_at_once
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments, replace_file
 from hf_tc.resume.fingerprint import weights_fingerprint
 from hf_tc.sampling.collection import Collection
-from hf_tc.sampling.prompts import BOTH, kinds_of, prompts_of
+from hf_tc.sampling.prompts import kinds_of, prompts_of
 from hf_tc.sampling.rounds import ROUND_TOKENS, sample_round
 from hf_tc.teachers.offloading import stored_weights
 
@@ -69,10 +70,15 @@ def sampled_text(
     return documents
 
 
+def as_rows(documents: Sequence[Document]) -> list[dict[str, Any]]:
+    """Rows `{"text": ...}` and `{"messages": ...}`."""
+    return [{"text": document} if isinstance(document, str) else {"messages": document} for document in documents]
+
+
 def write_documents(path: Path, documents: Sequence[Document]) -> None:
     """JSON lines that `read_documents` reads."""
-    rows = ({"text": document} if isinstance(document, str) else {"messages": document} for document in documents)
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in as_rows(documents))
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def _sample(teacher: PreTrainedModel, collection: Collection, seed: int, log: RoundLog | None) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from student_folders import VOCABULARY, letter_tokenizer
 
+from hf_tc.data.text_or_path import CHAT, FREE
 from hf_tc.data.token_blocks import CalibrationDataError, count_tokens
 from hf_tc.sampling.collection import Collection
-from hf_tc.sampling.prompts import CHAT, FREE, Prompts
+from hf_tc.sampling.prompts import Prompts
 
 BOS, EOS = VOCABULARY.index("<s>"), VOCABULARY.index("</s>")
 MOST = 40

@@ -7,8 +7,9 @@ import pytest
 from conversion_inputs import letter_teacher
 from student_folders import VOCABULARY, letter_tokenizer
 
+from hf_tc.data.text_or_path import BOTH, CHAT, FREE
 from hf_tc.data.token_blocks import CalibrationDataError
-from hf_tc.sampling.prompts import BOTH, CHAT, FREE, kinds_of, prompts_of
+from hf_tc.sampling.prompts import kinds_of, prompts_of
 
 BOS, EOS = VOCABULARY.index("<s>"), VOCABULARY.index("</s>")
 # As Llama's, with bos before the conversation, and as SmolLM2's, with bos and eos around each turn.
