@@ -19,6 +19,7 @@ from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.offloading import execution_device
 
 ROUND_TOKENS = 256  # of a row, at most
+CACHE_MULTIPLE = 16  # tokens; fused attention copies masks of other lengths
 ENDED_SHARE = 0.25  # of the rows, with which a round ends
 
 
@@ -51,7 +52,8 @@ def sample_round(
     steps = min(ROUND_TOKENS, int(room.max()), _positions(teacher, most_tokens + ROUND_TOKENS) - ids.shape[1])
     stops = sorted(stop_ids)
     # Its tensors stay in place; a cache that grows is copied at every step.
-    cache = StaticCache(config=teacher.config, max_cache_len=ids.shape[1] + steps)
+    length = -(-(ids.shape[1] + steps) // CACHE_MULTIPLE) * CACHE_MULTIPLE
+    cache = StaticCache(config=teacher.config, max_cache_len=length)
     enough = EnoughEnded(torch.tensor(stops, dtype=torch.long, device=device), room.to(device))
     with _own_probabilities(teacher), evaluating(teacher), _seeded(device, seed):
         generated = teacher.generate(  # type: ignore[operator]  # of GenerationMixin

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conversion_inputs import letter_teacher
 from student_folders import letter_tokenizer
 
@@ -92,3 +93,11 @@ def test_rows_hold_text_and_messages(tmp_path: Path) -> None:
         ["messages"],
     ]
     assert read_documents(tmp_path / "rows.jsonl") == documents
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_samples_in_bfloat16(tmp_path: Path) -> None:
+    teacher, tokenizer = letter_teacher().to("cuda", torch.bfloat16), letter_tokenizer()
+    documents = sampled_text(teacher, tokenizer, TOKENS, folder=tmp_path, **QUICK)
+    assert sum(count_tokens(document, tokenizer) for document in documents) >= TOKENS
+    assert read_documents(tmp_path / TEXT_FILE) == documents
