@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
     from hf_tc.planning.plan import ConversionPlan, plan_conversion
     from hf_tc.report.records import ConversionReport
+    from hf_tc.sampling.sample import sample_text
     from hf_tc.selection import LayerSelection
 
 __version__ = version("hf_tc")
@@ -52,6 +53,7 @@ PUBLIC = {
     "plan_conversion": "hf_tc.planning.plan",
     "push_folder": "hf_tc.hub.push",
     "refresh": "hf_tc.hub.refresh",
+    "sample_text": "hf_tc.sampling.sample",
     "select_layers": "hf_tc.convert",
 }
 
@@ -89,5 +91,6 @@ __all__ = [
     "plan_conversion",
     "push_folder",
     "refresh",
+    "sample_text",
     "select_layers",
 ]

@@ -10,9 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
-from hf_tc.assets import sample_text_path
 from hf_tc.config import (
     AlignmentConfig,
     ConversionConfig,
@@ -21,14 +19,15 @@ from hf_tc.config import (
     MixerConfig,
     SelectionConfig,
 )
+from hf_tc.conversion.calibration_text import CalibrationText
 from hf_tc.conversion.choose_layers import choose_layers
 from hf_tc.conversion.run import convert
 from hf_tc.conversion.stage_clock import StageClock
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.data.contamination import check_contamination
-from hf_tc.data.conversations import Document
+from hf_tc.data.mixture import shown_data
 from hf_tc.data.text_files import source_name
-from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
+from hf_tc.data.token_blocks import read_documents, token_blocks
 from hf_tc.evaluation.perplexity import EVAL_TOKENS
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.options import options_of, takes_options, with_options
@@ -37,11 +36,7 @@ from hf_tc.teachers.adapters import check_no_adapter
 from hf_tc.teachers.checks import check_teacher, load_teacher, resolve_text_config
 from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.parity import parity_self_check
-from hf_tc.teachers.vocabulary import check_tokenizers_agree, check_vocabulary
-
-logger = logging.get_logger(__name__)
-
-SHIPPED_SAMPLE = "the sample text that ships with hf_tc"
+from hf_tc.teachers.vocabulary import check_tokenizers_agree, check_vocabulary, tokenizer_of
 
 
 def from_teacher(
@@ -74,7 +69,9 @@ def from_teacher(
             its weights. What is loaded from a folder or id belongs to the student, without a second copy.
         tokenizer: defaults to the teacher's own.
         calibration_data: files, a Hub dataset, a `datasets` object, text or a list of texts or rows, see
-            `hf_tc.data.token_blocks.read_documents`; the sample text that ships with hf_tc by default.
+            `hf_tc.data.token_blocks.read_documents`; "sampled" for text that the teacher writes itself, of one kind
+            with "sampled:chat" or "sampled:free"; or several of these with their shares of the tokens, {"wiki.txt":
+            0.5, "sampled": 0.5}. The sample text that ships with hf_tc by default.
         evaluation_data: text on which the perplexity of every stage is measured, none of it among the calibration
             text; by default the calibration blocks that no fit sees.
         retained_layers: share of layers that keep softmax attention, or their indices, or what `select_layers` chose.
@@ -134,16 +131,18 @@ def convert_teacher(
     with clock.stage("load"):
         # Read before the teacher is loaded: that a file is missing should not take minutes to find out.
         documents = None if evaluation_data is None else read_documents(evaluation_data, evaluation_tokens)
-    teacher, tokenizer, blocks, data = teacher_and_text(teacher, tokenizer, calibration_data, settings, clock)
-    evaluation_blocks = None
-    if documents is not None:
-        with clock.stage("checks"):
-            evaluation_blocks = token_blocks(documents, tokenizer, settings.sequence_length, evaluation_tokens)
-            check_contamination(evaluation_blocks, blocks, tokenizer)
-    with evaluating(teacher), folder_for_layers(checkpoint_dir) as folder:
-        task = ConversionTask(teacher, blocks, settings, folder, share_weights=owned, clock=clock)
-        arguments = shown_arguments(settings, calibration_data, evaluation_data)
-        student = convert(task, choose_layers(task), evaluation_blocks, data=data, arguments=arguments)
+    with folder_for_layers(checkpoint_dir) as folder:
+        given = teacher, tokenizer, calibration_data
+        teacher, tokenizer, blocks, data = teacher_and_text(*given, settings, folder, clock)
+        evaluation_blocks = None
+        if documents is not None:
+            with clock.stage("checks"):
+                evaluation_blocks = token_blocks(documents, tokenizer, settings.sequence_length, evaluation_tokens)
+                check_contamination(evaluation_blocks, blocks, tokenizer)
+        with evaluating(teacher):
+            task = ConversionTask(teacher, blocks, settings, folder, share_weights=owned, clock=clock)
+            arguments = shown_arguments(settings, calibration_data, evaluation_data)
+            student = convert(task, choose_layers(task), evaluation_blocks, data=data, arguments=arguments)
     student.tokenizer = tokenizer
     return student
 
@@ -162,10 +161,11 @@ def select_layers(
     The result can be given to `from_teacher` as `retained_layers`. Arguments and errors are those of `from_teacher`.
     """
     settings, clock = with_options(ConversionConfig(), options), StageClock()
-    teacher, tokenizer, blocks, _ = teacher_and_text(teacher, tokenizer, calibration_data, settings, clock)
-    with evaluating(teacher), folder_for_layers(checkpoint_dir) as folder:
-        # The student is for measurements alone, so that it can share all that it does not train.
-        return choose_layers(ConversionTask(teacher, blocks, settings, folder, share_weights=True, clock=clock))
+    with folder_for_layers(checkpoint_dir) as folder:
+        teacher, _, blocks, _ = teacher_and_text(teacher, tokenizer, calibration_data, settings, folder, clock)
+        with evaluating(teacher):
+            # The student is for measurements alone, so that it can share all that it does not train.
+            return choose_layers(ConversionTask(teacher, blocks, settings, folder, share_weights=True, clock=clock))
 
 
 @contextmanager
@@ -180,8 +180,8 @@ def folder_for_layers(checkpoint_dir: str | Path | None) -> Iterator[Path]:
 
 def shown_arguments(settings: ConversionConfig, calibration_data: Any, evaluation_data: Any) -> dict[str, Any]:
     """Arguments of `from_teacher` as a report can show them: text by its name, nothing that changes no result."""
-    texts = {"calibration_data": calibration_data, "evaluation_data": evaluation_data}
-    shown: dict[str, Any] = {name: source_name(text) for name, text in texts.items() if text is not None}
+    texts = {"calibration_data": (shown_data, calibration_data), "evaluation_data": (source_name, evaluation_data)}
+    shown: dict[str, Any] = {name: show(text) for name, (show, text) in texts.items() if text is not None}
     shown |= {name: value for name, value in options_of(settings).items() if value is not None}
     for name in ("device", "dtype"):
         if name in shown:
@@ -197,50 +197,29 @@ def teacher_and_text(
     tokenizer: PreTrainedTokenizerBase | None,
     calibration_data: Any,
     settings: ConversionConfig,
+    folder: Path,
     clock: StageClock,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Tensor, str]:
-    """The checked teacher, its tokenizer, the calibration blocks `[N, T]` and the name of their text."""
+    """The checked teacher, its tokenizer, the calibration blocks `[N, T]` and the name of their text.
+
+    What the teacher samples is kept in the folder.
+    """
     loading = settings.loading
     check_no_adapter(teacher, loading.merge_adapter)
     with clock.stage("load"):
-        documents, data = calibration_documents(calibration_data, settings.calibration_tokens)
+        text = CalibrationText(calibration_data, settings)
         if tokenizer is not None:
             check_tokenizers_agree({"The tokenizer given": tokenizer}, teacher)
+        if text.is_sampled:
+            text.check_sampling(tokenizer or tokenizer_of(teacher))
         teacher, tokenizer = load_teacher(
             teacher, tokenizer, loading.device, loading.device_map, loading.dtype, loading.merge_adapter
         )
     with clock.stage("checks"):
         check_teacher(teacher, allow_unreviewed=loading.allow_unreviewed)
         check_vocabulary(tokenizer, teacher)
-        blocks = calibration_blocks(documents, data, tokenizer, settings)
         parity_self_check(resolve_text_config(teacher))
-    return teacher, tokenizer, blocks, data
-
-
-def calibration_documents(source: Any, max_tokens: int | None = None) -> tuple[list[Document], str]:
-    """The documents to calibrate on, no more than so many tokens need, and the name of the data; the packaged sample
-    where no source is given."""
-    if source is None:
-        logger.warning(f"No calibration_data given: calibrating on {SHIPPED_SAMPLE}. Your own text is better.")
-        return read_documents(sample_text_path("calibration")), SHIPPED_SAMPLE
-    return read_documents(source, max_tokens), source_name(source)
-
-
-def calibration_blocks(
-    documents: list[Document], name: str, tokenizer: PreTrainedTokenizerBase, settings: ConversionConfig
-) -> Tensor:
-    """Token ids `[N, T]` in a seeded order.
-
-    Raises:
-        CalibrationDataError: less text than two blocks, one to fit and one held out.
-    """
-    length, wanted = settings.sequence_length, settings.calibration_tokens
-    blocks = token_blocks(documents, tokenizer, length, wanted)
-    if len(blocks) < 2:
-        raise CalibrationDataError(
-            f"{name} has {blocks.numel()} tokens in blocks of {length}; two blocks are needed, one to fit and one held "
-            "out. Give more text or a shorter sequence_length."
-        )
-    if len(blocks) < wanted // length:
-        logger.warning(f"{name} has {blocks.numel():,} of the {wanted:,} tokens asked for; going on with those.")
-    return blocks[torch.randperm(len(blocks), generator=torch.Generator().manual_seed(settings.seed))]
+    if text.is_sampled:
+        with clock.stage("sample"):
+            text.sample(teacher, tokenizer, folder)
+    return teacher, tokenizer, text.blocks(tokenizer), text.name

@@ -16,6 +16,7 @@ from hf_tc.cli.shared import (
     one_or_many,
 )
 from hf_tc.config import SelectionConfig
+from hf_tc.data.mixture import data_of_words, mixture_name, sources_of
 from hf_tc.options import OPTIONS
 from hf_tc.resume.unfinished_work import WorkFolder
 from hf_tc.selection import LayerSelection
@@ -54,7 +55,20 @@ def add_share(parser: Any) -> None:
 
 
 def add_calibration_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", nargs="+", help=f"calibration text: {DATA_HELP} (default: the packaged sample)")
+    parser.add_argument(
+        "--data",
+        "--calibration-data",
+        nargs="+",
+        metavar="SOURCE[=SHARE]",
+        help=f"calibration text: {DATA_HELP}; or `sampled` from the teacher (sampled:chat, sampled:free for one kind). "
+        "Of several sources with shares, such as wiki.txt=0.5 sampled=0.5, each gives its share of the tokens "
+        f"(default: {mixture_name(sources_of(None))})",
+    )
+
+
+def calibration_data(options: argparse.Namespace) -> Any:
+    """What `add_calibration_data` parsed, as `from_teacher` takes it."""
+    return None if options.data is None else data_of_words(options.data)
 
 
 def setting_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -106,6 +120,7 @@ def _print_plan(options: argparse.Namespace) -> None:
     from hf_tc.planning.plan import plan_conversion
     from hf_tc.planning.table import plan_table
 
+    sources_of(calibration_data(options))  # refused here as in the conversion
     plan = plan_conversion(options.teacher, **setting_options(options))
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     console.print(plan_table(plan, device, may_offload=options.device_map is not None))
@@ -116,7 +131,7 @@ def _convert(options: argparse.Namespace, unfinished: Path) -> Any:
 
     return from_teacher(
         options.teacher,
-        calibration_data=one_or_many(options.data),
+        calibration_data=calibration_data(options),
         evaluation_data=one_or_many(options.evaluation_data),
         checkpoint_dir=unfinished,
         **setting_options(options),

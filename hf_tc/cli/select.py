@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hf_tc.cli.convert import add_calibration_data, add_share, setting_options
-from hf_tc.cli.shared import add_command, add_old_name, add_settings, console, one_or_many
+from hf_tc.cli.convert import add_calibration_data, add_share, calibration_data, setting_options
+from hf_tc.cli.shared import add_command, add_old_name, add_settings, console
 from hf_tc.resume.arguments import replace_file
 from hf_tc.resume.unfinished_work import check_writable
 
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     check_writable(unfinished)
     selection = select_layers(
         options.teacher,
-        calibration_data=one_or_many(options.data),
+        calibration_data=calibration_data(options),
         checkpoint_dir=unfinished,
         **setting_options(options),
     )

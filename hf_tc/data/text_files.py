@@ -28,7 +28,7 @@ from hf_tc.data.row_files import (
     parquet_documents,
     table_documents,
 )
-from hf_tc.data.text_or_path import HUB_DATASET, are_texts, is_neither, is_text, looks_like_a_path
+from hf_tc.data.text_or_path import HUB_DATASET, SAMPLED, are_texts, is_neither, is_text, looks_like_a_path
 
 DOCUMENT_SEPARATOR = "<|endoftext|>"
 DEFAULT_SPLIT = "train"
@@ -127,6 +127,11 @@ def _documents_of_string(source: str) -> Iterator[Document]:
     elif looks_like_a_path(source):
         raise CalibrationDataError(
             f"There is no file {source}. Give an existing file or the id of a Hub dataset. {_IF_IT_IS_TEXT}."
+        )
+    elif source in SAMPLED:
+        raise CalibrationDataError(
+            f"{source!r} is text that a teacher writes while it is converted, for calibration_data alone. Write it to "
+            "a file first: hf-tc sample TEACHER --tokens N --out FILE.jsonl"
         )
     elif is_neither(source):
         raise CalibrationDataError(

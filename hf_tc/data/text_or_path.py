@@ -18,6 +18,9 @@ LONGEST_NAME = 255  # characters of a file name, on every usual file system
 DATA_SUFFIXES = frozenset(
     {".txt", ".text", ".md", ".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xz", ".gz"}
 )
+# Text that a teacher is to write itself: conversations, free text, or half of each; and the words for it as a source.
+CHAT, FREE, BOTH = KINDS = ("chat", "free", "both")
+SAMPLED = {"sampled": BOTH, "sampled:chat": CHAT, "sampled:free": FREE}
 # name[:split[:column]]; a split may be train[:1000]
 HUB_DATASET = re.compile(r"([\w.-]+(?:/[\w.-]+)?)(?::([^\s:\[]*(?:\[[^\]\s]*\])?))?(?::(.+))?", re.ASCII)
 

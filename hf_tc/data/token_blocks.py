@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import LongTensor
 
-from hf_tc.data.conversations import Conversation, Document
+from hf_tc.data.chat_template import rendered
+from hf_tc.data.conversations import Document
 from hf_tc.data.text_files import CalibrationDataError, read_documents
 
 __all__ = ["CalibrationDataError", "read_documents", "token_blocks"]
@@ -49,7 +50,7 @@ def token_blocks(
         if ids and isinstance(previous, str):
             ids.append(tokenizer.eos_token_id)
         ids += prefix if isinstance(document, str) else []
-        text = document if isinstance(document, str) else _rendered(document, tokenizer)
+        text = document if isinstance(document, str) else rendered(document, tokenizer)
         ids += _encode(text, tokenizer, None if max_tokens is None else max(max_tokens - len(ids), 0))
         previous = document
     ids = ids[:max_tokens]
@@ -85,20 +86,11 @@ def bos_prefix(tokenizer: Any) -> list[int]:
     return ids[:1] if ids and ids[0] == tokenizer.bos_token_id else []
 
 
-def _rendered(conversation: Conversation, tokenizer: Any) -> str:
-    if getattr(tokenizer, "chat_template", None) is None:
-        raise CalibrationDataError(
-            "The data holds conversations, and the tokenizer has no chat template to write them with. Set "
-            "tokenizer.chat_template, convert the instruct version of the teacher, or give text in a column 'text'."
-        )
-    try:
-        return tokenizer.apply_chat_template(conversation, tokenize=False)
-    except Exception as error:  # a template raises whatever it likes
-        shown = repr(conversation) if len(repr(conversation)) <= 300 else repr(conversation)[:300] + "..."
-        raise CalibrationDataError(
-            f"The tokenizer's chat template refuses the conversation {shown}: {type(error).__name__}: {error}. Remove "
-            "or mend such rows."
-        ) from error
+def count_tokens(document: Document, tokenizer: Any) -> int:
+    """Tokens of a document in `token_blocks`, without the eos that joins it to the next."""
+    if isinstance(document, str):
+        return len(bos_prefix(tokenizer)) + len(_encode(document, tokenizer, None))
+    return len(_encode(rendered(document, tokenizer), tokenizer, None))
 
 
 def _encode(document: str, tokenizer: Any, needed: int | None) -> list[int]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hf_tc.data.chat_template import answer_prompt, has_chat_template
 from hf_tc.evaluation.figures import Answer, GenerationChecks
 from hf_tc.teachers.offloading import execution_device
 
@@ -67,12 +68,9 @@ def is_degenerate(text: str, tokens: Sequence[int]) -> bool:
 
 
 def _prompt(question: str, tokenizer: Any) -> list[int]:
-    if getattr(tokenizer, "chat_template", None) is None:
+    if not has_chat_template(tokenizer):
         return tokenizer(f"Question: {question}\nAnswer:")["input_ids"]
-    messages = [{"role": "user", "content": question}]
-    # enable_thinking: templates of models that think aloud know it, others ignore it.
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer(answer_prompt(question, tokenizer), add_special_tokens=False)["input_ids"]
 
 
 def _continuations(model: PreTrainedModel, tokenizer: Any, prompts: list[list[int]]) -> list[str]:

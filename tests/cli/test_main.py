@@ -16,7 +16,7 @@ from hf_tc.cli.main import build_parser, main
 from hf_tc.cli.shared import DATA_HELP
 from hf_tc.convert import from_teacher
 
-COMMANDS = ["demo", "select", "convert", "distill", "evaluate", "push", "serve"]
+COMMANDS = ["demo", "sample", "select", "convert", "distill", "evaluate", "push", "serve"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,7 +13,9 @@ from student_folders import letter_tokenizer
 
 from hf_tc import convert
 from hf_tc.config import ConversionConfig
-from hf_tc.convert import SHIPPED_SAMPLE, calibration_blocks, calibration_documents
+from hf_tc.conversion import calibration_text
+from hf_tc.conversion.calibration_text import CalibrationText
+from hf_tc.data.mixture import SHIPPED_SAMPLE
 from hf_tc.data.token_blocks import CalibrationDataError
 
 
@@ -23,8 +25,7 @@ def settings_of(**changes: Any) -> ConversionConfig:
 
 def test_blocks_are_shuffled_by_the_seed(tmp_path: Path) -> None:
     text, tokenizer = text_file(tmp_path / "text.txt"), letter_tokenizer()
-    documents = calibration_documents(text)
-    blocks = [calibration_blocks(*documents, tokenizer, settings_of(seed=seed)) for seed in (0, 0, 1)]
+    blocks = [CalibrationText(text, settings_of(seed=seed)).blocks(tokenizer) for seed in (0, 0, 1)]
     assert blocks[0].shape == (TOKENS // LENGTH, LENGTH)
     assert torch.equal(blocks[0], blocks[1])
     assert not torch.equal(blocks[0], blocks[2])
@@ -36,15 +37,15 @@ def test_blocks_are_shuffled_by_the_seed(tmp_path: Path) -> None:
 
 def messages_of(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     messages: list[str] = []
-    monkeypatch.setattr(convert.logger, "warning", messages.append)
+    monkeypatch.setattr(calibration_text.logger, "warning", messages.append)
     return messages
 
 
 def test_without_text_the_shipped_sample_is_used_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     messages = messages_of(monkeypatch)
-    documents, name = calibration_documents(None)
-    blocks = calibration_blocks(documents, name, letter_tokenizer(), settings_of())
-    assert name == SHIPPED_SAMPLE
+    text = CalibrationText(None, settings_of())
+    blocks = text.blocks(letter_tokenizer())
+    assert text.name == SHIPPED_SAMPLE
     assert len(blocks) == TOKENS // LENGTH
     assert len(messages) == 1
     assert SHIPPED_SAMPLE in messages[0]
@@ -53,7 +54,7 @@ def test_without_text_the_shipped_sample_is_used_and_said(monkeypatch: pytest.Mo
 def test_less_text_than_asked_for_is_used_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     messages = messages_of(monkeypatch)
     short = text_file(tmp_path / "short.txt", 100)
-    blocks = calibration_blocks(*calibration_documents(short), letter_tokenizer(), settings_of())
+    blocks = CalibrationText(short, settings_of()).blocks(letter_tokenizer())
     assert len(blocks) == 3
     assert len(messages) == 1
     assert "96 of the 256 tokens" in messages[0]
