@@ -187,5 +187,7 @@ class ConversionConfig:
         return replace(self, alignment=AlignmentConfig(steps=0), joint=JointConfig())
 
     def record(self) -> dict[str, Any]:
-        """What the layers of a student depend on beside teacher and text, JSON-able."""
-        return asdict(self, dict_factory=lambda items: {k: v for k, v in items if k not in ("selection", "loading")})
+        """What the layers of a student depend on beside teacher and text, JSON-able; not what is done with all of them
+        afterwards."""
+        others = ("selection", "joint", "loading")
+        return asdict(self, dict_factory=lambda items: {k: v for k, v in items if k not in others})

@@ -23,7 +23,9 @@ from .family_object import family_class_in
 from .hybrid_backbone import HybridGDNModel, HybridGDNPreTrainedModel
 from .library_cache import cache_argument, cache_of, takes_cache
 from .masks import padding_of
+from .out_of_memory import memory_advice
 
+LESS_MEMORY = "Set prefill_chunk_size, such as 4096, to read a prompt in parts, or generate for fewer rows at once."
 NO_CONTINUOUS_BATCHING = "Continuous batching does not support recurrent layers; use generate."
 
 
@@ -98,7 +100,8 @@ class HybridGDNForCausalLM(HybridGDNPreTrainedModel, GenerationMixin):
         """As in the library; early exit, which runs fewer layers for a while, is undone also where it fails."""
         layers = self.config.num_hidden_layers
         try:
-            return super().generate(*args, **kwargs)
+            with memory_advice(LESS_MEMORY):
+                return super().generate(*args, **kwargs)
         finally:
             self.config.num_hidden_layers = layers
 

@@ -1,8 +1,14 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """What the measuring programs rest on: the reference's rules, the needle texts, and the rows of the ablation."""
 
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from benchmarks import inference
 from benchmarks.ablation import variants
 from benchmarks.needle_task import ASK, END, MARK, SPECIAL, NeedleTask, accuracy, answer_positions
 from benchmarks.needle_teacher import repeated_texts
@@ -15,10 +21,14 @@ from benchmarks.reference_layer import (
     paper_write_gate,
     rows_repeated,
 )
+from benchmarks.shapes import built, student, teacher
 from planted import captured_layer, random_blocks, tiny_teacher
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import DynamicCache
 
 from hf_tc.calibration.attention_statistics import AttentionStatistics
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from hf_tc.modeling.library_cache import cache_argument
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 
 TASK = NeedleTask(filler=8, keys=16, values=16)
@@ -145,3 +155,56 @@ def test_ablation_has_each_piece_alone_and_left_out() -> None:
     assert (rows["no piece"], rows["all components"]) == ([], ["a", "b", "c"])
     assert (rows["b alone"], rows["all but b"]) == (["b"], ["a", "c"])
     assert len(rows) == 9
+
+
+class LargestTensor(TorchDispatchMode):
+    """Values of the largest tensor that an operation inside returns."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        found = result if isinstance(result, tuple | list) else (result,)
+        self.values = max([self.values, *(x.numel() for x in found if isinstance(x, torch.Tensor))])
+        return result
+
+
+@pytest.mark.parametrize("build", [teacher, student])
+@torch.no_grad()
+def test_inference_makes_nothing_as_large_as_an_attention_map(build, monkeypatch: pytest.MonkeyPatch) -> None:
+    length, model = 1024, built(build("tiny", 2048), "cpu", torch.float32)
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)
+    with LargestTensor() as largest:
+        model(torch.ones(1, length, dtype=torch.long), logits_to_keep=1, **cache_argument(DynamicCache()))
+        for form in ("eager", "compiled"):
+            inference.decode_step(model, form, 1, length, "cpu")()
+    assert 128 * length <= largest.values < length**2  # the widest linear module, and no map of all tokens by all
+
+
+@pytest.mark.parametrize("form", ["eager", "compiled"])
+@torch.no_grad()
+def test_decoding_starts_from_a_cache_of_that_many_tokens(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled: list[Any] = []
+    fill = inference.fill
+    monkeypatch.setattr(inference, "fill", lambda cache, length: (fill(cache, length), filled.append(cache)))
+    inference.decode_step(built(student("tiny", 256), "cpu", torch.float32), form, 2, 100, "cpu")
+    (cache,) = filled
+    assert {int(layer.get_seq_length()) for layer in cache.layers} == {100}
+    keys = cache.layers[0].keys
+    assert keys.shape[:2] == (2, 2)
+    assert keys.shape[2] == (100 if form == "eager" else 100 + inference.GROWTH)
+    assert (keys[:, :, :100] != 0).all()
+
+
+def test_inference_measures_both_models_and_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "MOST_ROWS", 2)
+    sizes = ["--shape", "tiny", "--device", "cpu", "--lengths", "32", "64", "--decode", "eager", "--batch-at", "32"]
+    files = ["--out", str(tmp_path / "rows.json"), "--plot", str(tmp_path / "plot.png")]
+    monkeypatch.setattr(sys, "argv", ["inference", *sizes, *files])
+    inference.main()
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    single = [row for row in rows if row["model"] == "student" and row["batch"] == 1]
+    assert [row["length"] for row in single] == [32, 64]
+    assert all(row["prefill s"] > 0 and row["eager ms"] > 0 for row in single)
+    assert [row["batch"] for row in rows if "tokens/s" in row] == [2, 2]
+    assert (tmp_path / "plot.png").stat().st_size > 10_000

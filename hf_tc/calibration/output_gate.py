@@ -72,7 +72,7 @@ def solve_constant_gate(mixer: GatedDeltaNet, captured: CapturedAttention) -> Ou
 
 def _regressed_gate(mixer: GatedDeltaNet, captured: CapturedAttention, channels: int) -> OutputGate:
     """The gate as a function of the first channels of the layer's input; its weight is `[H, channels]`."""
-    sums = [LeastSquares.empty(channels + 1, 1, captured.attn_input.device) for _ in range(mixer.num_heads)]
+    sums = LeastSquares.empty(channels + 1, 1, captured.attn_input.device, mixer.num_heads)
     for rows in block_batches(captured):
         features = F.pad(captured.attn_input[rows][..., :channels], (0, 1), value=1.0).flatten(0, 1)
         recurrence_output, _ = before_gate(mixer, recurrence_inputs(mixer, captured, rows))
@@ -81,18 +81,18 @@ def _regressed_gate(mixer: GatedDeltaNet, captured: CapturedAttention, channels:
             wanted_scale(recurrence_output, context).flatten(0, 1),
             recurrence_output.square().sum(-1).sqrt().flatten(0, 1),
         )
-        for head, regression in enumerate(sums):
-            regression.add(features * weight[:, head, None], (scale[:, head] * weight[:, head])[:, None])
-    solutions, sizes = zip(*(_solve_head(regression) for regression in sums), strict=True)
-    solution, size = torch.stack(solutions).float(), torch.stack(sizes).float()
+        wanted = scale * weight
+        for head in range(mixer.num_heads):
+            sums.add(features * weight[:, head, None], wanted[:, head, None], head)
+    solution, size = _solve_heads(sums)
     return gate_from_regression(solution[:, :-1], solution[:, -1], size)
 
 
-def _solve_head(regression: LeastSquares) -> tuple[Tensor, Tensor]:
-    """Coefficients and intercept `[C + 1]`, and the typical size of the fitted scale over the weighted tokens."""
-    prior = torch.zeros_like(regression.cross)
-    weight_sum = regression.gram[-1, -1].clamp_min(1e-30)
-    prior[-1] = regression.cross[-1] / weight_sum  # the best constant gate
-    solution = regression.solve(prior=prior)
-    mean_square = (solution.T @ regression.gram @ solution).squeeze() / weight_sum
-    return solution[:, 0], mean_square.clamp_min(SMALLEST_SIZE**2).sqrt()
+def _solve_heads(sums: LeastSquares) -> tuple[Tensor, Tensor]:
+    """Coefficients and intercept `[H, C + 1]`, and the typical size `[H]` of the fitted scale over weighted tokens."""
+    prior = torch.zeros_like(sums.cross)
+    weight_sum = sums.gram[:, -1, -1].clamp_min(1e-30)
+    prior[:, -1] = sums.cross[:, -1] / weight_sum[:, None]  # the best constant gate
+    solution = sums.solve(prior=prior)
+    mean_square = (solution.mT @ (sums.gram @ solution)).flatten() / weight_sum
+    return solution[..., 0].float(), mean_square.clamp_min(SMALLEST_SIZE**2).sqrt().float()

@@ -72,6 +72,7 @@ class _QueryProblem:
 
     def __init__(self, mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate, rows: slice) -> None:
         self.mixer, self.x = mixer, captured.attn_input[rows]
+        self.norm = norm_direction(mixer.q_norm, mixer.num_heads, mixer.head_dim)
         self.position_embeddings = captured.position_embeddings if mixer.recurrent_rope else None
         inputs = recurrence_inputs(mixer, captured, rows)
         self.k, self.u, self.log_decay = inputs.k, writes(inputs), inputs.log_decay
@@ -79,16 +80,16 @@ class _QueryProblem:
         self.context = context_by_head(captured, rows, mixer.head_dim)
         weight = mixer.q_proj.weight.unflatten(0, (mixer.num_heads, -1))
         self.bias = None if mixer.q_proj.bias is None else mixer.q_proj.bias.unflatten(0, (mixer.num_heads, -1))
-        self.length = linear_queries(mixer, self._raw(weight, self.bias), self.position_embeddings).norm(dim=-1)
+        self.length = self._queries(weight, self.bias).norm(dim=-1).clamp_min(1e-12)[..., None]
 
-    def _raw(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def _queries(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raw = torch.einsum("btc,hkc->bthk", self.x, weight)
-        return raw if bias is None else raw + bias
+        raw = raw if bias is None else raw + bias
+        return linear_queries(self.mixer, self.norm, raw, self.position_embeddings)
 
     def output(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Gated output `[B, T, H, V]` for queries made with `weight` `[H, K, C]`."""
-        q = linear_queries(self.mixer, self._raw(weight, bias), self.position_embeddings)
-        q = q / self.length.clamp_min(1e-12)[..., None]
+        q = self._queries(weight, bias) / self.length
         return decayed_linear_attention(q=q, k=self.k, u=self.u, log_decay=self.log_decay) * self.gate_scale
 
     def _adjoint(self, weight: Tensor, residual: Callable[[Tensor], Tensor], bias: Tensor | None = None) -> Tensor:
@@ -106,11 +107,20 @@ class _QueryProblem:
         return self._adjoint(weight, lambda output: self.context - output, self.bias)
 
 
-def linear_queries(mixer: GatedDeltaNet, raw: Tensor, position_embeddings: tuple[Tensor, Tensor] | None) -> Tensor:
-    """R_t D q for projected queries `[B, T, H, K]`: what norm and RoPE do to them but for their length."""
+def linear_queries(
+    mixer: GatedDeltaNet,
+    norm: Callable[[Tensor], Tensor],
+    raw: Tensor,
+    position_embeddings: tuple[Tensor, Tensor] | None,
+) -> Tensor:
+    """R_t D q for projected queries `[B, T, H, K]`: what norm and RoPE do to them but for their length.
+
+    Args:
+        norm: the mixer's `norm_direction`.
+    """
     if mixer.norm_after_rotation:
-        return norm_direction(mixer.q_norm, _rotated(mixer, raw, position_embeddings))
-    return _rotated(mixer, norm_direction(mixer.q_norm, raw), position_embeddings)
+        return norm(_rotated(mixer, raw, position_embeddings))
+    return _rotated(mixer, norm(raw), position_embeddings)
 
 
 def _rotated(mixer: GatedDeltaNet, q: Tensor, position_embeddings: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -119,20 +129,27 @@ def _rotated(mixer: GatedDeltaNet, q: Tensor, position_embeddings: tuple[Tensor,
     return mixer.rotary(q.transpose(1, 2), q.transpose(1, 2), *position_embeddings)[0].transpose(1, 2)
 
 
-def norm_direction(norm: nn.Module | None, q: Tensor) -> Tensor:
+def norm_direction(norm: nn.Module | None, heads: int, head_dim: int) -> Callable[[Tensor], Tensor]:
     """A q norm without its division: weight (and centring, for a LayerNorm) on `[B, T, H, K]`.
 
     Read off the module's answers, since families differ in what they call the weight and whether they add 1 to it.
     """
     if norm is None:
-        return q
-    over_all_heads = norm.weight.shape == (q.shape[2] * q.shape[3],)
-    z = q.flatten(2) if over_all_heads else q
-    probe = torch.ones_like(z[:1, :1])
-    if norm(probe).abs().max() < 1e-3:  # a LayerNorm maps constants to zero
-        z = z - z.mean(-1, keepdim=True)
+        return lambda q: q
+    own = norm.get_parameter("weight")
+    over_all_heads = own.shape == (heads * head_dim,)
+    probe = own.new_ones(1, 1, *((heads * head_dim,) if over_all_heads else (heads, head_dim)))
+    centres = bool(norm(probe).abs().max() < 1e-3)  # a LayerNorm maps constants to zero
     probe[..., 1::2] = -1.0  # mean 0, mean square 1: every norm leaves its weight
-    return (z * (norm(probe) * probe)).view_as(q)
+    weight = norm(probe) * probe
+
+    def direction(q: Tensor) -> Tensor:
+        z = q.flatten(2) if over_all_heads else q
+        if centres:
+            z = z - z.mean(-1, keepdim=True)
+        return (z * weight).view_as(q)
+
+    return direction
 
 
 def conjugate_gradient(
@@ -163,12 +180,13 @@ def _input_preconditioner(captured: CapturedAttention) -> Tensor:
         x = captured.attn_input[rows].flatten(0, 1)
         gram += x.T @ x
     gram.diagonal().add_(PRECONDITIONER_RIDGE * gram.diagonal().mean())
-    inverse = torch.linalg.inv(gram)
+    inverse = torch.linalg.inv_ex(gram)[0]  # without waiting for a GPU to say that it exists
     return (inverse / inverse.diagonal().mean()).float()
 
 
 def _curvature(problems: Iterable[_QueryProblem], like: Tensor) -> Tensor:
     """Mean eigenvalue of J^T J per head `[H]`, estimated along one random direction."""
-    probe = torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like)
+    generator = torch.Generator(like.device).manual_seed(0)
+    probe = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
     probe = probe / probe.norm(dim=(1, 2), keepdim=True)
     return sum((problem.output(probe).square().sum((0, 1, 3)) for problem in problems), probe.new_zeros(len(probe)))

@@ -20,8 +20,9 @@ token, before and after the queries. The output gate is fitted again after every
 
 import copy
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -29,11 +30,12 @@ from torch import Tensor
 from hf_tc.calibration.attention_statistics import AttentionStatistics, attention_statistics
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.decay import HALF_LIFE_FACTORS, dt_bias_of, half_life_candidates
+from hf_tc.calibration.gauss_newton import features_to_fit
 from hf_tc.calibration.half_life_search import search_memory
 from hf_tc.calibration.output_gate import OutputGate, solve_constant_gate, solve_output_gate
 from hf_tc.calibration.output_projection import scaled_output_projection, solve_output_projection
 from hf_tc.calibration.query_projection import solve_query_projection
-from hf_tc.calibration.recurrence_outputs import block_batches, context_by_head, recurrence_inputs
+from hf_tc.calibration.recurrence_outputs import block_batches, context_by_head, recurrence_inputs, solved_at_once
 from hf_tc.calibration.token_decay import solve_token_decay
 from hf_tc.calibration.token_write_gate import solve_token_write_gate
 from hf_tc.calibration.value_projection import share_scale, solve_value_projection
@@ -44,14 +46,9 @@ from hf_tc.modeling.plain_recurrence_inputs import heads
 SOLVED_TOKENS = 65_536  # of text that layers are solved on; four times as many gained a quarter of a percent
 SEARCH_TOKENS = 8192  # tokens that choose half-life and beta; more change the choice little and cost time
 
-TOKEN_GATES = (solve_token_write_gate, solve_token_decay)
 # The step of the token gates is taken at the teacher's queries, and again at the solved ones.
-REFITS = (
-    ("token_gates", TOKEN_GATES),
-    ("query", (solve_query_projection,)),
-    ("token_gates", TOKEN_GATES),
-    ("value", (solve_value_projection,)),
-)
+REFITS = ("token_gates", "query", "token_gates", "value")
+Solver = Callable[[GatedDeltaNet, CapturedAttention, OutputGate], dict[str, Tensor]]
 COMPONENTS = ("half_life", "write_gate", "token_gates", "query", "value", "output_gate", "output_projection")
 
 
@@ -100,9 +97,10 @@ def solve(
     half_life, beta = _search(mixer, captured, statistics.mean_attention_distance, components)
     take(_memory_weights(mixer, half_life, beta))
     gate = fit_gate(scratch, captured)
-    for component, solvers in REFITS:
+    solvers = _solvers(captured, components)
+    for component in REFITS:
         if component in components:
-            for solve_part in solvers:
+            for solve_part in solvers[component]:
                 take(solve_part(scratch, captured, gate))
             gate = fit_gate(scratch, captured)
     take(_gate_weights(gate, mixer.head_dim))
@@ -115,6 +113,17 @@ def solve(
     return GDNInitialization(weights, statistics, *_mean_memory(scratch, captured), gate.scale)
 
 
+def _solvers(captured: CapturedAttention, components: Collection[str]) -> dict[str, list[Solver]]:
+    """What solves each component of REFITS, in order."""
+    solvers: dict[str, list[Solver]] = {"query": [solve_query_projection], "value": [solve_value_projection]}
+    if "token_gates" in components:
+        features = features_to_fit(captured)
+        solvers["token_gates"] = [
+            partial(solve_gate, features=features) for solve_gate in (solve_token_write_gate, solve_token_decay)
+        ]
+    return solvers
+
+
 @torch.no_grad()
 def apply(mixer: GatedDeltaNet, weights: dict[str, Tensor]) -> None:
     """Writes solved weights into a mixer, in the mixer's dtype.
@@ -123,10 +132,12 @@ def apply(mixer: GatedDeltaNet, weights: dict[str, Tensor]) -> None:
         KeyError, ValueError: a name the mixer does not have, another shape, or a value that is not finite.
     """
     parameters = dict(mixer.named_parameters())
-    for name, value in weights.items():
+    # Asked once of all: a GPU is waited for at every answer.
+    is_finite = torch.stack([value.isfinite().all() for value in weights.values()]).tolist() if weights else []
+    for (name, value), finite in zip(weights.items(), is_finite, strict=True):
         if parameters[name].shape != value.shape:
             raise ValueError(f"{name} is {tuple(parameters[name].shape)}, the solution is {tuple(value.shape)}.")
-        if not bool(torch.isfinite(value).all()):
+        if not finite:
             raise ValueError(
                 f"The solution of {name} in layer {mixer.layer_idx} is not finite; calibrate on more text."
             )
@@ -157,7 +168,13 @@ def _search(
         context=context_by_head(captured, rows, mixer.head_dim),
         half_lives=half_life_candidates(mean_attention_distance.to(inputs.q), factors),
         betas=BETA_CANDIDATES if "write_gate" in components else (NEUTRAL_BETA,),
+        at_once=_pairs_at_once(mixer, inputs.q),
     )
+
+
+def _pairs_at_once(mixer: GatedDeltaNet, q: Tensor) -> int:
+    """Candidates of the search that fill a GPU together; a CPU is faster with one."""
+    return max(1, solved_at_once(mixer.num_heads * mixer.head_dim, True) // q.shape[:2].numel()) if q.is_cuda else 1
 
 
 def _mean_memory(mixer: GatedDeltaNet, captured: CapturedAttention) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.gauss_newton import gauss_newton_step
+from hf_tc.calibration.input_features import InputFeatures
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.modeling.decay import log_decay
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
@@ -26,28 +27,29 @@ def decay_slope(log_alpha: Tensor, A_log: Tensor) -> Tensor:
 
 
 def decay_jacobian(features: Tensor, inputs: RecurrenceInputs, slope: Tensor) -> Tensor:
-    """d o_t / d w_r of one head, `[B, T, V, R]`, where the decay's z_t += w.f_t: exact.
+    """d o_t / d w_r of each head, `[B, T, H, V, R]`, where the decay's z_t += w.f_t: exact.
 
     Args:
         features: `[B, T, R]`.
-        inputs: of one head (H = 1).
-        slope: d log alpha_t / dz_t, `[B, T, 1]`.
+        slope: d log alpha_t / dz_t, `[B, T, H]`.
     """
-    summed, v = (slope * features).cumsum(1)[:, :, None], inputs.v.transpose(2, 3)  # [B, T, 1, R], [B, T, V, 1]
-    values = torch.cat([summed * v, v], dim=-1)
-    both, _ = chunk_gated_delta_rule(**inputs._replace(v=values.flatten(2)[:, :, None])._asdict())
+    summed, v = (slope[..., None] * features[:, :, None]).cumsum(1)[:, :, :, None], inputs.v[..., None]
+    values = torch.cat([summed * v, v], dim=-1)  # [B, T, H, V, R + 1]
+    both, _ = chunk_gated_delta_rule(**inputs._replace(v=values.flatten(3))._asdict())
     of_summed, recurrence_output = both.view(values.shape).split([features.shape[-1], 1], dim=-1)
     return summed * recurrence_output - of_summed
 
 
-def solve_token_decay(mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate) -> dict[str, Tensor]:
+def solve_token_decay(
+    mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate, features: InputFeatures
+) -> dict[str, Tensor]:
     """New a_proj weight `[H, C]` and dt_bias `[H]`."""
 
-    def jacobian(features: Tensor, inputs: RecurrenceInputs, head: int) -> Tensor:
-        return decay_jacobian(features, inputs, decay_slope(inputs.log_decay, mixer.A_log[head]))
+    def jacobian(features: Tensor, inputs: RecurrenceInputs, heads: slice) -> Tensor:
+        return decay_jacobian(features, inputs, decay_slope(inputs.log_decay, mixer.A_log[heads]))
 
     def changed(x: Tensor, inputs: RecurrenceInputs, change: Tensor) -> RecurrenceInputs:
         return inputs._replace(log_decay=log_decay(mixer.a_proj(x) + change, mixer.A_log, mixer.dt_bias))
 
-    weight, bias = gauss_newton_step(mixer, captured, gate, jacobian=jacobian, changed=changed)
+    weight, bias = gauss_newton_step(mixer, captured, gate, features, jacobian=jacobian, changed=changed)
     return {"a_proj.weight": mixer.a_proj.weight + weight, "dt_bias": mixer.dt_bias + bias}

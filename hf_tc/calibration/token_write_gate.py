@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.gauss_newton import gauss_newton_step
+from hf_tc.calibration.input_features import InputFeatures
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
@@ -21,27 +22,28 @@ from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
 
 
 def write_gate_jacobian(features: Tensor, inputs: RecurrenceInputs) -> Tensor:
-    """d o_t / d w_r of one head, `[B, T, V, R]`, where logit(beta_t) += w.f_t: exact.
-
-    Args:
-        features: `[B, T, R]`.
-        inputs: of one head (H = 1).
-    """
+    """d o_t / d w_r of each head, `[B, T, H, V, R]`, where logit(beta_t) += w.f_t, for features `[B, T, R]`: exact."""
     in_memory, _ = chunk_gated_delta_rule(**inputs._replace(q=inputs.k * inputs.k.shape[-1] ** 0.5)._asdict())
-    lacking = (inputs.v - in_memory).transpose(2, 3)  # [B, T, V, 1]
-    values = (features[:, :, None] * lacking).flatten(2)[:, :, None]
-    recurrence_output, _ = chunk_gated_delta_rule(**inputs._replace(v=values)._asdict())
-    return recurrence_output.view(*lacking.shape[:3], -1)
+    values = features[:, :, None, None] * (inputs.v - in_memory)[..., None]
+    recurrence_output, _ = chunk_gated_delta_rule(**inputs._replace(v=values.flatten(3))._asdict())
+    return recurrence_output.view(values.shape)
 
 
-def solve_token_write_gate(mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate) -> dict[str, Tensor]:
+def solve_token_write_gate(
+    mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate, features: InputFeatures
+) -> dict[str, Tensor]:
     """New b_proj weight `[H, C]` and bias `[H]`."""
 
     def changed(x: Tensor, inputs: RecurrenceInputs, change: Tensor) -> RecurrenceInputs:
         return inputs._replace(beta=torch.sigmoid(mixer.b_proj(x) + change))
 
     weight, bias = gauss_newton_step(
-        mixer, captured, gate, jacobian=lambda f, inputs, head: write_gate_jacobian(f, inputs), changed=changed
+        mixer,
+        captured,
+        gate,
+        features,
+        jacobian=lambda f, inputs, heads: write_gate_jacobian(f, inputs),
+        changed=changed,
     )
     assert mixer.b_proj.bias is not None
     return {"b_proj.weight": mixer.b_proj.weight + weight, "b_proj.bias": mixer.b_proj.bias + bias}

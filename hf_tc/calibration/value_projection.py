@@ -41,7 +41,7 @@ def solve_value_projection(mixer: GatedDeltaNet, captured: CapturedAttention, ga
     hidden, groups = captured.attn_input.shape[-1], mixer.num_heads // mixer.num_kv_heads
     has_bias = mixer.v_proj.bias is not None
     device = captured.attn_input.device
-    sums = [LeastSquares.empty(hidden + has_bias, mixer.head_dim, device) for _ in range(mixer.num_kv_heads)]
+    sums = LeastSquares.empty(hidden + has_bias, mixer.head_dim, device, mixer.num_kv_heads)
     for rows in block_batches(captured):
         inputs = recurrence_inputs(mixer, captured, rows)
         x = captured.attn_input[rows]
@@ -57,11 +57,10 @@ def solve_value_projection(mixer: GatedDeltaNet, captured: CapturedAttention, ga
                 log_decay=inputs.log_decay[:, :, one],
                 beta=inputs.beta[:, :, one],
             )
-            sums[head // groups].add(mixed[:, :, 0] * gate_scale[..., one], context[:, :, head])
+            sums.add(mixed[:, :, 0] * gate_scale[..., one], context[:, :, head], head // groups)
     bias = [] if mixer.v_proj.bias is None else [mixer.v_proj.bias[:, None]]
     prior = torch.cat([mixer.v_proj.weight, *bias], dim=1).unflatten(0, (mixer.num_kv_heads, -1))
-    solved = [s.solve(prior=p.T).T for s, p in zip(sums, prior, strict=True)]
-    solution = torch.cat(solved).float()
+    solution = sums.solve(prior=prior.mT).mT.flatten(0, 1).float()
     if not has_bias:
         return {"v_proj.weight": solution}
     return {"v_proj.weight": solution[:, :-1].contiguous(), "v_proj.bias": solution[:, -1].contiguous()}

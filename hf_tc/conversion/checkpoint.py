@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from hf_tc.config import JointConfig
 from hf_tc.report.records import LayerReport
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments, replace_file
 
@@ -37,17 +38,22 @@ class ConversionCheckpoint:
         """Whether the layer is there, whole: a file that a full disk or a power cut tore does not count."""
         return _is_whole(self._path(layer))
 
-    def has_joint(self) -> bool:
-        """Whether the weights after the joint alignment are there."""
-        return _is_whole(self.folder / JOINT_FILE)
+    def has_joint(self, settings: JointConfig) -> bool:
+        """Whether the weights after this joint alignment are there. With another one the layers are the same."""
+        path = self.folder / JOINT_FILE
+        if not _is_whole(path):
+            return False
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("settings") == _as_json(settings)
 
     def save(self, layer: int, weights: dict[str, dict[str, Tensor]], row: LayerReport) -> None:
         """Stores a finished layer: its weights by stage ("closed_form", "aligned") and its row of the report."""
-        _write(self._path(layer), weights, {"row": json.dumps(asdict(row))})
+        _write(self._path(layer), weights, {"row": _as_json(row)})
 
-    def save_joint(self, weights: dict[int, dict[str, Tensor]]) -> None:
-        """Stores the weights of all layers after the joint alignment."""
-        _write(self.folder / JOINT_FILE, {str(layer): parts for layer, parts in weights.items()}, {})
+    def save_joint(self, weights: dict[int, dict[str, Tensor]], settings: JointConfig) -> None:
+        """Stores the weights of all layers after a joint alignment."""
+        groups = {str(layer): parts for layer, parts in weights.items()}
+        _write(self.folder / JOINT_FILE, groups, {"settings": _as_json(settings)})
 
     def weights(self, layer: int, stage: str) -> dict[str, Tensor]:
         """The weights of a finished layer at a stage ("closed_form", "aligned", "joint"), by parameter name."""
@@ -61,6 +67,10 @@ class ConversionCheckpoint:
 
     def _path(self, layer: int) -> Path:
         return self.folder / f"layer-{layer:03d}.safetensors"
+
+
+def _as_json(record: LayerReport | JointConfig) -> str:
+    return json.dumps(asdict(record))
 
 
 def _is_whole(path: Path) -> bool:

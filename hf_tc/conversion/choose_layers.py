@@ -16,6 +16,7 @@ from hf_tc.layer_selection.probe import Probe
 from hf_tc.layer_selection.score_log import ScoreLog
 from hf_tc.layer_selection.uniform import retained_count, uniform
 from hf_tc.memory.estimate import blocks_at_once
+from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.selection import LayerSelection
 from hf_tc.teachers.new_student import restore_attention
 
@@ -49,9 +50,10 @@ def _measured(task: ConversionTask, policy: str, count: int) -> LayerSelection:
         log = ScoreLog(task.folder / SCORES, task.record((), task.settings.closed_form_alone()))
         probe = Probe(task.teacher, compared, blocks_at_once(length), log, hybrid)
         stack.callback(probe.progress.close)
-        ranking = rank(probe, count)
-        layers = [layer for layer, _ in ranking]
-        parts = {name: [measure(probe, layer) for layer in layers] for name, measure in components.items()}
+        with memory_advice('Set a shorter sequence_length, or layer_policy="uniform", which measures nothing.'):
+            ranking = rank(probe, count)
+            layers = [layer for layer, _ in ranking]
+            parts = {name: [measure(probe, layer) for layer in layers] for name, measure in components.items()}
     return LayerSelection(
         policy=policy,
         retained_layers=sorted(layers[:count]),

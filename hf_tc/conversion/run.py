@@ -86,13 +86,13 @@ def begin(task: ConversionTask, retained: list[int]) -> ConversionCheckpoint:
 def joint_stage(task: ConversionTask, checkpoint: ConversionCheckpoint) -> None:
     """Phase 3 from the aligned layers, unless the checkpoint holds its result; the student has it afterwards."""
     student, settings = task.student, task.settings
-    if not checkpoint.has_joint():
+    if not checkpoint.has_joint(settings.joint):
         load_stage(student, checkpoint, "aligned")
         mixers = {layer: mixer_of(student, layer) for layer in student.config.linear_layers}
         blocks = task.fitted_blocks, task.held_out_blocks
         with task.clock.stage("joint"):
             align_jointly(student, task.teacher, mixers.values(), *blocks, settings.joint, settings.seed)
-        checkpoint.save_joint({layer: mixer.state_dict() for layer, mixer in mixers.items()})
+        checkpoint.save_joint({layer: mixer.state_dict() for layer, mixer in mixers.items()}, settings.joint)
     load_stage(student, checkpoint, "joint")
 
 

@@ -1,11 +1,26 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Where the time of a conversion goes: seconds by stage."""
+"""The stages of a conversion: the seconds of each, and what to change where one needs more memory than there is."""
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
+
+from hf_tc.modeling.out_of_memory import memory_advice
+
+# What makes a stage need less of a GPU's memory. Layers that are finished stay in the checkpoint_dir whatever happens.
+SHORTER_BLOCKS = "a shorter sequence_length"
+LESS_MEMORY = {
+    "load": 'Set device_map="auto", which leaves on the CPU what does not fit.',
+    "build": 'Set device_map="auto", which leaves on the CPU what does not fit.',
+    "capture": f'Set {SHORTER_BLOCKS}, or device_map="auto" where weights leave little room.',
+    "solve": f'Set fewer calibration_tokens, {SHORTER_BLOCKS}, or device_map="auto" where weights leave little room.',
+    "align": f"Set {SHORTER_BLOCKS}, since a step takes one block at least, or alignment_steps=0.",
+    "joint": f"Set joint_steps=0, with which layers that are finished in a checkpoint_dir are used as they are, or "
+    f"{SHORTER_BLOCKS}.",
+    "evaluate": f"Set {SHORTER_BLOCKS}: perplexities are measured one block at a time.",
+}
 
 
 class StageClock:
@@ -28,12 +43,17 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Inside, time is that stage's. Stages of one name add up."""
+        """Inside, time is that stage's. Stages of one name add up.
+
+        Raises:
+            torch.OutOfMemoryError: from what runs inside, with the stage's line of LESS_MEMORY.
+        """
         self._book()
         self.seconds.setdefault(name, 0.0)
         self._running.append(name)
         try:
-            yield
+            with memory_advice(LESS_MEMORY[name]) if name in LESS_MEMORY else nullcontext():
+                yield
         finally:
             self._book()
             self._running.pop()

@@ -9,6 +9,14 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+# Settings with which a GPU's memory may suffice.
+_EVALUATION = "a smaller per_device_eval_batch_size or shorter examples"
+LESS_MEMORY_IN_EVALUATION = f"Set {_EVALUATION}."
+LESS_MEMORY_IN_TRAINING = (
+    "Set a smaller per_device_train_batch_size, gradient_checkpointing=True or shorter examples; in an evaluation, "
+    f"{_EVALUATION}."
+)
+
 
 @dataclass
 class DistillationConfig(TrainingArguments):

@@ -15,6 +15,7 @@ from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.trainer import DistillationTrainer
+from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.resume.fingerprint import fingerprint
 from hf_tc.resume.unfinished_work import WorkFolder
@@ -130,7 +131,8 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
             "processes": arguments.world_size,
         }
         record_arguments(work.folder / ARGUMENTS_FILE, {**options, **found})
-    trainer.train(resume_from_checkpoint=last_complete_checkpoint(work.folder))
+    with memory_advice("Set a smaller batch_size or a shorter sequence_length."):
+        trainer.train(resume_from_checkpoint=last_complete_checkpoint(work.folder))
     model = trainer.accelerator.unwrap_model(trainer.model).to(dtype)
     if not trainer.is_world_process_zero():
         return

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import TrainingArguments
 from transformers.utils import logging
 
 from hf_tc.teachers.adapters import check_not_wrapped
@@ -66,3 +67,10 @@ def upcast_trainable_parameters(student: nn.Module) -> None:
         return
     for parameter in low:
         parameter.data = parameter.data.float()
+
+
+def use_one_gpu_per_process(args: TrainingArguments) -> None:
+    """Has `Trainer` leave other GPUs alone: its DataParallel would not run the student in two parts."""
+    if args.n_gpu > 1:
+        logger.warning("%d GPUs are visible, one is used. Start with torchrun or accelerate launch.", args.n_gpu)
+        args._n_gpu = 1

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
-from transformers.utils import logging
 
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
-from hf_tc.distillation.config import DistillationConfig
-from hf_tc.distillation.input_checks import check_student_and_teacher, upcast_trainable_parameters
+from hf_tc.distillation.config import LESS_MEMORY_IN_EVALUATION, LESS_MEMORY_IN_TRAINING, DistillationConfig
+from hf_tc.distillation.input_checks import (
+    check_student_and_teacher,
+    upcast_trainable_parameters,
+    use_one_gpu_per_process,
+)
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.evaluation.kd_loss import (
@@ -30,10 +33,9 @@ from hf_tc.evaluation.kd_loss import (
 )
 from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
 from hf_tc.modeling import HybridGDNConfig
+from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
-
-logger = logging.get_logger(__name__)
 
 MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # sums; then come tokens, router loss, examples
@@ -90,7 +92,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
             teacher = load_causal_lm(teacher, dtype="auto")
         check_student_and_teacher(model, teacher, processing_class)
         upcast_trainable_parameters(model)
-        _use_one_gpu_per_process(args)
+        use_one_gpu_per_process(args)
         student_use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
             model=model,
@@ -132,6 +134,11 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         """Writes Trainer's card only where saving the student has not written its own."""
         if not (Path(self.args.output_dir or ".") / "README.md").exists():
             super().create_model_card(*args, **kwargs)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in `Trainer`; where memory runs out, the error says what needs less."""
+        with memory_advice(LESS_MEMORY_IN_TRAINING):
+            return super().train(*args, **kwargs)
 
     def compute_loss(
         self,
@@ -216,7 +223,10 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     ) -> EvalLoopOutput:
         """`Trainer.evaluation_loop` with the exact token means in place of its mean over batches."""
         self._evaluation_sums.zero_()
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        with memory_advice(LESS_MEMORY_IN_EVALUATION):
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
         *sums, tokens, router_loss, examples = self._evaluation_sums.tolist()
         if tokens == 0:
             raise ValueError(
@@ -232,12 +242,6 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         }
         prefixed = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return output._replace(metrics={**(output.metrics or {}), **prefixed})
-
-
-def _use_one_gpu_per_process(args: DistillationConfig) -> None:
-    if args.n_gpu > 1:
-        logger.warning("%d GPUs are visible, one is used. Start with torchrun or accelerate launch.", args.n_gpu)
-        args._n_gpu = 1
 
 
 def _targets(inputs: Mapping[str, Any]) -> Tensor:

@@ -28,8 +28,13 @@ from hf_tc.evaluation.recall import (
     recall_rows,
 )
 from hf_tc.evaluation.tasks import load_tasks, measure_tasks
+from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.teachers.adapters import check_not_wrapped
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, check_vocabulary
+
+LESS_MEMORY = (
+    'Set a smaller batch_size, a shorter sequence_length, or device="cpu" where the models themselves do not fit.'
+)
 
 
 def evaluate(
@@ -158,6 +163,10 @@ class Evaluator:
     def evaluation_of(self, model: PreTrainedModel) -> Evaluation:
         """All figures of a model, and of the teacher beside it; errors as `evaluate`."""
         self._check(model, "model")
+        with memory_advice(LESS_MEMORY):
+            return self._measured(model)
+
+    def _measured(self, model: PreTrainedModel) -> Evaluation:
         found = evaluate_blocks(
             model,
             self.measures.blocks,

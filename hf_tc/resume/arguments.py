@@ -22,6 +22,8 @@ UNWRITTEN = {
     "settings.mixer.conv_kernel_size": 4,
     "settings.mixer.output_norm": False,
 }
+# What earlier releases wrote among the arguments of layers, which do not depend on it.
+NOT_ASKED = "settings.joint."
 
 
 def record_arguments(path: Path, arguments: dict[str, Any]) -> None:
@@ -42,7 +44,8 @@ def record_arguments(path: Path, arguments: dict[str, Any]) -> None:
 
 def check_same_arguments(path: Path, arguments: dict[str, Any]) -> None:
     """The check of `record_arguments` for a file that exists."""
-    found = UNWRITTEN | _flat(json.loads(path.read_text(encoding="utf-8")))
+    written = _flat(json.loads(path.read_text(encoding="utf-8")))
+    found = UNWRITTEN | {name: value for name, value in written.items() if not name.startswith(NOT_ASKED)}
     wanted = _flat(json.loads(json.dumps(arguments, default=str)))
     changed = [
         f"{name}: {found.get(name)!r} there, {wanted.get(name)!r} now"

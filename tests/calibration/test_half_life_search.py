@@ -30,9 +30,12 @@ def test_half_life_and_beta_are_found_again(seed: int) -> None:
     context = (
         recurrence_output * torch.tensor([1.0, 5.0, 0.1, 3.0, 1.0])[:, None]
     )  # the scale of a head does not matter
-    found = search_memory(q=q, k=k, v=v, context=context, half_lives=candidates, betas=BETA_CANDIDATES)
-    torch.testing.assert_close(found[0], half_life)
-    torch.testing.assert_close(found[1], beta)
+    for at_once in (1, 7):
+        found = search_memory(
+            q=q, k=k, v=v, context=context, half_lives=candidates, betas=BETA_CANDIDATES, at_once=at_once
+        )
+        torch.testing.assert_close(found[0], half_life)
+        torch.testing.assert_close(found[1], beta)
 
 
 def test_residual_is_the_share_no_scale_can_give() -> None:

@@ -59,7 +59,8 @@ def test_linear_queries_point_where_the_mixers_queries_do(kind: str) -> None:
     mixer, captured = planted_mixer(family, **changes)
     raw = mixer.q_proj(captured.attn_input).unflatten(-1, (HEADS, HEAD_DIM))
     positions = captured.position_embeddings if mixer.recurrent_rope else None
-    queries = linear_queries(mixer, raw, positions)
+    norm = norm_direction(mixer.q_norm, HEADS, HEAD_DIM)
+    queries = linear_queries(mixer, norm, raw, positions)
     norm_bias = getattr(mixer.q_norm, "bias", None)
     expected = recurrence_inputs(mixer, captured, slice(None)).q
     if norm_bias is None:
@@ -67,9 +68,9 @@ def test_linear_queries_point_where_the_mixers_queries_do(kind: str) -> None:
     else:  # the bias of a norm is not linear in the query; the direction is near all the same
         assert (l2_normalise(queries) * expected).sum(-1).mean() > 0.5
     other = torch.randn(raw.shape, generator=torch.Generator().manual_seed(0))
-    combined = linear_queries(mixer, 2 * raw - 3 * other, positions)
+    combined = linear_queries(mixer, norm, 2 * raw - 3 * other, positions)
     torch.testing.assert_close(
-        combined, 2 * queries - 3 * linear_queries(mixer, other, positions), rtol=1e-4, atol=1e-4
+        combined, 2 * queries - 3 * linear_queries(mixer, norm, other, positions), rtol=1e-4, atol=1e-4
     )
 
 
@@ -80,7 +81,7 @@ def test_norm_direction_is_the_norm_times_the_length_it_divides_by(norm: nn.Modu
     generator = torch.Generator().manual_seed(0)
     q = 3 + torch.randn(2, 5, HEADS, HEAD_DIM, generator=generator)
     if norm is None:
-        assert norm_direction(None, q) is q
+        assert norm_direction(None, HEADS, HEAD_DIM)(q) is q
         return
     norm = copy.deepcopy(norm).requires_grad_(False)
     norm.weight.copy_(torch.randn(norm.weight.shape, generator=generator))
@@ -88,7 +89,8 @@ def test_norm_direction_is_the_norm_times_the_length_it_divides_by(norm: nn.Modu
     z = q.flatten(2) if over_all else q
     centred = z - z.mean(-1, keepdim=True) if isinstance(norm, nn.LayerNorm) else z
     length = centred.square().mean(-1, keepdim=True).sqrt()
-    torch.testing.assert_close(norm_direction(norm, q), (norm(z) * length).view_as(q), rtol=1e-4, atol=1e-4)
+    direction = norm_direction(norm, HEADS, HEAD_DIM)(q)
+    torch.testing.assert_close(direction, (norm(z) * length).view_as(q), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["llama", "RMSNorm per head", "RMSNorm with 1 + weight", "no rotation"])
@@ -99,7 +101,7 @@ def test_planted_queries_are_found(kind: str, monkeypatch: pytest.MonkeyPatch) -
     family, changes = QUERY_KINDS[kind]
     mixer, captured = planted_mixer(family, **changes)
     turn = torch.linalg.qr(torch.randn(HEADS, HEAD_DIM, HEAD_DIM, generator=torch.Generator().manual_seed(1)))[0]
-    weight = norm_direction(mixer.q_norm, torch.ones(1, 1, HEADS, HEAD_DIM))[0, 0]  # [H, K]
+    weight = norm_direction(mixer.q_norm, HEADS, HEAD_DIM)(torch.ones(1, 1, HEADS, HEAD_DIM))[0, 0]  # [H, K]
     truth = copy.deepcopy(mixer)
     w = mixer.q_proj.weight.unflatten(0, (HEADS, HEAD_DIM))
     truth.q_proj.weight.copy_((torch.einsum("hij,hj,hjc->hic", turn, weight, w) / weight[..., None]).flatten(0, 1))

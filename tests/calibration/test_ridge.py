@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hf_tc.calibration import ridge
 from hf_tc.calibration.ridge import LeastSquares
 
 
@@ -76,3 +77,15 @@ def test_minimises_error_plus_distance_to_the_prior() -> None:
     gradient = torch.autograd.grad(cost(point), point)[0]
     assert gradient.abs().max() < 1e-4 * cost(torch.zeros(5, 3).double())
     assert cost(solution) < min(cost(weights), cost(prior))
+
+
+def test_problems_of_several_heads_are_solved_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ridge, "SOLVED_VALUES", 60)  # two heads at once
+    features, targets, _ = problem(30)
+    heads = [(features, targets), (2 * features, targets), (features[:, [1, 0, 2, 3, 4]], 3 * targets)]
+    prior = torch.arange(45.0).view(3, 5, 3)
+    sums = LeastSquares.empty(5, 3, torch.device("cpu"), heads=3)
+    sums.add(*heads[0], 0)
+    sums.add(*(torch.stack(part) for part in zip(*heads[1:], strict=True)), slice(1, 3))
+    expected = [sums_of(head).solve(prior=prior[number]) for number, head in enumerate(heads)]
+    torch.testing.assert_close(sums.solve(prior=prior), torch.stack(expected), rtol=1e-6, atol=1e-8)

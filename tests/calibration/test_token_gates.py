@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hf_tc.calibration import gauss_newton, token_decay, token_write_gate
 from hf_tc.calibration.capture_attention import CapturedAttention
-from hf_tc.calibration.gauss_newton import gauss_newton_step, normed_derivative
+from hf_tc.calibration.gauss_newton import features_to_fit, gauss_newton_step, normed_derivative
 from hf_tc.calibration.output_gate import OutputGate, solve_output_gate
 from hf_tc.calibration.solve_order import apply
 from hf_tc.calibration.token_decay import decay_jacobian, decay_slope, solve_token_decay
@@ -25,7 +25,10 @@ from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.recurrence_inputs import RecurrenceInputs
 
 GATE_SCALES = torch.tensor([1.0, 0.3, 2.0, 1.0])
-SOLVERS = {"write gate": solve_token_write_gate, "decay": solve_token_decay}
+SOLVERS = {
+    kind: lambda mixer, captured, gate, solver=solver: solver(mixer, captured, gate, features_to_fit(captured))
+    for kind, solver in (("write gate", solve_token_write_gate), ("decay", solve_token_decay))
+}
 WEIGHTS = {"write gate": ("b_proj.weight", "b_proj.bias"), "decay": ("a_proj.weight", "dt_bias")}
 
 
@@ -42,10 +45,10 @@ def one_head(length: int, half_life: float) -> tuple[RecurrenceInputs, Tensor, T
 
 
 def differences(recurrence_output: Callable[[Tensor], Tensor], unknowns: int) -> Tensor:
-    """Central differences of `[B, T, 1, V]` by each unknown, `[B, T, V, R]`."""
+    """Central differences of `[B, T, 1, V]` by each unknown, `[B, T, 1, V, R]`."""
     steps = 1e-5 * torch.eye(unknowns, dtype=torch.float64)
     ends = [(recurrence_output(step) - recurrence_output(-step)) / 2e-5 for step in steps]
-    return torch.stack(ends, dim=-1)[:, :, 0]
+    return torch.stack(ends, dim=-1)
 
 
 @pytest.mark.parametrize("length", [1, 64, 90])
@@ -158,7 +161,8 @@ def test_step_is_shortened_or_dropped_as_the_true_residual_says(
             mixer,
             captured,
             constant_gate(),
-            jacobian=lambda f, inputs, head, wrong=wrong: wrong * write_gate_jacobian(f, inputs),
+            features_to_fit(captured),
+            jacobian=lambda f, inputs, heads, wrong=wrong: wrong * write_gate_jacobian(f, inputs),
             changed=changed,
         )[0]
         for wrong in (1.0, factor)
@@ -193,6 +197,18 @@ def test_batches_of_blocks_make_one_problem(module, tokens: int, monkeypatch: py
     for name in WEIGHTS[kind]:
         assert relative(parts[name], whole[name]) < 1e-3
         assert relative(whole[name], mixer.get_parameter(name)) > 1e-2
+
+
+@pytest.mark.parametrize("output_norm", [False, True])
+@pytest.mark.parametrize("kind", SOLVERS)
+def test_heads_are_solved_together_as_one_by_one(kind: str, output_norm: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixer, _, captured = planted_response(kind, 0.3, output_norm=output_norm)
+    alone = SOLVERS[kind](mixer, captured, constant_gate())
+    monkeypatch.setattr(gauss_newton, "_heads_at_once", lambda *_: [slice(0, 3), slice(3, HEADS)])
+    together = SOLVERS[kind](mixer, captured, constant_gate())
+    for name in WEIGHTS[kind]:
+        assert relative(together[name], alone[name]) < 1e-5
+        assert relative(together[name], mixer.get_parameter(name)) > 1e-2
 
 
 def test_blocks_of_the_step_and_of_its_length() -> None:
