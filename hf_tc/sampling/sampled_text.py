@@ -83,12 +83,14 @@ def write_documents(path: Path, documents: Sequence[Document]) -> None:
 
 def _sample(teacher: PreTrainedModel, collection: Collection, seed: int, log: RoundLog | None) -> None:
     """Fills the collection, first with the rounds in the log."""
-    number, total = 0, sum(kind.wanted for kind in collection.kinds.values())
-    rows = rows_at_once(teacher, collection.most_tokens + ROUND_TOKENS)
+    logged = log.read() if log else []
+    for rows, sampled in logged:
+        collection.begin(rows)
+        collection.take(sampled)
+    # What is begun depends on the rows: an interrupted sampling goes on with as many as it had.
+    rows = logged[-1][0] if logged else rows_at_once(teacher, collection.most_tokens + ROUND_TOKENS)
+    number, total = len(logged), sum(kind.wanted for kind in collection.kinds.values())
     with tqdm(total=total, desc="Sampling", unit="token", unit_scale=True, mininterval=1.0) as bar:
-        for number, (rows, sampled) in enumerate(log.read() if log else (), start=1):  # noqa: B007
-            collection.begin(rows)
-            collection.take(sampled)
         while begun := collection.begin(rows):
             bar.update(collection.tokens - bar.n)
             round_seed = seed * SEEDS_OF_A_SAMPLING + number
