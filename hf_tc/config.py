@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl", "recall")  # how a share of layers becomes a list of them
 DEFAULT_POLICY = "kl"
 STEP_TOKENS = 2048  # of a minibatch of the alignment of one layer
+JOINT_STEPS = 1500  # of all layers together, where nothing else is asked for and a GPU has room
 
 
 @dataclass(frozen=True)
@@ -93,19 +94,32 @@ class AlignmentConfig:
 
 
 @dataclass(frozen=True)
-class JointConfig(AlignmentConfig):
-    """Phase 3, all layers together: none by default, in smaller steps, since errors of a layer reach all above it."""
+class JointConfig:
+    """Phase 3, all layers together, in smaller steps, since errors of a layer reach all above it.
 
-    steps: int = field(
-        default=0, metadata={"name": "joint_steps", "help": "further steps of all recurrent layers together"}
+    Attributes as in `AlignmentConfig`; without steps, how many there are depends on where the teacher is.
+    """
+
+    steps: int | None = field(
+        default=None,
+        metadata={
+            "name": "joint_steps",
+            "help": f"further steps of all recurrent layers together (default: {JOINT_STEPS:,} on a GPU with room "
+            "for them, none elsewhere)",
+        },
     )
     batch_tokens: int = 8192
-    gate_learning_rate: float = 2e-3
-    teacher_learning_rate: float = 6e-4
+    gate_learning_rate: float = 3e-3
+    teacher_learning_rate: float = 9e-4
 
     def __post_init__(self) -> None:
-        if self.steps < 0:
+        if self.steps is not None and self.steps < 0:
             raise ValueError(f"joint_steps is {self.steps}; it must be 0 (no joint alignment) or more.")
+
+    def budget(self, has_room: bool) -> AlignmentConfig:
+        """Steps and step sizes, where it is known whether the teacher is on a GPU with room for joint alignment."""
+        steps = JOINT_STEPS * has_room if self.steps is None else self.steps
+        return AlignmentConfig(steps, self.batch_tokens, self.gate_learning_rate, self.teacher_learning_rate)
 
 
 @dataclass(frozen=True)
@@ -179,12 +193,12 @@ class ConversionConfig:
 
     @property
     def stages(self) -> int:
-        """How many stages of a layer are kept: closed form, aligned, and jointly aligned where asked for."""
-        return 3 if self.joint.steps else 2
+        """How many stages of a layer are kept at most: closed form, aligned, jointly aligned."""
+        return 2 if self.joint.steps == 0 else 3
 
     def closed_form_alone(self) -> "ConversionConfig":
         """The same without alignment."""
-        return replace(self, alignment=AlignmentConfig(steps=0), joint=JointConfig())
+        return replace(self, alignment=AlignmentConfig(steps=0), joint=JointConfig(0))
 
     def record(self) -> dict[str, Any]:
         """What the layers of a student depend on beside teacher and text, JSON-able; not what is done with all of them

@@ -50,7 +50,7 @@ def from_teacher(
     calibration_tokens: int = ConversionConfig.calibration_tokens,
     sequence_length: int = ConversionConfig.sequence_length,
     alignment_steps: int = AlignmentConfig.steps,
-    joint_steps: int = JointConfig.steps,
+    joint_steps: int | None = None,
     recurrent_rope: bool = MixerConfig.recurrent_rope,
     conv_kernel_size: int = MixerConfig.conv_kernel_size,
     output_norm: bool = MixerConfig.output_norm,
@@ -79,7 +79,8 @@ def from_teacher(
         calibration_tokens, sequence_length: tokens of text to use, and tokens of a block of it.
         alignment_steps: gradient steps per layer, of 2,048 tokens or one block if that is longer; 0 keeps the closed
             form.
-        joint_steps: gradient steps of all recurrent layers together afterwards, see `hf_tc.alignment.joint`.
+        joint_steps: gradient steps of all recurrent layers together afterwards, see `hf_tc.alignment.joint`; by default
+            as many as `hf_tc.config.JOINT_STEPS` where the teacher is on a GPU with room for them, and none elsewhere.
         recurrent_rope, conv_kernel_size, output_norm: see `HybridGDNConfig`.
         device, dtype: where and in what precision a teacher given by name is loaded; a model is moved to `device`.
         device_map: instead of `device`, where the parts of a teacher given by name go, as in `from_pretrained`: "auto"

@@ -6,18 +6,25 @@ Here the mixers, and nothing else, learn to predict what the teacher predicts (f
 teacher and student on one device, and optimiser state for all mixers at once.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from hf_tc.alignment.joint_progress import Progress, ProgressFile, optimizer_state, restore_optimizer
 from hf_tc.alignment.layerwise import HELD_OUT_CHECKS, alignment_optimizer, cosine_schedule, snapshot
 from hf_tc.alignment.training_step import training_step
 from hf_tc.alignment.unmasked_rows import unmasked_rows
 from hf_tc.config import AlignmentConfig
+from hf_tc.data.repeated_passages import near_and_far
 from hf_tc.data.training_sequences import training_sequences
 from hf_tc.evaluation.distance import DistanceFromTeacher
 from hf_tc.evaluation.frozen_head_kl import frozen_head_kl
@@ -29,6 +36,8 @@ from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_decoder_layers
 from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.offloading import is_dispatched
+
+PATIENCE = 4  # looks at held-out text without coming closer, after which a run ends
 
 
 def check_not_dispatched(teacher: PreTrainedModel) -> None:
@@ -48,39 +57,77 @@ def align_jointly(
     held_out: Tensor,
     settings: AlignmentConfig,
     seed: int,
+    progress_file: Path | None = None,
 ) -> tuple[float, float]:
-    """Trains the student's mixers in place; returns the held-out KL (nats a token) before and after, never above.
+    """Trains the student's mixers in place; returns `HeldOutDistance` before and after, never above.
 
     Args:
         mixers: the student's recurrent mixers; the rest of it stays as it is and may share the teacher's memory.
-        blocks, held_out: token ids `[N, T]`.
+        blocks, held_out: token ids `[N, T]`, T at least 4.
+        progress_file: written every few minutes; the same call goes on from there.
 
     Raises:
-        ValueError: the teacher is spread over devices or offloaded.
+        ValueError: the teacher is spread over devices or offloaded, or blocks are too short to repeat a passage in.
     """
     check_not_dispatched(teacher)
     parts = nn.ModuleList(mixers)
     at_once = _blocks_at_once(teacher, parts, blocks.shape[1])
+    file = ProgressFile(progress_file, [asdict(settings), seed])
     with evaluating(student), _alone_in_training(student, parts), _autocast(student), unmasked_rows():
-        kl = PredictionLoss(student, teacher)
-        distance = DistanceFromTeacher(teacher, held_out, at_once)
-        optimizer = alignment_optimizer(parts, settings)
-        schedule = cosine_schedule(optimizer, settings)
-        batches = training_sequences(blocks, settings.batch_blocks(blocks.shape[1]), seed)
-        best, check_every = Best(parts, distance(student)[0]), max(1, settings.steps // HELD_OUT_CHECKS)
-        before, first = best.kl, next(batches).to(teacher.device)
-        take_step = training_step(parts, optimizer, kl, (first,), clip=settings.gradient_clip, at_once=at_once)
-        progress = tqdm(total=settings.steps, desc="Aligning jointly", unit="step", mininterval=1.0)
+        run = JointRun(student, teacher, parts, HeldOutDistance(teacher, held_out, at_once), file)
+        best = run.train(training_sequences(blocks, settings.batch_blocks(blocks.shape[1]), seed), settings, at_once)
+        parts.load_state_dict(best.state)
+    file.remove()
+    return best.before, best.distance
+
+
+@dataclass
+class JointRun:
+    """Student and teacher, the mixers that learn, and how the run is watched and kept."""
+
+    student: PreTrainedModel
+    teacher: PreTrainedModel
+    mixers: nn.ModuleList
+    distance: "HeldOutDistance"
+    file: ProgressFile
+
+    def train(self, batches: Iterator[Tensor], settings: AlignmentConfig, at_once: int) -> "Best":
+        """The steps that are left; the best weights of all of them."""
+        optimizer = alignment_optimizer(self.mixers, settings)
+        schedule, device = cosine_schedule(optimizer, settings), self.teacher.device
+        check_every = max(1, settings.steps // HELD_OUT_CHECKS)
+        best, progress = Best(self.mixers), tqdm(total=settings.steps, desc="Aligning jointly", unit="step")
+        loss, example = PredictionLoss(self.student, self.teacher), (next(batches).to(device),)
+        take_step = training_step(self.mixers, optimizer, loss, example, clip=settings.gradient_clip, at_once=at_once)
         with take_step as step, progress:
-            for number in range(1, settings.steps + 1):
-                step(next(batches).to(teacher.device))
+            done = self._go_on(best, optimizer, schedule)
+            next(islice(batches, done, done), None)  # those of the steps done go by
+            progress.update(done)
+            for number in range(done + 1, settings.steps + 1):
+                step(next(batches).to(device))
                 schedule.step()
                 progress.update()
                 if number % check_every == 0 or number == settings.steps:
-                    best.see(distance(student)[0])
-                    progress.set_postfix_str(f"held-out KL {best.kl:.4f}")
-        parts.load_state_dict(best.state)
-    return before, best.kl
+                    best.see(self.distance(self.student))
+                    progress.set_postfix_str(f"held-out KL {best.distance:.4f}")
+                    if best.is_past:
+                        break
+                    if self.file.is_due():
+                        self.file.write(best.progress(number, optimizer))
+        return best
+
+    def _go_on(self, best: "Best", optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> int:
+        """Takes up an earlier run, or looks at where this one begins; the steps that were done."""
+        earlier = self.file.read()
+        if earlier is None:
+            best.see(self.distance(self.student))
+            return 0
+        best.take_up(earlier)
+        restore_optimizer(optimizer, earlier.optimizer)
+        at = {**schedule.state_dict(), "last_epoch": earlier.step - 1, "_step_count": earlier.step}
+        schedule.load_state_dict(at)
+        schedule.step()
+        return earlier.step
 
 
 class PredictionLoss:
@@ -97,16 +144,50 @@ class PredictionLoss:
         return frozen_head_kl(ours, LazyLogits(self.teacher.logits, taught), self.student.tokens_at_once)
 
 
+class HeldOutDistance:
+    """KL(teacher || student) on held-out text, and the same on second copies of passages of it, added: nats a token.
+
+    The sum decides what is kept, since a student can come closer on text and forget how to look up.
+    """
+
+    def __init__(self, teacher: PreTrainedModel, held_out: Tensor, batch_size: int) -> None:
+        repeated = near_and_far(held_out)
+        self._text = DistanceFromTeacher(teacher, held_out, batch_size)
+        self._copies = DistanceFromTeacher(teacher, repeated.input_ids, batch_size, repeated.second_copies)
+
+    def __call__(self, student: PreTrainedModel) -> float:
+        return self._text(student)[0] + self._copies(student)[0]
+
+
 class Best:
-    """The mixers' weights at the lowest held-out KL seen."""
+    """The mixers' weights at the lowest held-out distance seen, the first one before any step."""
 
-    def __init__(self, mixers: nn.ModuleList, kl: float) -> None:
-        self.mixers, self.kl, self.state = mixers, kl, snapshot(mixers)
+    def __init__(self, mixers: nn.ModuleList) -> None:
+        self.mixers, self.before, self.distance = mixers, math.inf, math.inf
+        self.state, self.not_better = snapshot(mixers), 0
 
-    def see(self, kl: float) -> None:
-        """Takes the weights as they are now if this KL of them is lower."""
-        if kl < self.kl:
-            self.kl, self.state = kl, snapshot(self.mixers)
+    def see(self, distance: float) -> None:
+        """Takes the weights as they are now if this distance of them is lower."""
+        if self.before == math.inf:
+            self.before = distance
+        self.not_better += 1
+        if distance < self.distance:
+            self.distance, self.state, self.not_better = distance, snapshot(self.mixers), 0
+
+    @property
+    def is_past(self) -> bool:
+        """Whether the distance has not come down for so long that it will not any more."""
+        return self.not_better >= PATIENCE
+
+    def progress(self, step: int, optimizer: torch.optim.Optimizer) -> Progress:
+        state = optimizer_state(optimizer)
+        return Progress(step, self.not_better, self.before, self.distance, self.state, snapshot(self.mixers), state)
+
+    def take_up(self, earlier: Progress) -> None:
+        """Puts back the weights as they were, and the best of them."""
+        self.mixers.load_state_dict(earlier.weights)
+        self.state = {name: value.to(self.state[name].device) for name, value in earlier.best.items()}
+        self.before, self.distance, self.not_better = earlier.before, earlier.best_kl, earlier.not_better
 
 
 @contextmanager

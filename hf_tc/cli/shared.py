@@ -40,7 +40,7 @@ def add_setting(parser: Any, name: str) -> None:
     given: dict[str, Any] = {"default": field.default, "choices": field.metadata.get("choices")}
     if field.type is bool:
         given = {"action": "store_true"}
-    elif field.type is int:
+    elif field.type in (int, int | None):
         given["type"] = int
     elif name == "device":
         given["type"] = device

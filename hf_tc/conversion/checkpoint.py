@@ -10,11 +10,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hf_tc.config import JointConfig
+from hf_tc.config import AlignmentConfig
 from hf_tc.report.records import LayerReport
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments, replace_file
 
-JOINT_FILE = "joint.safetensors"
+JOINT_FILE, PROGRESS_FILE = "joint.safetensors", "joint-progress.safetensors"
 SCORES, CANDIDATES = "scores", "candidates"  # folders beside the layers, of the choice between them
 
 
@@ -34,11 +34,16 @@ class ConversionCheckpoint:
         self.folder.mkdir(parents=True, exist_ok=True)
         record_arguments(self.folder / ARGUMENTS_FILE, arguments)
 
+    @property
+    def joint_progress(self) -> Path:
+        """Where a joint alignment under way is kept."""
+        return self.folder / PROGRESS_FILE
+
     def has(self, layer: int) -> bool:
         """Whether the layer is there, whole: a file that a full disk or a power cut tore does not count."""
         return _is_whole(self._path(layer))
 
-    def has_joint(self, settings: JointConfig) -> bool:
+    def has_joint(self, settings: AlignmentConfig) -> bool:
         """Whether the weights after this joint alignment are there. With another one the layers are the same."""
         path = self.folder / JOINT_FILE
         if not _is_whole(path):
@@ -50,7 +55,7 @@ class ConversionCheckpoint:
         """Stores a finished layer: its weights by stage ("closed_form", "aligned") and its row of the report."""
         _write(self._path(layer), weights, {"row": _as_json(row)})
 
-    def save_joint(self, weights: dict[int, dict[str, Tensor]], settings: JointConfig) -> None:
+    def save_joint(self, weights: dict[int, dict[str, Tensor]], settings: AlignmentConfig) -> None:
         """Stores the weights of all layers after a joint alignment."""
         groups = {str(layer): parts for layer, parts in weights.items()}
         _write(self.folder / JOINT_FILE, groups, {"settings": _as_json(settings)})
@@ -69,7 +74,7 @@ class ConversionCheckpoint:
         return self.folder / f"layer-{layer:03d}.safetensors"
 
 
-def _as_json(record: LayerReport | JointConfig) -> str:
+def _as_json(record: LayerReport | AlignmentConfig) -> str:
     return json.dumps(asdict(record))
 
 

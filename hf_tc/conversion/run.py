@@ -8,16 +8,18 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_tc.alignment.joint import align_jointly
+from hf_tc.config import AlignmentConfig, JointConfig
 from hf_tc.conversion.checkpoint import CANDIDATES, ConversionCheckpoint
 from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import EVAL_TOKENS, perplexity
+from hf_tc.memory.estimate import free_bytes, has_room, joint_pass, largest, widths_of
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.report.records import ConversionReport, device_name
 from hf_tc.resume.fingerprint import weights_fingerprint
 from hf_tc.selection import LayerSelection
 from hf_tc.teachers.new_student import mixer_of
-from hf_tc.teachers.offloading import dispatch_like, dispatched_like, execution_device
+from hf_tc.teachers.offloading import dispatch_like, dispatched_like, execution_device, is_dispatched
 
 
 @dataclass
@@ -67,10 +69,12 @@ def convert(
     for stage in ("closed_form", "aligned") if task.settings.alignment.steps else ("closed_form",):
         load_stage(task.student, checkpoint, stage)
         _measure_student(task, measured, stage)
-    if task.settings.joint.steps:
-        joint_stage(task, checkpoint)
+    joint = joint_budget(task)
+    if joint.steps:
+        joint_stage(task, checkpoint, joint)
         _measure_student(task, measured, "joint")
-    report = _report(task, selection, checkpoint, measured, data=data, arguments=arguments or {})
+    about_the_call = {"data": data, "arguments": arguments or {}, "joint_steps": joint.steps}
+    report = _report(task, selection, checkpoint, measured, **about_the_call)
     task.student.conversion_report = report
     task.student.config.calibration = report.provenance
     dispatch_like(task.student, task.teacher)
@@ -83,16 +87,28 @@ def begin(task: ConversionTask, retained: list[int]) -> ConversionCheckpoint:
     return task.checkpoint(task.folder, task.settings)
 
 
-def joint_stage(task: ConversionTask, checkpoint: ConversionCheckpoint) -> None:
+def joint_budget(task: ConversionTask) -> AlignmentConfig:
+    """Steps of joint alignment, as asked for or by the room there is, and their sizes."""
+    teacher, layers = task.teacher, task.student.config.linear_layers
+    if not layers or is_dispatched(teacher):
+        return JointConfig(0).budget(has_room=False)
+    widths = widths_of(teacher, largest(mixer_of(task.student, layer) for layer in layers), teacher.dtype.itemsize)
+    free = free_bytes(teacher.device)
+    _, needed = joint_pass(widths, task.settings.sequence_length, task.num_layers, len(layers), free)
+    return task.settings.joint.budget(has_room(needed, free))
+
+
+def joint_stage(task: ConversionTask, checkpoint: ConversionCheckpoint, joint: AlignmentConfig) -> None:
     """Phase 3 from the aligned layers, unless the checkpoint holds its result; the student has it afterwards."""
     student, settings = task.student, task.settings
-    if not checkpoint.has_joint(settings.joint):
+    if not checkpoint.has_joint(joint):
         load_stage(student, checkpoint, "aligned")
         mixers = {layer: mixer_of(student, layer) for layer in student.config.linear_layers}
         blocks = task.fitted_blocks, task.held_out_blocks
         with task.clock.stage("joint"):
-            align_jointly(student, task.teacher, mixers.values(), *blocks, settings.joint, settings.seed)
-        checkpoint.save_joint({layer: mixer.state_dict() for layer, mixer in mixers.items()}, settings.joint)
+            file = checkpoint.joint_progress
+            align_jointly(student, task.teacher, mixers.values(), *blocks, joint, settings.seed, file)
+        checkpoint.save_joint({layer: mixer.state_dict() for layer, mixer in mixers.items()}, joint)
     load_stage(student, checkpoint, "joint")
 
 
@@ -123,7 +139,6 @@ def _report(
         linear_layers=list(config.linear_layers),
         calibration_tokens=task.blocks.numel(),
         alignment_steps=settings.alignment.steps,
-        joint_steps=settings.joint.steps,
         seed=settings.seed,
         versions=task.identity["versions"],
         layers=[checkpoint.row(layer) for layer in config.linear_layers],

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hf_tc.alignment.joint import check_not_dispatched
+from hf_tc.alignment.joint_progress import progress_bytes
 from hf_tc.config import ConversionConfig
 from hf_tc.conversion.checkpoint import ConversionCheckpoint
 from hf_tc.conversion.stage_clock import StageClock
@@ -104,9 +105,12 @@ class ConversionTask:
             ValueError: too little room, or the folder belongs to a conversion with other arguments.
         """
         config = self.student.config
-        layers = sum(_size(mixer_of(self.student, layer)) for layer in config.linear_layers)
+        mixers = [mixer_of(self.student, layer) for layer in config.linear_layers]
         # Every layer at each stage, and then the student, which is usually saved beside them.
-        check_free_space(folder, settings.stages * layers + _size(self.student))
+        needed = settings.stages * sum(map(_size, mixers)) + _size(self.student)
+        if settings.stages == 3:
+            needed += progress_bytes(sum(parameter.numel() for mixer in mixers for parameter in mixer.parameters()))
+        check_free_space(folder, needed)
         return ConversionCheckpoint(folder, self.record(config.retained_layers, settings))
 
 

@@ -54,3 +54,15 @@ def repeated_passages(blocks: Tensor, count: int, seed: int, passage_tokens: int
     starts = torch.randint(len(text) - passage_tokens + 1, (count, pairs), generator=generator)
     rows = repeat_passages(text[starts[..., None] + torch.arange(passage_tokens)])
     return RepeatedPassages(rows.input_ids[:, :length], rows.second_copies[:, :length])
+
+
+def near_and_far(blocks: Tensor) -> RepeatedPassages:
+    """As many rows as blocks: short passages that repeat at once in one half of them, half a block in the other.
+
+    Raises:
+        ValueError: blocks of fewer than four tokens.
+    """
+    far = blocks.shape[1] // 2
+    lengths = ((min(PASSAGE_TOKENS, far), len(blocks) - len(blocks) // 2), (far, len(blocks) // 2))
+    parts = [repeated_passages(blocks, count, seed=0, passage_tokens=tokens) for tokens, count in lengths]
+    return RepeatedPassages(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))

@@ -1,6 +1,11 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What all layers together learn from: calibration text, and sequences made of it that the teacher answers as well."""
+"""What all layers together learn from: calibration text, and sequences made of it that the teacher answers as well.
 
+Of every four, two are the text, one is the text corrupted, against overfitting, and one repeats passages of it, without
+which a student finds hardly anything again (`repeated_passages`).
+"""
+
+import math
 from collections.abc import Iterator
 from itertools import count
 
@@ -8,18 +13,35 @@ import torch
 from torch import Tensor
 
 from hf_tc.data.corrupted_sequences import corrupted_sequences
+from hf_tc.data.repeated_passages import repeated_passages
+
+SHORTEST_PASSAGE = 16
 
 
 def training_sequences(blocks: Tensor, rows: int, seed: int) -> Iterator[Tensor]:
-    """Minibatches `[rows, T]` without end: blocks `[N, T]` in seeded orders, and corrupted sequences, in turn."""
+    """Minibatches `[rows, T]` without end, from blocks `[N, T]`; the blocks themselves in seeded orders.
+
+    Args:
+        blocks: T is 4 at least.
+    """
     generator, blocks = torch.Generator().manual_seed(seed), blocks.cpu()
     order: list[int] = []
     for step in count():
         batch = []
         for number in range(step * rows, (step + 1) * rows):
-            if number % 2:
-                batch.append(corrupted_sequences(blocks, 1, seed + number)[0])
-            else:
+            if number % 2 == 0:
                 order = order or torch.randperm(len(blocks), generator=generator).tolist()
                 batch.append(blocks[order.pop()])
+            elif number % 4 == 1:
+                batch.append(corrupted_sequences(blocks, 1, seed + number)[0])
+            else:
+                length = _passage_tokens(blocks.shape[1], generator)
+                batch.append(repeated_passages(blocks, 1, seed + number, length).input_ids[0])
         yield torch.stack(batch)
+
+
+def _passage_tokens(block: int, generator: torch.Generator) -> int:
+    """A length from SHORTEST_PASSAGE to half a block, as likely between 16 and 32 as between 256 and 512."""
+    longest = block // 2
+    shortest = min(SHORTEST_PASSAGE, longest)
+    return round(shortest * math.exp(torch.rand((), generator=generator).item() * math.log(longest / shortest)))

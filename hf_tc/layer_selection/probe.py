@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hf_tc.data.repeated_passages import PASSAGE_TOKENS, RepeatedPassages, repeated_passages
+from hf_tc.data.repeated_passages import near_and_far
 from hf_tc.evaluation.distance import DistanceFromTeacher
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection.hybrid import Hybrid
@@ -94,18 +93,6 @@ class Probe:
     def _on_second_copies(self) -> DistanceFromTeacher:
         rows = near_and_far(self.blocks)
         return DistanceFromTeacher(self.teacher, rows.input_ids, self.batch_size, rows.second_copies)
-
-
-def near_and_far(blocks: Tensor) -> RepeatedPassages:
-    """As many rows as blocks: short passages that repeat at once in one half of them, half a block in the other.
-
-    Raises:
-        ValueError: blocks of fewer than four tokens.
-    """
-    far = blocks.shape[1] // 2
-    lengths = ((min(PASSAGE_TOKENS, far), len(blocks) - len(blocks) // 2), (far, len(blocks) // 2))
-    parts = [repeated_passages(blocks, count, seed=0, passage_tokens=tokens) for tokens, count in lengths]
-    return RepeatedPassages(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 
 
 def _listed(layers: list[int]) -> str:

@@ -124,6 +124,11 @@ def joint_bytes(widths: Widths, layers: int, converted: int, tokens: int, maps: 
     return converted * alignment_bytes(widths, tokens) + layers * rest + (layers - converted + 2) * maps // 2
 
 
+def has_room(needed: int, free: int | None) -> bool:
+    """Whether joint alignment is worth doing unasked: on a GPU, and it fits there. None is a CPU's memory."""
+    return free is not None and needed <= free
+
+
 def joint_pass(widths: Widths, length: int, layers: int, converted: int, free: int | None) -> tuple[int, int]:
     """Blocks of a pass of joint alignment, and its `joint_bytes`: `blocks_at_once`, or fewer where these are not free.
 

@@ -14,11 +14,12 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
+from hf_tc.alignment.joint_progress import progress_bytes
 from hf_tc.config import DEFAULT_POLICY, ConversionConfig, SelectionConfig
 from hf_tc.layer_selection.policies import MEASURING_POLICIES, checked_indices
 from hf_tc.layer_selection.uniform import uniform
 from hf_tc.memory.cache_size import CacheSizes, cache_sizes
-from hf_tc.memory.estimate import PeakMemory, Widths, joint_pass, peak_memory, widths_of
+from hf_tc.memory.estimate import PeakMemory, Widths, has_room, joint_pass, peak_memory, widths_of
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.options import takes_options, with_options
@@ -71,8 +72,10 @@ class ConversionPlan:
 
     @property
     def checkpoint_bytes(self) -> int:
-        """The folder of finished layers at its largest: every recurrent layer at each stage."""
-        return self.settings.stages * sum(self.mixer_parameters) * self.dtype.itemsize
+        """The folder of finished layers at its largest: every recurrent layer at each stage, and a joint alignment
+        under way."""
+        layers = self.settings.stages * sum(self.mixer_parameters) * self.dtype.itemsize
+        return layers + (progress_bytes(sum(self.mixer_parameters)) if self.settings.stages == 3 else 0)
 
     @property
     def selection_forwards(self) -> int:
@@ -92,15 +95,27 @@ class ConversionPlan:
 
         Arguments as in `memory.estimate.peak_memory`.
         """
-        weights = self.teacher_bytes + self._mixers_at_once * self.dtype.itemsize
-        joint = 0
-        if self.settings.joint.steps:
-            layers = (len(self.cache.layers), len(self.linear_layers))
-            free = None if device_bytes is None else device_bytes - weights
-            joint = joint_pass(self.widths, self.settings.sequence_length, *layers, free)[1]
+        weights = self._weights
+        joint = self._joint_bytes(device_bytes) if self.joint_steps(device_bytes, weights_fit) else 0
         return peak_memory(
             self.widths, self.settings, weights, joint, device_bytes=device_bytes, weights_fit=weights_fit
         )
+
+    def joint_steps(self, device_bytes: int | None, weights_fit: bool = True) -> int:
+        """Steps of joint alignment, as asked for or by the room there is; arguments as in `memory`."""
+        fits = has_room(self._joint_bytes(device_bytes), self._beside_weights(device_bytes))
+        return self.settings.joint.budget(weights_fit and bool(self.linear_layers) and fits).steps
+
+    def _joint_bytes(self, device_bytes: int | None) -> int:
+        layers, free = (len(self.cache.layers), len(self.linear_layers)), self._beside_weights(device_bytes)
+        return joint_pass(self.widths, self.settings.sequence_length, *layers, free)[1]
+
+    def _beside_weights(self, device_bytes: int | None) -> int | None:
+        return None if device_bytes is None else device_bytes - self._weights
+
+    @property
+    def _weights(self) -> int:
+        return self.teacher_bytes + self._mixers_at_once * self.dtype.itemsize
 
     @property
     def _mixers_at_once(self) -> int:

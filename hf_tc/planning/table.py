@@ -103,8 +103,12 @@ def _on_a_gpu(plan: ConversionPlan) -> str:
 
 
 def _time(plan: ConversionPlan, device: torch.device) -> list[tuple[str, str]]:
-    seconds = passes(plan) * seconds_per_pass(plan.widths, plan.settings.sequence_length, device)
+    memory = None if device.type != "cuda" else torch.cuda.get_device_properties(device).total_memory
+    joint = plan.joint_steps(memory)
+    seconds = passes(plan, joint) * seconds_per_pass(plan.widths, plan.settings.sequence_length, device)
     rows = [("time", f"{order_of_time(seconds)} on {device}")]
+    if joint:
+        rows.append(("joint alignment", f"{joint:,} steps of all recurrent layers together"))
     if plan.selection_forwards:
         closed = " after a closed form of every layer" if MEASURING_POLICIES[plan.policy].calibrates else ""
         rows.append(("selection", f"{plan.selection_forwards} forward passes of {SELECTION_TOKENS:,} tokens{closed}"))

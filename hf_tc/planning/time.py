@@ -26,15 +26,16 @@ def order_of_time(seconds: float) -> str:
     return next((words for border, words in ORDERS if seconds < border), "many hours")
 
 
-def passes(plan: ConversionPlan) -> int:
+def passes(plan: ConversionPlan, joint_steps: int = 0) -> int:
     """How often a token passes through a recurrent layer, or what takes as long, in the whole conversion."""
     settings, layers, converted = plan.settings, len(plan.cache.layers), len(plan.linear_layers)
     compares_solved = plan.policy in MEASURING_POLICIES and MEASURING_POLICIES[plan.policy].calibrates
     solved_tokens = min(SOLVED_TOKENS, settings.calibration_tokens)
-    aligned, jointly = (c.steps * c.step_tokens(settings.sequence_length) for c in (settings.alignment, settings.joint))
+    per_step = settings.alignment.step_tokens(settings.sequence_length)
+    jointly = joint_steps * settings.joint.budget(has_room=True).step_tokens(settings.sequence_length)
     through_all = streamed_tokens(settings) + plan.selection_forwards * SELECTION_TOKENS + JOINT_PASSES * jointly
     closed_form = CLOSED_FORM_PASSES * solved_tokens * (layers if compares_solved else converted)
-    return layers * through_all + closed_form + converted * aligned
+    return layers * through_all + closed_form + converted * settings.alignment.steps * per_step
 
 
 def seconds_per_pass(widths: Widths, sequence_length: int, device: torch.device) -> float:

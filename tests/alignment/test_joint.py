@@ -10,9 +10,10 @@ from conversion_inputs import letter_teacher
 from planted import random_blocks
 
 from hf_tc.alignment import joint as joint_alignment
+from hf_tc.alignment import joint_progress
 from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
 from hf_tc.conversion import run
-from hf_tc.conversion.checkpoint import ConversionCheckpoint
+from hf_tc.conversion.checkpoint import PROGRESS_FILE, ConversionCheckpoint
 from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import evaluate_blocks
@@ -54,7 +55,7 @@ def test_the_student_comes_closer_and_only_its_mixers_move(tmp_path: Path) -> No
     checkpoint = aligned(task)
     student = task.student
     before, kl_before = copy.deepcopy(student.state_dict()), kl(task)
-    run.joint_stage(task, checkpoint)
+    run.joint_stage(task, checkpoint, run.joint_budget(task))
     assert kl(task) < kl_before
     moved = {name for name, value in student.state_dict().items() if not torch.equal(value, before[name])}
     mixers = {id(parameter) for mixer in mixers_of(task) for parameter in mixer.parameters()}
@@ -114,3 +115,48 @@ def test_dispatched_teachers_are_refused_before_any_work(tmp_path: Path, monkeyp
     with pytest.raises(ValueError, match=r"one device.*joint_steps to 0"):
         task_of(tmp_path)
     task_of(tmp_path, steps=0)
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint_progress, "SAVED_EVERY", 0.0)
+    whole = run.convert(task_of(tmp_path / "whole", steps=20), RETAINED).state_dict()
+    see, looks = joint_alignment.Best.see, []
+
+    def die_at_the_sixth(best: joint_alignment.Best, distance: float) -> None:
+        looks.append(distance)
+        if len(looks) == 6:
+            raise KeyboardInterrupt
+        see(best, distance)
+
+    monkeypatch.setattr(joint_alignment.Best, "see", die_at_the_sixth)
+    with pytest.raises(KeyboardInterrupt):
+        run.convert(task_of(tmp_path / "parts", steps=20), RETAINED)
+    file = tmp_path / "parts" / PROGRESS_FILE
+    assert file.exists()
+    parts = run.convert(task_of(tmp_path / "parts", steps=20), RETAINED).state_dict()
+    assert len(looks) == 5 + 1 + 6  # four looks of 10 were done, and are not done again
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    assert not file.exists()
+
+
+def test_a_torn_or_foreign_file_is_not_gone_on_from(tmp_path: Path) -> None:
+    file = joint_progress.ProgressFile(tmp_path / "file", {"seed": 0})
+    best, weights, state = {"x": torch.zeros(3)}, {"x": torch.ones(3)}, {"0/step": torch.tensor(4.0)}
+    file.write(joint_progress.Progress(4, 1, 2.0, 1.5, best, weights, state))
+    read = file.read()
+    assert read is not None
+    assert (read.step, read.not_better, read.before, read.best_kl) == (4, 1, 2.0, 1.5)
+    assert (read.best["x"].sum(), read.weights["x"].sum(), read.optimizer["0/step"]) == (0, 3, 4)
+    assert joint_progress.ProgressFile(tmp_path / "file", {"seed": 1}).read() is None
+    (tmp_path / "file").write_bytes((tmp_path / "file").read_bytes()[:-2])
+    assert file.read() is None
+
+
+def test_a_run_ends_when_it_comes_no_closer() -> None:
+    best = joint_alignment.Best(torch.nn.ModuleList([torch.nn.Linear(1, 1)]))
+    for distance in (1.0, 0.5, 0.6, 0.7, 0.6):
+        best.see(distance)
+        assert not best.is_past
+    best.see(0.55)
+    assert best.is_past
+    assert (best.before, best.distance) == (1.0, 0.5)

@@ -10,12 +10,11 @@ from torch import Tensor
 from hf_tc.conversion.checkpoint import ConversionCheckpoint
 from hf_tc.conversion.layer_by_layer import load_stage
 from hf_tc.conversion.task import ConversionTask
-from hf_tc.data.repeated_passages import PASSAGE_TOKENS, repeat_passages
+from hf_tc.data.repeated_passages import PASSAGE_TOKENS, near_and_far, repeat_passages
 from hf_tc.evaluation.distance import DistanceFromTeacher
 from hf_tc.evaluation.recall import PASSAGES
 from hf_tc.evaluation.tasks import load_tasks, measure_tasks
 from hf_tc.layer_selection.hybrid import Hybrid
-from hf_tc.layer_selection.probe import near_and_far
 
 BATCH_TOKENS = 8192
 TASK_BATCH = 16

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from planted import random_blocks, tiny_teacher
 
+from hf_tc.data.repeated_passages import near_and_far
 from hf_tc.evaluation.distance import DistanceFromTeacher
-from hf_tc.layer_selection.probe import near_and_far
 
 TEACHER, MODEL = tiny_teacher().eval(), tiny_teacher(rms_norm_eps=0.1).eval()
 

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig
 
-from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
+from hf_tc.config import JOINT_STEPS, AlignmentConfig, ConversionConfig, JointConfig
 from hf_tc.conversion.run import convert
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.convert import from_teacher
@@ -85,7 +85,7 @@ def test_the_maps_are_those_of_the_plain_attention(retained: int) -> None:
 
 
 def test_memory_of_a_gpu_that_is_too_small_goes_to_the_host() -> None:
-    plan = plan_conversion(AutoConfig.for_model("qwen3", **QWEN3_8B), layer_policy="uniform")
+    plan = plan_conversion(AutoConfig.for_model("qwen3", **QWEN3_8B), layer_policy="uniform", joint_steps=0)
     roomy, narrow = plan.memory(80 * 10**9), plan.memory(28 * 10**9)
     assert roomy.host == 0
     assert not roomy.text_in_host_memory
@@ -125,6 +125,15 @@ def test_joint_alignment_takes_fewer_blocks_in_a_pass_where_memory_is_short() ->
     assert joint_pass(with_maps, 1024, *layers, None) == (8, whole)
     assert joint_pass(with_maps, 1024, *layers, whole)[0] == 4
     assert plan.memory(10**18).device - plan.memory(85 * 10**9).device == whole - one
+
+
+def test_joint_alignment_is_done_unasked_on_a_gpu_with_room_for_it() -> None:
+    config = AutoConfig.for_model("qwen3", **QWEN3_8B)
+    unasked, asked = plan_conversion(config), plan_conversion(config, joint_steps=7)
+    assert [unasked.joint_steps(memory) for memory in (None, 10**18, 20 * 10**9)] == [0, JOINT_STEPS, 0]
+    assert unasked.joint_steps(10**18, weights_fit=False) == 0
+    assert [asked.joint_steps(memory) for memory in (None, 10**18, 20 * 10**9)] == [7, 7, 7]
+    assert plan_conversion(config, retained_layers=1.0).joint_steps(10**18) == 0
 
 
 def test_activations_in_host_memory_give_the_same_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

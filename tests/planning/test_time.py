@@ -22,7 +22,7 @@ from hf_tc.selection import LayerSelection
 def passes_of(steps: int = 10, tokens: int = 32_768, length: int = 1024, joint: int = 0, **options: Any) -> int:
     settings = ConversionConfig(tokens, length, alignment=AlignmentConfig(steps=steps), joint=JointConfig(joint))
     config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
-    return passes(plan_conversion(config, settings=settings, **{"retained_layers": [0, 4], **options}))
+    return passes(plan_conversion(config, settings=settings, **{"retained_layers": [0, 4], **options}), joint)
 
 
 def test_passes_are_those_of_the_work_there_is_to_do() -> None:
