@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_tc.calibration import ridge
 from hf_tc.calibration.ridge import LeastSquares
 
 
@@ -79,8 +78,7 @@ def test_minimises_error_plus_distance_to_the_prior() -> None:
     assert cost(solution) < min(cost(weights), cost(prior))
 
 
-def test_problems_of_several_heads_are_solved_as_each_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ridge, "SOLVED_VALUES", 60)  # two heads at once
+def test_problems_of_several_heads_are_solved_as_each_alone() -> None:
     features, targets, _ = problem(30)
     heads = [(features, targets), (2 * features, targets), (features[:, [1, 0, 2, 3, 4]], 3 * targets)]
     prior = torch.arange(45.0).view(3, 5, 3)
@@ -89,3 +87,18 @@ def test_problems_of_several_heads_are_solved_as_each_alone(monkeypatch: pytest.
     sums.add(*(torch.stack(part) for part in zip(*heads[1:], strict=True)), slice(1, 3))
     expected = [sums_of(head).solve(prior=prior[number]) for number, head in enumerate(heads)]
     torch.testing.assert_close(sums.solve(prior=prior), torch.stack(expected), rtol=1e-6, atol=1e-8)
+
+
+def test_several_threads_solve_the_problems_of_several_heads() -> None:
+    """Their systems are solved to the end whatever the number of threads, see `solve`."""
+    threads, generator = torch.get_num_threads(), torch.Generator().manual_seed(0)
+    features, targets = (torch.randn(6, 400, width, generator=generator) for width in (161, 1))
+    sums = LeastSquares.empty(161, 1, torch.device("cpu"), heads=6)
+    sums.add(features, targets)
+    try:
+        torch.set_num_threads(2)
+        solution = sums.solve(prior=torch.zeros(6, 161, 1), prior_tokens=40.0)
+    finally:
+        torch.set_num_threads(threads)
+    strength = 40 / 400 * sums.gram.diagonal(dim1=1, dim2=2).mean(-1)[:, None, None]
+    torch.testing.assert_close(sums.gram @ solution + strength * solution, sums.cross, rtol=1e-9, atol=1e-9)
