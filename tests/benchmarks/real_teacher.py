@@ -1,0 +1,118 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Students of a real language model, by share and seed: what they keep of it in text, in recall and in tasks.
+
+    python -m tests.benchmarks.real_teacher --teacher DIR --data wiki.txt=0.25 books.txt=0.25 sampled=0.5 \
+        --texts wiki-test.txt books-test.txt --tasks lambada_openai_test.jsonl arc_easy_test.jsonl ... \
+        [--retain 0.25 0.5] [--seeds 0 1 2] [--students DIR]
+
+Perplexities are over 32 x 1,024 tokens of each text, tasks over all rows; needs the extra `eval`. A student is saved as
+soon as it is measured, and one that is there already is loaded.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from hf_tc import HybridGDNForCausalLM
+from hf_tc.config import ConversionConfig
+from hf_tc.data.mixture import data_of_words
+from hf_tc.evaluation.evaluate import Evaluator, Measures
+from hf_tc.evaluation.figures import Evaluation
+from hf_tc.options import options_of
+
+from .bench import Results, parser_of
+
+TEXT_TOKENS = 32 * 1024
+SETTINGS = ("calibration_tokens", "alignment_steps", "joint_steps", "layer_policy")
+
+
+def main() -> None:
+    options = parse()
+    tokenizer = AutoTokenizer.from_pretrained(options.teacher)
+    given: dict[str, Any] = {"max_tokens": TEXT_TOKENS}
+    first, *others = options.texts
+    measures = [Measures.prepare(tokenizer, first, recall=True, tasks=options.tasks, **given)]
+    measures += [Measures.prepare(tokenizer, text, **given) for text in others]
+    teacher = AutoModelForCausalLM.from_pretrained(options.teacher, dtype="auto").to(options.device).eval()
+    evaluators = [Evaluator(part, teacher, batch_size=options.batch_size) for part in measures]
+    results = Results(options.out, [], benchmark="real_teacher", teacher=Path(options.teacher).name)
+    for share in options.retain:
+        for seed in options.seeds:
+            student, row = converted(teacher, tokenizer, share, seed, options)
+            found = [evaluator.evaluation_of(student) for evaluator in evaluators]
+            row |= figures(dict(zip((Path(text).stem for text in options.texts), found, strict=True)))
+            if not results.content["rows"]:
+                results.columns = [name for name in row if name != "stages"]
+                results.heading(f"{results.content['machine']}, {results.content['teacher']}; of the teacher's")
+            results.add(**row)
+
+
+def converted(
+    teacher: PreTrainedModel, tokenizer: Any, share: float, seed: int, options: argparse.Namespace
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A student, made now or earlier, and what its report says of its making."""
+    folder = options.students / f"{Path(options.teacher).name}-{share:g}-seed{seed}"
+    start = time.perf_counter()
+    if not (folder / "config.json").exists():
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+        student = HybridGDNForCausalLM.from_teacher(
+            teacher,
+            tokenizer,
+            calibration_data=data_of_words(options.data),
+            retained_layers=share,
+            seed=seed,
+            checkpoint_dir=f"{folder}.layers",
+            **{name: getattr(options, name) for name in SETTINGS},
+        )
+        student.save_pretrained(folder)
+    student = HybridGDNForCausalLM.from_pretrained(folder, dtype="auto").to(options.device).eval()
+    report = student.conversion_report
+    row = {"share": share, "seed": seed, "retained": report.retained_layers, "seconds": time.perf_counter() - start}
+    if torch.cuda.is_available():
+        row["peak GB"] = torch.cuda.max_memory_allocated() / 1e9
+    return student, row | {"stages": report.stage_seconds}
+
+
+def figures(found: dict[str, Evaluation]) -> dict[str, Any]:
+    """Times the teacher's perplexity, rise of the second copy's likelihood, and share of the teacher's scores."""
+    row: dict[str, Any] = {}
+    for name, evaluation in found.items():
+        assert evaluation.teacher_perplexity is not None
+        row[f"{name} x"] = evaluation.perplexity / evaluation.teacher_perplexity
+        if evaluation.recall is None or evaluation.teacher is None:
+            continue
+        row["KL"] = evaluation.kl
+        row["second copy +"] = evaluation.recall.second_copy_nll - evaluation.teacher.recall.second_copy_nll
+        for task, score in (evaluation.tasks or {}).items():
+            of_teacher = evaluation.teacher.tasks[task]
+            row[task] = score.value / of_teacher.value
+            row[f"{task} ±"] = score.standard_error and score.standard_error / of_teacher.value
+    return row
+
+
+def parse() -> argparse.Namespace:
+    parser = parser_of(__doc__, out="real_teacher.json")
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--data", nargs="+", required=True, help="as in `hf-tc convert --data`")
+    parser.add_argument(
+        "--texts", nargs="+", required=True, help="texts that are not among the data; recall on the first"
+    )
+    parser.add_argument("--tasks", nargs="*", default=[])
+    parser.add_argument("--retain", type=float, nargs="+", default=[0.25])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--students", type=Path, default=Path("students"))
+    parser.add_argument("--batch-size", type=int, default=32)
+    defaults = options_of(ConversionConfig())
+    for name in SETTINGS:
+        kind = str if name == "layer_policy" else int
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=defaults[name])
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
