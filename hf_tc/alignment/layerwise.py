@@ -3,17 +3,16 @@
 
 Source: Taylor-Calibrate (arXiv 2606.16429), section 3.3. Unlike the paper's: minibatches, a cosine schedule, float32
 weights, an error relative to the teacher's own size, corrupted copies of the text beside it
-(`data.corrupted_sequences`), and the best weights by held-out error, the start included. For GPUs see `graphed_step`.
+(`data.corrupted_sequences`), and the best weights by held-out error, the start included. For GPUs see `training_step`.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from hf_tc.alignment.graphed_step import graphed_step
+from hf_tc.alignment.training_step import training_step
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.config import AlignmentConfig
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
@@ -71,9 +70,16 @@ def align_layer(
     schedule = cosine_schedule(optimizer, settings)
     check_every = max(1, settings.steps // HELD_OUT_CHECKS)
     batches = _minibatches(captured, settings, seed)
-    with _training_step(mixer, captured, optimizer, batches[0], settings.gradient_clip) as take_step:
+
+    def minibatch(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return captured.attn_input[rows], captured.teacher_output[rows]
+
+    def loss(attn_input: Tensor, target: Tensor) -> Tensor:
+        return relative_error(_output(mixer, captured, attn_input), target)
+
+    with training_step(mixer, optimizer, loss, minibatch(batches[0]), clip=settings.gradient_clip) as take_step:
         for number, rows in enumerate(batches, start=1):
-            take_step(rows)
+            take_step(*minibatch(rows))
             schedule.step()
             on_step()
             if number % check_every == 0 or number == settings.steps:
@@ -91,31 +97,6 @@ def _minibatches(captured: CapturedAttention, settings: AlignmentConfig, seed: i
     batch = min(blocks, settings.batch_blocks(length))
     rows = [torch.randperm(blocks, generator=generator)[:batch] for _ in range(settings.steps)]
     return torch.stack(rows).to(captured.attn_input.device)
-
-
-@contextmanager
-def _training_step(
-    mixer: GatedDeltaNet, captured: CapturedAttention, optimizer: torch.optim.Optimizer, rows: Tensor, clip: float
-) -> Iterator[Callable[[Tensor], None]]:
-    """One step on a minibatch of rows, replayed as a CUDA graph where there is a GPU."""
-
-    def loss(attn_input: Tensor, target: Tensor) -> Tensor:
-        return relative_error(_output(mixer, captured, attn_input), target)
-
-    def step(attn_input: Tensor, target: Tensor) -> None:
-        optimizer.zero_grad()
-        loss(attn_input, target).backward()
-        nn.utils.clip_grad_norm_(mixer.parameters(), clip)
-        optimizer.step()
-
-    def minibatch(rows: Tensor) -> tuple[Tensor, Tensor]:
-        return captured.attn_input[rows], captured.teacher_output[rows]
-
-    if rows.is_cuda:
-        with graphed_step(mixer, optimizer, loss, minibatch(rows), clip) as graphed:
-            yield lambda rows: graphed(*minibatch(rows))
-    else:
-        yield lambda rows: step(*minibatch(rows))
 
 
 def alignment_optimizer(mixers: nn.Module, settings: AlignmentConfig) -> torch.optim.Optimizer:

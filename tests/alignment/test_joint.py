@@ -10,7 +10,6 @@ from conversion_inputs import letter_teacher
 from planted import random_blocks
 
 from hf_tc.alignment import joint as joint_alignment
-from hf_tc.alignment.joint import TextAndCorruptedSequences
 from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
 from hf_tc.conversion import run
 from hf_tc.conversion.checkpoint import ConversionCheckpoint
@@ -115,12 +114,3 @@ def test_dispatched_teachers_are_refused_before_any_work(tmp_path: Path, monkeyp
     with pytest.raises(ValueError, match=r"one device.*joint_steps to 0"):
         task_of(tmp_path)
     task_of(tmp_path, steps=0)
-
-
-def test_examples_are_the_text_and_corrupted_windows_in_turn() -> None:
-    blocks = torch.arange(60).view(3, 20)
-    examples = [example["input_ids"] for example in map(TextAndCorruptedSequences(blocks, 8, 0).__getitem__, range(8))]
-    assert torch.equal(torch.stack(examples[::2]), blocks[[0, 1, 2, 0]])
-    windows = torch.stack(examples[1::2])
-    assert len({tuple(window.tolist()) for window in windows}) == 4
-    assert 0.6 < (windows.diff(dim=1) == 1).float().mean() < 0.95

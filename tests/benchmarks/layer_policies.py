@@ -24,7 +24,8 @@ from hf_tc.conversion.run import begin
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection.greedy import Score, convert_greedily
-from hf_tc.layer_selection.hybrid import DistanceFromTeacher, Hybrid
+from hf_tc.evaluation.distance import DistanceFromTeacher
+from hf_tc.layer_selection.hybrid import Hybrid
 from hf_tc.layer_selection.probe import bypassed
 from hf_tc.layer_selection.uniform import retained_count, uniform
 

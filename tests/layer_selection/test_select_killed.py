@@ -12,19 +12,20 @@ from conversion_inputs import teacher_folder, text_file
 from killed_commands import die, layer_done, status_of
 
 from hf_tc.conversion import checkpoint
-from hf_tc.layer_selection import hybrid, score_log
+from hf_tc.evaluation import distance
+from hf_tc.layer_selection import score_log
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 
 
 def at_the_third_score() -> None:
-    measure, measured = hybrid.DistanceFromTeacher.__call__, []
+    measure, measured = distance.DistanceFromTeacher.__call__, []
 
     def counted(*args: Any) -> Any:
         measured.append(1)
         return die() if len(measured) == 3 else measure(*args)
 
-    hybrid.DistanceFromTeacher.__call__ = counted
+    distance.DistanceFromTeacher.__call__ = counted
 
 
 def test_a_selection_killed_at_every_kind_of_moment(tmp_path: Path) -> None:
