@@ -56,7 +56,7 @@ def training_step(
 
 
 def _waits_for_the_gpu(loss: Callable[[], Tensor]) -> bool:
-    """Whether a loss reads a value back to decide what it launches, as routers of experts do: no graph can hold that."""
+    """Whether a loss reads a value back to decide what it launches, as routers of experts do; no graph holds that."""
     loss()  # compiles and tunes kernels, which waits too
     mode = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")

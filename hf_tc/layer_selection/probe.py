@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.evaluation.distance import DistanceFromTeacher
+from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection.hybrid import Hybrid
 from hf_tc.layer_selection.score_log import ScoreLog
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers

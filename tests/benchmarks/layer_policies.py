@@ -22,9 +22,9 @@ from hf_tc.conversion.checkpoint import ConversionCheckpoint
 from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
 from hf_tc.conversion.run import begin
 from hf_tc.conversion.task import ConversionTask
+from hf_tc.evaluation.distance import DistanceFromTeacher
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection.greedy import Score, convert_greedily
-from hf_tc.evaluation.distance import DistanceFromTeacher
 from hf_tc.layer_selection.hybrid import Hybrid
 from hf_tc.layer_selection.probe import bypassed
 from hf_tc.layer_selection.uniform import retained_count, uniform
