@@ -3,8 +3,8 @@
 
     alpha = 2^(-1/d)   so that a memory halves in d tokens:   exp(A_log) * softplus(dt_bias) = ln 2 / d
 
-with A_log = 0. The paper sets d to the head's mean attention distance (arXiv 2606.16429, section 3.2); here that is the
-centre of the candidates, and `half_life_search` picks among them.
+with A_log = 0. The paper sets d to the head's mean attention distance (arXiv 2606.16429, section 3.2); here that is one
+of the candidates, and `half_life_search` picks among them.
 """
 
 import math
@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Multiples of the mean attention distance that are tried as half-lives.
-HALF_LIFE_FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+# Multiples of the mean attention distance that are tried as half-lives. An attention sink, which the distance counts,
+# makes it up to a hundred times too long.
+HALF_LIFE_FACTORS = (1 / 128, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)
 SHORTEST_HALF_LIFE = 0.5  # tokens; a head that looks at itself alone has distance 0
 
 

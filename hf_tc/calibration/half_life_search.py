@@ -1,15 +1,22 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Half-life and write gate of each head, by measured residual.
+"""Half-life, write gate and sign of each head, by measured residual.
 
 For each candidate pair the recurrence's output o is computed and compared with the teacher's context c. The output gate
-sets the size of each token, so outputs are compared at equal size, n_t = o_t / rms(o_t), with the best single scale:
+sets the size of each token, so what counts is what no positive size can give, token by token:
 
-    residual_h = 1 - <c, n>^2 / (|c|^2 |n|^2)         sums over tokens and channels of head h
+    residual_h = 1 - sum_t max(0, sign <o_t, c_t>)^2 / |o_t|^2 / sum_t |c_t|^2
 
-All heads try the same candidates, some of these together where there is room, and each keeps its own best.
+One scale for all tokens would ask too much where an attention sink changes the size of a head's output from token to
+token. Softmax does not see a constant in q.k, the recurrence does, and the output of some heads points away from their
+context: a gate of SiLU cannot turn it, a negated W_q does, so both signs are tried.
+
+Every second half-life and beta come first, then all betas at the best half-life and its neighbours. All heads try as
+many at once, some of these together where there is room, and each keeps its own best.
 """
 
 from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,16 +25,22 @@ from hf_tc.calibration.decay import log_decay_of
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule
 
 
-def output_residual(recurrence_output: Tensor, context: Tensor) -> Tensor:
-    """Share of the context that the normalised output cannot give with one scale per head, `[.., H]` in [0, 1].
+class Memory(NamedTuple):
+    """half_life in tokens, beta, and sign, -1 where W_q is to be negated: each `[H]`."""
 
-    The output is `[.., B, T, H, V]`, the context `[B, T, H, V]`.
+    half_life: Tensor
+    beta: Tensor
+    sign: Tensor
+
+
+def output_residual(recurrence_output: Tensor, context: Tensor, sign: float = 1.0) -> Tensor:
+    """Share of the context that the output times `sign`, at a positive size of each token, cannot give.
+
+    The output is `[.., B, T, H, V]`, the context `[B, T, H, V]`, the share `[.., H]` in [0, 1].
     """
-    length = recurrence_output.square().sum(-1)
-    scale = torch.rsqrt(length / recurrence_output.shape[-1] + 1e-12)  # of each token to its normalised output
-    inner = _over_tokens((recurrence_output * context).sum(-1) * scale)
-    sizes = _over_tokens(length * scale.square()) * _over_tokens(context.square().sum(-1))
-    return 1.0 - inner.square() / sizes.clamp_min(1e-30)
+    along = (sign * (recurrence_output * context).sum(-1)).clamp_min(0)
+    given = _over_tokens(along.square() / recurrence_output.square().sum(-1).clamp_min(1e-20))
+    return 1.0 - given / _over_tokens(context.square().sum(-1)).clamp_min(1e-30)
 
 
 def _over_tokens(x: Tensor) -> Tensor:
@@ -43,26 +56,63 @@ def search_memory(
     context: Tensor,
     half_lives: Tensor,
     betas: Sequence[float],
+    signs: Sequence[float] = (1.0, -1.0),
     at_once: int = 1,
-) -> tuple[Tensor, Tensor]:
-    """Half-life in tokens `[H]` and beta `[H]` with the smallest residual, among all pairs of candidates.
+) -> Memory:
+    """The memory with the smallest residual, of those candidates that are tried.
 
     Args:
         q, k, v: what the delta rule reads, `[B, T, H, D]`, q and k of unit length.
         context: the teacher's context, `[B, T, H, V]`.
-        half_lives: candidates of each head, `[candidates, H]`, tokens.
-        betas: candidates of every head.
+        half_lives: candidates of each head, `[candidates, H]`, tokens, from short to long.
+        betas: candidates of every head, from small to large.
+        signs: candidates of every head.
         at_once: pairs whose outputs exist at the same time.
     """
-    half_lives = half_lives.repeat_interleave(len(betas), 0)  # [pairs, H]
-    gates = torch.tensor(betas).to(half_lives).repeat(len(half_lives) // len(betas))  # [pairs]
+    gates = torch.tensor(betas).to(half_lives)[:, None].expand(-1, half_lives.shape[1])
+    count = len(half_lives)
+
+    def best_of(which: Tensor, gate: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of indices of half-lives and betas, both `[pairs, H]`, the best, `[H]`, and the index of its sign."""
+        pairs = half_lives.gather(0, which), gates.gather(0, gate)
+        residuals = _residuals(q, k, v, context, *pairs, signs, at_once).nan_to_num(nan=torch.inf)
+        best = residuals.flatten(0, 1).argmin(0)  # the first of equal ones
+        pair = (best % len(which))[None]
+        return which.gather(0, pair)[0], gate.gather(0, pair)[0], best // len(which)
+
+    which, gate = _pairs(range(0, count, 2), range(0, len(betas), 2), half_lives)
+    best, _, _ = best_of(which, gate)
+    step, gate = _pairs(range(-1, 2) if count > 1 else range(1), range(len(betas)), half_lives)
+    which, gate, sign = best_of((best + step).clamp(0, count - 1), gate)
+    return Memory(
+        half_lives.gather(0, which[None])[0], gates.gather(0, gate[None])[0], torch.tensor(signs).to(half_lives)[sign]
+    )
+
+
+def _pairs(first: range, second: range, half_lives: Tensor) -> Tensor:
+    """All pairs of two indices, for every head: `[2, pairs, H]`."""
+    pairs = torch.tensor(list(product(first, second)), device=half_lives.device)
+    return pairs.T[..., None].expand(-1, -1, half_lives.shape[1])
+
+
+def _residuals(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    context: Tensor,
+    half_lives: Tensor,
+    betas: Tensor,
+    signs: Sequence[float],
+    at_once: int,
+) -> Tensor:
+    """`output_residual` of pairs `[pairs, H]`, `[signs, pairs, H]`."""
     residuals = []
-    for half_life, gate in zip(half_lives.split(at_once), gates.split(at_once), strict=True):
+    for half_life, gate in zip(half_lives.split(at_once), betas.split(at_once), strict=True):
         tried = (len(gate), *q.shape[:3])  # every pair on every block
         log_decay = log_decay_of(half_life)[:, None, None].expand(tried).flatten(0, 1)
-        beta = gate[:, None, None, None].expand(tried).flatten(0, 1)
+        beta = gate[:, None, None].expand(tried).flatten(0, 1)
         repeated = {name: x.expand(len(gate), *x.shape).flatten(0, 1) for name, x in (("q", q), ("k", k), ("v", v))}
         recurrence_output, _ = chunk_gated_delta_rule(**repeated, log_decay=log_decay, beta=beta)
-        residuals.append(output_residual(recurrence_output.unflatten(0, tried[:2]), context))
-    best = torch.cat(residuals).nan_to_num(nan=torch.inf).argmin(0)  # [H], the first of equal ones
-    return half_lives.gather(0, best[None])[0], gates[best]
+        recurrence_output = recurrence_output.unflatten(0, tried[:2])
+        residuals.append(torch.stack([output_residual(recurrence_output, context, sign) for sign in signs]))
+    return torch.cat(residuals, 1)

@@ -56,6 +56,20 @@ def solve_query_projection(mixer: GatedDeltaNet, captured: CapturedAttention, ga
     return solved
 
 
+def can_turn(mixer: GatedDeltaNet) -> bool:
+    """Whether a negated W_q negates the queries: not through a norm that adds a bias."""
+    return getattr(mixer.q_norm, "bias", None) is None
+
+
+def turned_queries(mixer: GatedDeltaNet, sign: Tensor) -> dict[str, Tensor]:
+    """q_proj weight and bias that negate the queries, and so the output, of the heads where `sign` `[H]` is -1."""
+    rows = sign.repeat_interleave(mixer.head_dim)
+    turned = {"q_proj.weight": mixer.q_proj.weight * rows[:, None]}
+    if mixer.q_proj.bias is not None:
+        turned["q_proj.bias"] = mixer.q_proj.bias * rows
+    return turned
+
+
 class _Problems:
     """The problem of each batch, set up again whenever they are gone through: memory of one batch, more time."""
 

@@ -14,8 +14,10 @@ Pieces that can be left out, and what then stands in their place:
     output_gate        one scale per head, the same at all tokens: the paper's rule
     output_projection  the teacher's projection, times that scale
 
-Half-life and write gate are searched together, the same at all tokens; `token_gates` then makes both respond to the
-token, before and after the queries. The output gate is fitted again after every component before it.
+Half-life, write gate and the sign of the queries are searched together, the same at all tokens. The queries come next,
+since those of a teacher that looks at its first token read a memory badly; `token_gates` then makes decay and write
+gate respond to the token, before and after the queries are solved once more. The output gate is fitted again after
+every component before it.
 """
 
 import copy
@@ -31,10 +33,10 @@ from hf_tc.calibration.attention_statistics import AttentionStatistics, attentio
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.decay import HALF_LIFE_FACTORS, dt_bias_of, half_life_candidates
 from hf_tc.calibration.gauss_newton import features_to_fit
-from hf_tc.calibration.half_life_search import search_memory
+from hf_tc.calibration.half_life_search import Memory, search_memory
 from hf_tc.calibration.output_gate import OutputGate, solve_constant_gate, solve_output_gate
 from hf_tc.calibration.output_projection import scaled_output_projection, solve_output_projection
-from hf_tc.calibration.query_projection import solve_query_projection
+from hf_tc.calibration.query_projection import can_turn, solve_query_projection, turned_queries
 from hf_tc.calibration.recurrence_outputs import block_batches, context_by_head, recurrence_inputs, solved_at_once
 from hf_tc.calibration.token_decay import solve_token_decay
 from hf_tc.calibration.token_write_gate import solve_token_write_gate
@@ -46,8 +48,7 @@ from hf_tc.modeling.plain_recurrence_inputs import heads
 SOLVED_TOKENS = 65_536  # of text that layers are solved on; four times as many gained a quarter of a percent
 SEARCH_TOKENS = 8192  # tokens that choose half-life and beta; more change the choice little and cost time
 
-# The step of the token gates is taken at the teacher's queries, and again at the solved ones.
-REFITS = ("token_gates", "query", "token_gates", "value")
+REFITS = ("query", "token_gates", "query", "token_gates", "value")
 Solver = Callable[[GatedDeltaNet, CapturedAttention, OutputGate], dict[str, Tensor]]
 COMPONENTS = ("half_life", "write_gate", "token_gates", "query", "value", "output_gate", "output_projection")
 
@@ -94,8 +95,10 @@ def solve(
 
     fit_gate = solve_output_gate if "output_gate" in components else solve_constant_gate
     statistics = layer_statistics(mixer, captured, scaling, window)
-    half_life, beta = _search(mixer, captured, statistics.mean_attention_distance, components)
-    take(_memory_weights(mixer, half_life, beta))
+    memory = _search(mixer, captured, statistics.mean_attention_distance, components)
+    take(_memory_weights(mixer, memory))
+    if "query" in components:
+        take(turned_queries(mixer, memory.sign))
     gate = fit_gate(scratch, captured)
     solvers = _solvers(captured, components)
     for component in REFITS:
@@ -157,7 +160,7 @@ def layer_statistics(
 
 def _search(
     mixer: GatedDeltaNet, captured: CapturedAttention, mean_attention_distance: Tensor, components: Collection[str]
-) -> tuple[Tensor, Tensor]:
+) -> Memory:
     rows = slice(0, max(1, SEARCH_TOKENS // captured.attn_input.shape[1]))
     inputs = recurrence_inputs(mixer, captured, rows)
     factors = HALF_LIFE_FACTORS if "half_life" in components else (1.0,)
@@ -168,6 +171,7 @@ def _search(
         context=context_by_head(captured, rows, mixer.head_dim),
         half_lives=half_life_candidates(mean_attention_distance.to(inputs.q), factors),
         betas=BETA_CANDIDATES if "write_gate" in components else (NEUTRAL_BETA,),
+        signs=(1.0, -1.0) if "query" in components and can_turn(mixer) else (1.0,),
         at_once=_pairs_at_once(mixer, inputs.q),
     )
 
@@ -188,13 +192,13 @@ def _mean_memory(mixer: GatedDeltaNet, captured: CapturedAttention) -> tuple[Ten
     return -math.log(2) * tokens / log_decay, beta / tokens
 
 
-def _memory_weights(mixer: GatedDeltaNet, half_life: Tensor, beta: Tensor) -> dict[str, Tensor]:
+def _memory_weights(mixer: GatedDeltaNet, memory: Memory) -> dict[str, Tensor]:
     return {
         "A_log": torch.zeros_like(mixer.A_log),
-        "dt_bias": dt_bias_of(half_life),
+        "dt_bias": dt_bias_of(memory.half_life),
         "a_proj.weight": torch.zeros_like(mixer.a_proj.weight),
         "b_proj.weight": torch.zeros_like(mixer.b_proj.weight),
-        "b_proj.bias": write_gate_bias_of(beta),
+        "b_proj.bias": write_gate_bias_of(memory.beta),
     }
 
 

@@ -21,10 +21,12 @@ from torch import nn
 from hf_tc.calibration import query_projection
 from hf_tc.calibration.output_gate import WORKING_POINT, OutputGate
 from hf_tc.calibration.query_projection import (
+    can_turn,
     conjugate_gradient,
     linear_queries,
     norm_direction,
     solve_query_projection,
+    turned_queries,
 )
 from hf_tc.calibration.recurrence_outputs import recurrence_inputs
 from hf_tc.calibration.solve_order import apply
@@ -46,6 +48,16 @@ QUERY_KINDS = {
     "partial rotation and LayerNorm": ("phi", {"qk_layernorm": True}),
     "no rotation": ("llama", {"recurrent_rope": False}),
 }
+
+
+@pytest.mark.parametrize("kind", QUERY_KINDS)
+def test_turned_queries_negate_the_output_of_their_heads_alone(kind: str) -> None:
+    family, changes = QUERY_KINDS[kind]
+    mixer, captured = planted_mixer(family, **changes)
+    before, sign = output_of(mixer, captured), torch.tensor([1.0, -1.0, -1.0, 1.0])
+    apply(mixer, turned_queries(mixer, sign))
+    turned = relative(output_of(mixer, captured), before * sign[:, None]) < 1e-5
+    assert turned == can_turn(mixer) == (kind not in ("LayerNorm with bias", "partial rotation and LayerNorm"))
 
 
 def constant_gate(gate_scale: float = 1.0) -> OutputGate:

@@ -2,10 +2,20 @@
 """Phase 1 as a whole: solving reads, applying writes, and the closed form beats copied weights."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
-from planted import captured_layer, fresh_mixer, output_of, random_blocks, relative, tiny_teacher
+from planted import (
+    captured_layer,
+    fresh_mixer,
+    output_of,
+    planted_mixer,
+    random_blocks,
+    relative,
+    tiny_teacher,
+    with_context,
+)
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from hf_tc.alignment.layerwise import held_out_error
@@ -165,6 +175,25 @@ def test_statistics_of_batches_are_those_of_all_blocks(monkeypatch: pytest.Monke
     parts = layer_statistics(mixer, captured, 0.3, None)
     assert parts.queries == 150
     torch.testing.assert_close(parts.mean_attention_distance, whole.mean_attention_distance)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "olmo2"])
+def test_heads_that_read_with_the_wrong_sign_are_turned(family: str) -> None:
+    """Of a context that points away from what heads 1 and 2 read, as much is given as of one that does not."""
+    mixer, captured = planted_mixer(family)
+    sign = torch.tensor([1.0, -1.0, -1.0, 1.0])
+    output = output_of(mixer, captured)
+    components, errors = [name for name in COMPONENTS if name != "output_projection"], []
+    for signs in (torch.ones(4), sign):
+        context = output * signs[:, None]
+        planted = replace(with_context(captured, context), teacher_output=mixer.o_proj(context.flatten(2)))
+        trial = copy.deepcopy(mixer)
+        solved = solve(mixer, planted, scaling=mixer.head_dim**-0.5, components=components).weights
+        apply(trial, solved)
+        errors.append(held_out_error(trial, planted))
+    assert errors[1] < 1.05 * errors[0] + 1e-3
+    kept = (solved["q_proj.weight"] * mixer.q_proj.weight).unflatten(0, (4, -1)).sum((1, 2))
+    assert torch.equal(kept.sign(), sign)
 
 
 def test_apply_writes_in_the_mixers_dtype() -> None:
