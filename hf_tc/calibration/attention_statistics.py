@@ -40,7 +40,7 @@ class AttentionStatistics:
 
     @property
     def mean_attention_distance(self) -> Tensor:
-        """Tokens between a query and what it attends to, `[H]`: d_h of the paper."""
+        """Tokens between a query and what it attends to, an attention sink included, `[H]`: d_h of the paper."""
         return self.distance / self.queries
 
     @property

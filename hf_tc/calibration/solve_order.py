@@ -14,10 +14,10 @@ Pieces that can be left out, and what then stands in their place:
     output_gate        one scale per head, the same at all tokens: the paper's rule
     output_projection  the teacher's projection, times that scale
 
-Half-life, write gate and the sign of the queries are searched together, the same at all tokens. The queries come next,
-since those of a teacher that looks at its first token read a memory badly; `token_gates` then makes decay and write
-gate respond to the token, before and after the queries are solved once more. The output gate is fitted again after
-every component before it.
+Half-life, write gate and the sign of the queries are searched together, the same at all tokens. The queries come next:
+where the teacher's read badly, the output gate is all but closed, and a step behind it would see nothing. `token_gates`
+then makes decay and write gate respond to the token, before and after the queries are solved once more. The output gate
+is fitted again after every component before it.
 """
 
 import copy
@@ -96,9 +96,8 @@ def solve(
     fit_gate = solve_output_gate if "output_gate" in components else solve_constant_gate
     statistics = layer_statistics(mixer, captured, scaling, window)
     memory = _search(mixer, captured, statistics.mean_attention_distance, components)
-    take(_memory_weights(mixer, memory))
-    if "query" in components:
-        take(turned_queries(mixer, memory.sign))
+    turned = turned_queries(mixer, memory.sign) if "query" in components else {}
+    take(_memory_weights(mixer, memory) | turned)
     gate = fit_gate(scratch, captured)
     solvers = _solvers(captured, components)
     for component in REFITS:

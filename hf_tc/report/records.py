@@ -35,7 +35,7 @@ class LayerReport:
     """
 
     layer: int
-    mean_attention_distance: float  # tokens, mean over heads
+    mean_attention_distance: float  # tokens, attention sinks included, mean over heads
     attention_entropy: float  # nats, mean over heads
     timescale_tokens: float  # median half-life over heads
     beta: float  # mean write gate over heads
