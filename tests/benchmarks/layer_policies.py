@@ -142,8 +142,9 @@ def compare(hybrids: Hybrids, options: argparse.Namespace) -> None:
     figures = Figures(hybrids, tokenizer, options.recall, options.tasks, options.task_rows)
     for stage in stages:
         hybrids.take_stage(stage)
-        for (_, _, retained), found in choices.items():
+        for (label, count, retained), found in choices.items():
             found |= {f"{stage}, {name}": value for name, value in figures.of(retained)}
+            print(f"{label}, {count} of {total}: {found}", flush=True)
     columns = ["retained", "policy", "layers", *next(iter(choices.values()))]
     results = Results(options.out, columns, benchmark="layer_policies", tokens=options.calibration_tokens)
     results.heading("On the validation text; x is perplexity over the teacher's")

@@ -22,6 +22,7 @@ from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection import probe
 from hf_tc.layer_selection.policies import MEASURING_POLICIES
 from hf_tc.layer_selection.probe import bypassed
+from hf_tc.layer_selection.recall import WEIGHT
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, output_projection
 from hf_tc.selection import LayerSelection
 
@@ -100,7 +101,10 @@ def test_recall_adds_what_second_copies_cost_to_kl_on_text(tmp_path: Path) -> No
     assert dict(zip(layers, text, strict=True)) == dict(zip(by_kl.ranking, by_kl.scores, strict=True))
     assert scores == pytest.approx([a + b for a, b in zip(text, second, strict=True)])
     assert scores == sorted(scores, reverse=True)
-    assert min(second[:3]) > 1e-3
+    assert min(second[:3]) > 1e-4
+    log = (tmp_path / SCORES / "scores.jsonl").read_text().splitlines()
+    measured = {row["name"]: row["score"] for row in map(json.loads, log)}
+    assert second == [WEIGHT * measured[f"converted {layer}, second copies"] for layer in layers]
     assert second[layers.index(2)] == pytest.approx(0.0, abs=1e-6)
     assert by_kl.components == {}
 
