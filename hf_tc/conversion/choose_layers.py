@@ -42,25 +42,24 @@ def choose_layers(task: ConversionTask) -> LayerSelection:
 
 
 def _measured(task: ConversionTask, policy: str, count: int) -> LayerSelection:
-    rank, meaning, calibrates, components = MEASURING_POLICIES[policy]
+    how = MEASURING_POLICIES[policy]
     length = task.blocks.shape[1]
     compared = task.blocks[-max(1, SELECTION_TOKENS // length) :]
     with ExitStack() as stack:
-        hybrid, seconds = stack.enter_context(_candidates(task)) if calibrates else (None, 0.0)
+        hybrid, seconds = stack.enter_context(_candidates(task)) if how.calibrates else (None, 0.0)
         log = ScoreLog(task.folder / SCORES, task.record((), task.settings.closed_form_alone()))
         probe = Probe(task.teacher, compared, blocks_at_once(length), log, hybrid)
         stack.callback(probe.progress.close)
         with memory_advice('Set a shorter sequence_length, or layer_policy="uniform", which measures nothing.'):
-            ranking = rank(probe, count)
-            layers = [layer for layer, _ in ranking]
-            parts = {name: [measure(probe, layer) for layer in layers] for name, measure in components.items()}
+            ranking = how.rank(probe, count)
+    layers, names = [ranked.layer for ranked in ranking], list(ranking[0].parts)
     return LayerSelection(
         policy=policy,
         retained_layers=sorted(layers[:count]),
         ranking=layers,
-        scores=_finite(score for _, score in ranking),
-        components={name: _finite(scores) for name, scores in parts.items()},
-        score_meaning=meaning,
+        scores=_finite(ranked.score for ranked in ranking),
+        components={name: _finite(ranked.parts[name] for ranked in ranking) for name in names if len(names) > 1},
+        score_meaning=how.score_meaning,
         forwards=probe.forwards,
         tokens=compared.numel(),
         seconds=seconds + probe.seconds,

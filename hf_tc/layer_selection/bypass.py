@@ -6,11 +6,11 @@ recurrent layer would do in the place of the attention.
 """
 
 from hf_tc.layer_selection.probe import Probe
+from hf_tc.layer_selection.ranking import Ranked, by_score
 
 SCORE = "perplexity of the teacher without the layer's attention"
 
 
-def rank(probe: Probe, count: int) -> list[tuple[int, float]]:
+def rank(probe: Probe, count: int) -> list[Ranked]:
     """All layers with their scores, the one most missed first."""
-    scores = {layer: probe.perplexity_without(layer) for layer in probe.layers}
-    return sorted(scores.items(), key=lambda item: -item[1])
+    return by_score({layer: {"perplexity": probe.perplexity_without(layer)} for layer in probe.layers})

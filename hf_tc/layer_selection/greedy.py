@@ -8,14 +8,15 @@ one another, so here the hybrid is measured anew after each choice.
 from collections.abc import Callable, Iterable
 
 from hf_tc.layer_selection.probe import Probe
+from hf_tc.layer_selection.ranking import Ranked
 
 SCORE = "KL (nats) of the hybrid in which the layer and all below it here are converted"
 Score = Callable[[Iterable[int]], float]  # converted layers -> how bad the hybrid is
 
 
-def rank(probe: Probe, count: int) -> list[tuple[int, float]]:
+def rank(probe: Probe, count: int) -> list[Ranked]:
     """All layers with their scores, the most worth retaining first; see `convert_greedily`."""
-    return convert_greedily(probe.kl_of, probe.layers, count)
+    return [Ranked(layer, {"KL": score}) for layer, score in convert_greedily(probe.kl_of, probe.layers, count)]
 
 
 def convert_greedily(score: Score, layers: Iterable[int], count: int) -> list[tuple[int, float]]:

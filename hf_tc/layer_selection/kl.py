@@ -5,11 +5,11 @@ As arXiv 2512.20569: KL(teacher || hybrid) on generic text, here with the calibr
 """
 
 from hf_tc.layer_selection.probe import Probe
+from hf_tc.layer_selection.ranking import Ranked, by_score
 
 SCORE = "KL (nats) of the hybrid in which the layer alone is converted"
 
 
-def rank(probe: Probe, count: int) -> list[tuple[int, float]]:
+def rank(probe: Probe, count: int) -> list[Ranked]:
     """All layers with their scores, the one that costs most first."""
-    scores = {layer: probe.kl_of([layer]) for layer in probe.layers}
-    return sorted(scores.items(), key=lambda item: -item[1])
+    return by_score({layer: {"KL": probe.kl_of([layer])} for layer in probe.layers})

@@ -1,12 +1,12 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """The policies that measure to make layers of a share, and the check of layers that were named."""
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from hf_tc.layer_selection import bypass, greedy, kl, recall
+from hf_tc.layer_selection import bypass, greedy, kl, recall, restore
 from hf_tc.layer_selection.probe import Probe
+from hf_tc.layer_selection.ranking import Ranked
 
 SELECTION_TOKENS = 16_384  # tokens on which layers are compared, in one forward pass
 
@@ -14,21 +14,23 @@ SELECTION_TOKENS = 16_384  # tokens on which layers are compared, in one forward
 class Policy(NamedTuple):
     """How layers are compared.
 
-    `rank(probe, count)` gives all layers with their scores, the most worth retaining first; `calibrates` says whether
-    it asks the probe for hybrids; `components` are the parts that a layer's score is the sum of, by name.
+    `rank(probe, count)` gives all layers, the most worth retaining first; `calibrates` says whether it asks the probe
+    for hybrids; `forwards(layers, count)` are the forward passes it takes.
     """
 
-    rank: Callable[[Probe, int], list[tuple[int, float]]]
+    rank: Callable[[Probe, int], list[Ranked]]
     score_meaning: str
     calibrates: bool
-    components: Mapping[str, Callable[[Probe, int], float]] = MappingProxyType({})
+    forwards: Callable[[int, int], int]
 
 
 MEASURING_POLICIES = {
-    "bypass": Policy(bypass.rank, bypass.SCORE, calibrates=False),
-    "greedy": Policy(greedy.rank, greedy.SCORE, calibrates=True),
-    "kl": Policy(kl.rank, kl.SCORE, calibrates=True),
-    "recall": Policy(recall.rank, recall.SCORE, calibrates=True, components=recall.COMPONENTS),
+    "bypass": Policy(bypass.rank, bypass.SCORE, False, lambda layers, count: layers),
+    "greedy": Policy(greedy.rank, greedy.SCORE, True, lambda layers, count: sum(range(max(count, 1), layers + 1))),
+    "kl": Policy(kl.rank, kl.SCORE, True, lambda layers, count: layers),
+    "recall": Policy(recall.rank, recall.SCORE, True, lambda layers, count: 2 * layers),
+    # About: two or three layers are measured again in each round.
+    "restore": Policy(restore.rank, restore.SCORE, True, lambda layers, count: 2 * (layers + 2 * count)),
 }
 
 

@@ -7,19 +7,17 @@ Plain text asks a model so seldom for what stands further back that its mean doe
 on the second copy of a passage every token can be had that way.
 """
 
-from collections.abc import Callable
-
 from hf_tc.layer_selection.probe import Probe
+from hf_tc.layer_selection.ranking import Ranked, by_score
 
 WEIGHT = 0.25  # measured at 0.25 to 4, see tests/benchmarks/README.md
 SCORE = f"KL (nats) with the layer alone converted, on text and {WEIGHT:g} times that on second copies of passages"
-COMPONENTS: dict[str, Callable[[Probe, int], float]] = {
-    "text": lambda probe, layer: probe.kl_of([layer]),
-    "second copies": lambda probe, layer: WEIGHT * probe.recall_kl_of([layer]),
-}
 
 
-def rank(probe: Probe, count: int) -> list[tuple[int, float]]:
+def rank(probe: Probe, count: int) -> list[Ranked]:
     """All layers with their scores, the one that costs most first."""
-    scores = {layer: sum(measure(probe, layer) for measure in COMPONENTS.values()) for layer in probe.layers}
-    return sorted(scores.items(), key=lambda item: -item[1])
+    return by_score({layer: _cost_of(probe, layer) for layer in probe.layers})
+
+
+def _cost_of(probe: Probe, layer: int) -> dict[str, float]:
+    return {"text": probe.kl_of([layer]), "second copies": WEIGHT * probe.recall_kl_of([layer])}

@@ -79,16 +79,10 @@ class ConversionPlan:
 
     @property
     def selection_forwards(self) -> int:
-        """Forward passes of SELECTION_TOKENS that choose the layers: one for every component of a layer's score.
-
-        `greedy` measures all that are left each time.
-        """
+        """Forward passes of SELECTION_TOKENS that choose the layers."""
         if self.policy not in MEASURING_POLICIES:
             return 0
-        layers, count = len(self.cache.layers), max(1, len(self.retained_layers))
-        if self.policy == "greedy":
-            return sum(range(count, layers + 1))
-        return layers * max(1, len(MEASURING_POLICIES[self.policy].components))
+        return MEASURING_POLICIES[self.policy].forwards(len(self.cache.layers), len(self.retained_layers))
 
     def memory(self, device_bytes: int | None, weights_fit: bool = True) -> PeakMemory:
         """Expected peak of a conversion by name, whose student shares what it retains with the loaded teacher.

@@ -99,9 +99,7 @@ def parse() -> argparse.Namespace:
     parser = parser_of(__doc__, out="real_teacher.json")
     parser.add_argument("--teacher", required=True)
     parser.add_argument("--data", nargs="+", required=True, help="as in `hf-tc convert --data`")
-    parser.add_argument(
-        "--texts", nargs="+", required=True, help="texts not among the data; recall on the first"
-    )
+    parser.add_argument("--texts", nargs="+", required=True, help="texts not among the data; recall on the first")
     parser.add_argument("--tasks", nargs="*", default=[])
     parser.add_argument("--retain", type=float, nargs="+", default=[0.25])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
