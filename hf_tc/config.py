@@ -15,15 +15,9 @@ from hf_tc.selection import LayerSelection
 if TYPE_CHECKING:
     import torch
 
-LAYER_POLICIES = (
-    "uniform",
-    "bypass",
-    "greedy",
-    "kl",
-    "recall",
-    "restore",
-)  # how a share of layers becomes a list of them
-DEFAULT_POLICY = "recall"
+# How a share of layers becomes a list of them.
+LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl", "recall", "restore")
+DEFAULT_POLICY = "restore"
 STEP_TOKENS = 2048  # of a minibatch of the alignment of one layer
 JOINT_STEPS = 1500  # of all layers together, where nothing else is asked for and a GPU has room
 

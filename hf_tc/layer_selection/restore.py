@@ -9,30 +9,27 @@ order of the earlier ones, and only until the best of those measured anew is abo
 1978): a layer rarely gains from company.
 """
 
-import math
-
 from hf_tc.layer_selection.probe import Probe
 from hf_tc.layer_selection.ranking import Ranked, by_score
 
 SCORE = (
-    "by how much KL (nats, on text and on second copies of passages) fell when the layer got its attention back, beside "
-    "those above it that are retained"
+    "by how much KL (nats, on text and on second copies of passages) fell when the layer got its attention back, "
+    "beside retained ones above it"
 )
-Parts = dict[str, float]
+Parts = dict[str, float]  # by text
 
 
 def rank(probe: Probe, count: int) -> list[Ranked]:
     """All layers, those restored first in their order, with the gain of each when it was last measured."""
     retained: list[Ranked] = []
-    now = _kl_with(probe, [])
-    gains: dict[int, Parts] = {layer: {"": math.inf} for layer in probe.layers}
+    now, left = _kl_with(probe, []), {layer: _kl_with(probe, [layer]) for layer in probe.layers}
+    gains = {layer: _gain(now, after) for layer, after in left.items()}
     while gains and len(retained) < max(count, 1):
-        found: dict[int, Parts] = {}
-        while (best := by_score(gains)[0].layer) not in found:
-            found[best] = _kl_with(probe, [*(ranked.layer for ranked in retained), best])
-            gains[best] = {name: _fall(now[name], kl) for name, kl in found[best].items()}
+        while (best := by_score(gains)[0].layer) not in left:  # `left` are the KLs of this round
+            left[best] = _kl_with(probe, [*(ranked.layer for ranked in retained), best])
+            gains[best] = _gain(now, left[best])
         retained.append(Ranked(best, gains.pop(best)))
-        now = found[best]
+        now, left = left[best], {}
     return retained + by_score(gains)
 
 
@@ -41,6 +38,6 @@ def _kl_with(probe: Probe, restored: list[int]) -> Parts:
     return {"text": probe.kl_of(converted), "second copies": probe.recall_kl_of(converted)}
 
 
-def _fall(before: float, after: float) -> float:
+def _gain(before: Parts, after: Parts) -> Parts:
     """What is infinitely bad before and after is no better."""
-    return 0.0 if before == after else before - after
+    return {name: 0.0 if kl == after[name] else kl - after[name] for name, kl in before.items()}

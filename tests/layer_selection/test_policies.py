@@ -2,6 +2,7 @@
 """Policies on teachers whose answer is known: one layer's attention does nothing, another's matters most."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from hf_tc.conversion.checkpoint import CANDIDATES, SCORES
 from hf_tc.conversion.choose_layers import choose_layers
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import perplexity
-from hf_tc.layer_selection import probe
+from hf_tc.layer_selection import probe, restore
 from hf_tc.layer_selection.policies import MEASURING_POLICIES
 from hf_tc.layer_selection.probe import bypassed
 from hf_tc.layer_selection.recall import WEIGHT
@@ -66,7 +67,11 @@ BLOCKS = text_of(TEACHER)
 @pytest.mark.parametrize("silent", [0, 2])
 def test_a_layer_whose_attention_does_nothing_is_the_last_to_retain(policy: str, silent: int, tmp_path: Path) -> None:
     selection = choose(tmp_path, policy, teacher=teacher_with(silent=silent, loud=1))
-    assert selection.ranking[-1] == silent
+    if policy == "restore":  # another layer may do harm among recurrent ones
+        scores = dict(zip(selection.ranking, selection.scores, strict=True))
+        assert scores[silent] == pytest.approx(0.0, abs=1e-6)
+    else:
+        assert selection.ranking[-1] == silent
     assert sorted(selection.ranking) == [0, 1, 2, 3]
     assert 1 in selection.retained_layers
     assert selection.retained_layers == sorted(selection.ranking[:2])
@@ -261,3 +266,41 @@ def test_going_on_with_another_teacher_is_refused(policy: str, tmp_path: Path) -
     choose(tmp_path, policy)
     with pytest.raises(ValueError, match="other arguments"):
         choose(tmp_path, policy, teacher=teacher_with(silent=1))
+
+
+class PlannedProbe:
+    """Answers by a table instead of measuring; counts the hybrids asked for."""
+
+    def __init__(self, kl: dict[frozenset[int], float]) -> None:
+        self.layers, self.kl, self.asked = range(3), kl, list[frozenset[int]]()
+
+    def kl_of(self, converted: Any) -> float:
+        restored = frozenset(self.layers) - frozenset(converted)
+        self.asked.append(restored)
+        return self.kl[restored]
+
+    def recall_kl_of(self, converted: Any) -> float:
+        return 2 * self.kl[frozenset(self.layers) - frozenset(converted)]
+
+
+def test_restore_goes_on_from_what_it_has_and_measures_no_more_than_it_must() -> None:
+    """Layer 1 helps most alone; beside it layer 0, second alone, helps little, and layer 2 more."""
+    kl = {(): 1.0, (0,): 0.7, (1,): 0.5, (2,): 0.8, (0, 1): 0.45, (1, 2): 0.35}
+    planned = PlannedProbe({frozenset(layers): value for layers, value in kl.items()})
+    ranking = restore.rank(planned, 2)
+    assert [ranked.layer for ranked in ranking] == [1, 2, 0]
+    assert ranking[0].parts == pytest.approx({"text": 0.5, "second copies": 1.0})
+    assert ranking[1].parts == pytest.approx({"text": 0.15, "second copies": 0.3})
+    assert ranking[2].score == pytest.approx(0.15)
+    assert planned.asked[4:] == [{0, 1}, {1, 2}]
+    few = PlannedProbe({frozenset(layers): value for layers, value in (kl | {(0, 1): 0.2}).items()})
+    assert [ranked.layer for ranked in restore.rank(few, 2)] == [1, 0, 2]
+    assert few.asked[4:] == [{0, 1}]  # layer 2 gained less alone, and is not asked again
+
+
+def test_restore_of_what_is_infinitely_bad() -> None:
+    kl = {(): math.inf, (0,): math.inf, (1,): 0.5, (2,): math.inf}
+    planned = PlannedProbe({frozenset(layers): value for layers, value in kl.items()})
+    ranking = restore.rank(planned, 1)
+    assert ranking[0].layer == 1
+    assert [ranked.score for ranked in ranking] == [math.inf, 0.0, 0.0]

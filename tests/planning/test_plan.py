@@ -78,13 +78,8 @@ def test_a_policy_that_measures_says_how_many_layers_and_what_it_costs() -> None
     config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
     uniform = plan_conversion(config, retained_layers=0.25, layer_policy="uniform")
     assert uniform.selection_forwards == 0
-    for policy, forwards in (
-        ("bypass", 8),
-        ("kl", 8),
-        ("recall", 16),
-        ("restore", 24),
-        ("greedy", 8 + 7 + 6 + 5 + 4 + 3 + 2),
-    ):
+    greedy = 8 + 7 + 6 + 5 + 4 + 3 + 2
+    for policy, forwards in (("bypass", 8), ("kl", 8), ("recall", 16), ("restore", 24), ("greedy", greedy)):
         plan = plan_conversion(config, retained_layers=0.25, layer_policy=policy)
         assert (plan.policy, len(plan.retained_layers), plan.selection_forwards) == (policy, 2, forwards)
         assert plan.student_parameters == uniform.student_parameters
