@@ -8,7 +8,7 @@ from hf_tc.layer_selection import bypass, greedy, kl, recall, restore
 from hf_tc.layer_selection.probe import Probe
 from hf_tc.layer_selection.ranking import Ranked
 
-SELECTION_TOKENS = 16_384  # tokens on which layers are compared, in one forward pass
+SELECTION_TOKENS = 8192  # tokens on which layers are compared, in one forward pass
 
 
 class Policy(NamedTuple):
