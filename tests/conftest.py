@@ -10,11 +10,17 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Tests run in several processes: one thread each, or they fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+if torch.cuda.is_available():  # where joint alignment is done by default: in a few steps, not in minutes
+    from hf_tc import config
+
+    config.JOINT_STEPS = 2
 
 # What the library's own code says of its own calls, whoever the model is.
 OF_THE_LIBRARY = (
