@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""The distillation loss of one token, and its evaluation over token chunks of bounded memory.
+"""The distillation loss of one token, and what an evaluation reports, over token chunks of bounded memory.
 
 With student logits z, teacher logits y, temperature T, next token w and cross-entropy weight a:
 
@@ -12,14 +12,13 @@ student must cover whatever the teacher considers possible. All softmaxes are fp
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 IGNORE_INDEX = -100
 CPU_LOGITS = 2**20  # what stays in a CPU's caches from one operation to the next ...
@@ -36,9 +35,10 @@ class Objective:
     temperature: float = 1.0
     ce_weight: float = 0.0
 
-    def per_token(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
-        """[N] fp32 in nats, from logits [N, V] and next tokens [N]. A term without weight is not computed."""
-        if self.ce_weight == 0.0:
+    def per_token(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor | None) -> Tensor:
+        """[N] fp32 in nats, from logits [N, V] and next tokens [N], which a weight of 0 needs not. A term without
+        weight is not computed."""
+        if self.ce_weight == 0.0 or targets is None:
             return forward_kl(student_logits, teacher_logits, self.temperature)
         cross_entropy = F.cross_entropy(student_logits.float(), targets, reduction="none")
         if self.ce_weight == 1.0:
@@ -48,10 +48,14 @@ class Objective:
 
 
 class LazyLogits(NamedTuple):
-    """Logits [B, T, V] that are not computed yet: the head, and the hidden states [B, T, C] to apply it to."""
+    """Logits [B, T, V] that are not computed yet: the head, and the hidden states [B, T, C] to apply it to.
+
+    Gradients of a loss reach the hidden states and those of `parameters` that are trained: name all that the head has.
+    """
 
     head: Head
     hidden_states: Tensor
+    parameters: tuple[Tensor, ...]
 
 
 class TokenMetrics(NamedTuple):
@@ -102,43 +106,15 @@ def next_token_targets(labels: Tensor) -> Tensor:
     return F.pad(labels[..., 1:], (0, 1), value=IGNORE_INDEX)
 
 
-def chunked_objective(
-    student: LazyLogits, teacher: LazyLogits, targets: Tensor, objective: Objective, *, chunk_tokens: int
-) -> Tensor:
-    """The objective of the labelled positions, [N] fp32 in row-major order.
-
-    Logits exist for `chunk_tokens` positions at a time and are recomputed in the backward pass; unlabelled positions
-    cost nothing. Gradients reach the student's hidden states and the parameters of its head, also when nothing is
-    labelled (they are zeros then, so that data-parallel processes stay in step). Nothing is differentiated through the
-    teacher.
-
-    Args:
-        student, teacher: the widths C of their hidden states may differ.
-        targets: [B, T], the token that each position is to predict, or -100.
-    """
-
-    def of_chunk(student_hidden: Tensor, teacher_hidden: Tensor, chunk_targets: Tensor) -> Tensor:
-        with torch.no_grad():
-            teacher_logits = teacher.head(teacher_hidden)
-        return objective.per_token(*_on_one_device(student.head(student_hidden), teacher_logits, chunk_targets))
-
-    parts = [
-        checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in _labelled_chunks(student, teacher, targets, chunk_tokens)
-    ]
-    return torch.cat(parts)
-
-
 @torch.no_grad()
 def chunked_metrics(
     student: LazyLogits, teacher: LazyLogits, targets: Tensor, objective: Objective, *, chunk_tokens: int
 ) -> TokenMetrics:
     """`token_metrics` of the labelled positions, each [N] fp32 in row-major order; arguments as `chunked_objective`."""
+    labelled = labelled_positions(targets, (student.hidden_states, teacher.hidden_states, targets))
     parts = [
-        token_metrics(
-            *_on_one_device(student.head(student_hidden), teacher.head(teacher_hidden), chunk_targets), objective
-        )
-        for student_hidden, teacher_hidden, chunk_targets in _labelled_chunks(student, teacher, targets, chunk_tokens)
+        token_metrics(*on_one_device(student.head(ours), teacher.head(theirs), wanted), objective)
+        for ours, theirs, wanted in zip(*(tensor.split(chunk_tokens) for tensor in labelled), strict=True)
     ]
     return TokenMetrics(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
@@ -149,19 +125,15 @@ def tokens_at_once(vocabulary: int, *, on_cpu: bool) -> int:
     return min(tokens, max(CPU_TOKENS, CPU_LOGITS // vocabulary)) if on_cpu else tokens
 
 
-def _labelled_chunks(
-    student: LazyLogits, teacher: LazyLogits, targets: Tensor, size: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Hidden states of both and targets of the labelled positions, `size` at a time, each on its own device; one empty
-    chunk when nothing is labelled."""
+def labelled_positions(targets: Tensor | None, tensors: Iterable[Tensor | None]) -> list[Any]:
+    """Of tensors [B, T, ...] the labelled positions [N, ...] in row-major order, each on its own device; without
+    targets all positions. None stays None."""
+    if targets is None:
+        return [tensor if tensor is None else tensor.flatten(0, 1) for tensor in tensors]
     labelled = targets != IGNORE_INDEX
-    tensors = (student.hidden_states, teacher.hidden_states.detach(), targets)
-    of_student, of_teacher, wanted = (tensor[labelled.to(tensor.device)] for tensor in tensors)
-    for start in range(0, max(len(wanted), 1), size):
-        chunk = slice(start, start + size)
-        yield of_student[chunk], of_teacher[chunk], wanted[chunk]
+    return [tensor if tensor is None else tensor[labelled.to(tensor.device)] for tensor in tensors]
 
 
-def _on_one_device(first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def on_one_device(first: Tensor, second: Tensor, third: Tensor | None) -> tuple[Tensor, Tensor, Any]:
     """All on the first one's device: parts of a dispatched model, and another model, compute elsewhere."""
-    return first, second.to(first.device), third.to(first.device)
+    return first, second.to(first.device), third if third is None else third.to(first.device)

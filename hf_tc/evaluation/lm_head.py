@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from hf_tc.evaluation.kd_loss import IGNORE_INDEX, tokens_at_once
+from hf_tc.evaluation.kd_loss import IGNORE_INDEX, LazyLogits, tokens_at_once
 from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.offloading import execution_device
 
@@ -119,6 +119,17 @@ class BackboneThenHead:
         with _replaced_backbone(self.model, lambda *args, **kwargs: outputs):
             # `forward`, not `__call__`: module hooks (FSDP, capture) belong to whole forward passes.
             return self.model.forward(inputs_embeds=hidden, use_cache=False).logits.squeeze(0)
+
+    def lazy_logits(self, hidden: Tensor) -> LazyLogits:
+        """Logits of `hidden_states` [B, T, C], for a loss that computes them in chunks.
+
+        To be called where the loss is: FSDP has the whole parameters only inside the model's forward.
+        """
+        if not self.is_split:
+            return LazyLogits(self.logits, hidden, ())
+        children = (child for name, child in self.model.named_children() if name != self.model.base_model_prefix)
+        parameters = [*self.model.parameters(recurse=False), *(p for child in children for p in child.parameters())]
+        return LazyLogits(self.logits, hidden, tuple(parameters))
 
     def _run_backbone(self, inputs: Mapping[str, Any]) -> Any:
         outputs = getattr(self.model, self.model.base_model_prefix)(**inputs, use_cache=False)
