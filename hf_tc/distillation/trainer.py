@@ -25,7 +25,6 @@ from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.evaluation.chunked_objective import chunked_objective
 from hf_tc.evaluation.kd_loss import (
     IGNORE_INDEX,
-    Objective,
     chunked_metrics,
     next_token_targets,
     perplexity_from_nll,
@@ -182,7 +181,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
                     student.lazy_logits(student_hidden),
                     teacher.lazy_logits(teacher_hidden),
                     _targets(inputs),
-                    Objective(self.args.temperature, self.args.ce_weight),
+                    self.args.objective,
                     chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
                 )
                 return losses, router_loss

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import weakref
 from typing import Any
 
@@ -12,7 +13,19 @@ from loss_cases import VOCABULARY, case, slow_objective
 from torch import Tensor, nn
 
 from hf_tc.evaluation.chunked_objective import chunked_objective
-from hf_tc.evaluation.kd_loss import LazyLogits, Objective
+from hf_tc.evaluation.float32_linear import Float32Linear
+from hf_tc.evaluation.kd_loss import Divergence, LazyLogits, Objective
+
+
+class Exactly:
+    """A head whose logits are float32."""
+
+    def __init__(self, head: nn.Linear) -> None:
+        self.head = head
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        with Float32Linear():
+            return self.head(hidden)
 
 
 def lazy(head: Any, hidden: Tensor) -> LazyLogits:
@@ -41,6 +54,33 @@ def test_equals_slow_twin(length: int, chunk: int, temperature: float, share: fl
     torch.testing.assert_close(actual, expected.float(), rtol=1e-5, atol=1e-5)
     wanted = (hidden, *head.parameters())
     assert_gradients_close(gradients(actual, *wanted), gradients(expected, *wanted), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk", [1, 5, 10_000])
+@pytest.mark.parametrize(("temperature", "share"), [(1.0, 0.0), (2.5, 0.3)])
+@pytest.mark.parametrize(
+    ("divergence", "beta"), [("forward_kl", 0.5), ("reverse_kl", 0.5), ("jsd", 0.1), ("jsd", 0.5), ("jsd", 0.9)]
+)
+def test_every_divergence_equals_float64(
+    divergence: Divergence, beta: float, temperature: float, share: float, chunk: int, dtype: torch.dtype
+) -> None:
+    head, hidden, teacher_head, taught, targets = case(20, dtype)
+    exact_head, exact_teacher_head = (copy.deepcopy(module).double() for module in (head, teacher_head))
+    exact_hidden = hidden.detach().double().requires_grad_()
+    logits = exact_head(exact_hidden), exact_teacher_head(taught.double())
+    expected = slow_objective(*logits, targets, temperature, share, divergence, beta).sum()
+    student, teacher = (
+        LazyLogits(Exactly(head), hidden, tuple(head.parameters())),
+        LazyLogits(Exactly(teacher_head), taught, ()),
+    )
+    objective = Objective(temperature, share, divergence, beta)
+    actual = chunked_objective(student, teacher, targets, objective, chunk_tokens=chunk)
+    torch.testing.assert_close(actual, expected.float(), rtol=1e-5, atol=1e-5)
+    # In bf16 the gradient of a chunk is rounded, and so is the whole: 0.15 % each.
+    expected_gradients = gradients(expected, exact_hidden, *exact_head.parameters())
+    error = 1e-5 if dtype == torch.float32 else 3e-3
+    assert_gradients_close(gradients(actual, hidden, *head.parameters()), expected_gradients, error)
 
 
 def test_tokens_count_what_their_weights_say() -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from loss_cases import case
 
 from hf_tc.evaluation.kd_loss import (
+    Divergence,
     LazyLogits,
     Objective,
     chunked_metrics,
@@ -31,6 +32,25 @@ def test_forward_kl_of_a_worked_example() -> None:
     teacher_logits, student_logits = torch.tensor([[math.log(3.0), 0.0]]), torch.zeros(1, 2)
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert forward_kl(student_logits, teacher_logits).item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_reverse_kl_and_jsd_of_the_same_example() -> None:
+    teacher_logits, student_logits = torch.tensor([[math.log(3.0), 0.0]]), torch.zeros(1, 2)
+    reverse = Objective(divergence="reverse_kl").softened(student_logits, teacher_logits)
+    assert reverse.item() == pytest.approx(0.5 * math.log(4 / 3), abs=1e-7)
+    # b = 1/4: m = (9/16, 7/16).
+    of_teacher = 0.75 * math.log(12 / 9) + 0.25 * math.log(4 / 7)
+    of_student = 0.5 * math.log(8 / 9) + 0.5 * math.log(8 / 7)
+    jsd = Objective(divergence="jsd", jsd_beta=0.25).softened(student_logits, teacher_logits)
+    assert jsd.item() == pytest.approx(0.25 * of_teacher + 0.75 * of_student, abs=1e-7)
+
+
+@pytest.mark.parametrize(("beta", "divergence"), [(1e-3, "forward_kl"), (1 - 1e-3, "reverse_kl")])
+def test_jsd_leans_to_the_kl_that_is_said(beta: float, divergence: Divergence) -> None:
+    student_logits, teacher_logits = torch.randn(2, 5, 30, generator=torch.Generator().manual_seed(2)).double()
+    jsd = Objective(divergence="jsd", jsd_beta=beta).softened(student_logits, teacher_logits)
+    expected = min(beta, 1 - beta) * Objective(divergence=divergence).softened(student_logits, teacher_logits)
+    torch.testing.assert_close(jsd, expected, rtol=0.02, atol=0.0)
 
 
 def test_temperature_softens_both_and_scales_by_its_square() -> None:

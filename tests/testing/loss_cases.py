@@ -10,14 +10,26 @@ VOCABULARY, STUDENT_WIDTH, TEACHER_WIDTH = 97, 16, 24
 
 
 def slow_objective(
-    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, temperature: float, share: float
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    targets: Tensor,
+    temperature: float,
+    share: float,
+    divergence: str = "forward_kl",
+    beta: float = 0.5,
 ) -> Tensor:
     """Textbook formula in fp64 over all positions at once, labelled ones selected last."""
     p = torch.softmax(teacher_logits.double() / temperature, -1)
     q = torch.softmax(student_logits.double() / temperature, -1)
-    kl = temperature**2 * (p * (p.log() - q.log())).sum(-1)
+    m = beta * p + (1 - beta) * q
+    of_kind = {
+        "forward_kl": p * (p / q).log(),
+        "reverse_kl": q * (q / p).log(),
+        "jsd": beta * p * (p / m).log() + (1 - beta) * q * (q / m).log(),
+    }
+    distance = temperature**2 * of_kind[divergence].sum(-1)
     nll = -torch.softmax(student_logits.double(), -1).log().gather(-1, targets.clamp(min=0)[..., None])[..., 0]
-    return ((1 - share) * kl + share * nll)[targets != -100]
+    return ((1 - share) * distance + share * nll)[targets != -100]
 
 
 def case(length: int, dtype: torch.dtype = torch.float32) -> tuple[nn.Linear, Tensor, nn.Linear, Tensor, Tensor]:
