@@ -58,8 +58,8 @@ class DistillationConfig(TrainingArguments):
     chunk_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "Tokens whose logits exist at the same time; memory is 24 to 32 bytes x chunk_tokens x vocabulary. "
-            "By default as many as make that about 1 GB."
+            "help": "Tokens whose logits exist at the same time; memory is 28 to 32 bytes x chunk_tokens x vocabulary, "
+            "48 with a jsd. By default as many as make that about 1 GB."
         },
     )
 

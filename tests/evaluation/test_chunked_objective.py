@@ -94,6 +94,16 @@ def test_tokens_count_what_their_weights_say() -> None:
     assert_gradients_close(gradients(actual, hidden, head.weight), gradients(expected, hidden, head.weight), 1e-5)
 
 
+def test_small_gradients_survive_float16() -> None:
+    head, hidden, teacher_head, taught, targets = case(20, torch.float16)
+    weights = torch.full(targets.shape, 2.0**-17)  # a gradient of 1e-5 has three bits left in float16
+    student, teacher = LazyLogits(Exactly(head), hidden, (head.weight,)), LazyLogits(Exactly(teacher_head), taught, ())
+    small = chunked_objective(student, teacher, targets, Objective(), chunk_tokens=7, weights=weights)
+    whole = chunked_objective(student, teacher, targets, Objective(), chunk_tokens=7)
+    of_small, of_whole = (torch.autograd.grad(loss, (hidden, head.weight)) for loss in (small * 2.0**17, whole))
+    assert_gradients_close(of_small, of_whole, 3e-3)
+
+
 @pytest.mark.parametrize("chunk", [1, 5, 14, 100])
 def test_without_targets_every_position_counts(chunk: int) -> None:
     head, hidden, teacher_head, taught, targets = case(7)
