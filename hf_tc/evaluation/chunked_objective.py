@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.autograd.graph import get_gradient_edge
 
 from hf_tc.evaluation.kd_loss import LazyLogits, Objective, labelled_positions, on_one_device
 
@@ -42,7 +43,7 @@ def chunked_objective(
         weights: [B, T], what each position counts; 1 by default.
 
     Raises:
-        ValueError: cross-entropy without targets.
+        ValueError: cross-entropy without targets, or a trained tensor in the student's head that its `parameters` lack.
     """
     if targets is None and objective.ce_weight:
         raise ValueError(
@@ -74,12 +75,15 @@ class _SumWithGradients(torch.autograd.Function):
     def forward(
         ctx: Any, of_chunk: Callable[..., Tensor], size: int, chunks: list[Any], hidden: Tensor, *parameters: Tensor
     ) -> Tensor:
-        losses, below_head = [], []
+        losses: list[Tensor] = []
+        below_head: list[Tensor] = []
         of_parameters: list[Tensor | None] = [None] * len(parameters)
         for ours, chunk in zip(hidden.split(size), chunks, strict=True):
             with torch.enable_grad():
                 ours = ours.detach().requires_grad_()
                 loss = of_chunk(ours, *chunk) * GRADIENT_SCALE
+            if not losses:
+                _check_all_are_named(loss, [ours, *parameters])
             with torch.autocast(loss.device.type, enabled=False):
                 gradients = torch.autograd.grad(loss, [ours, *parameters], allow_unused=True)
             losses.append(loss.detach())
@@ -97,6 +101,22 @@ class _SumWithGradients(torch.autograd.Function):
         # The factor would be rounded to a 16-bit gradient's type.
         scaled = [None if x is None else (_at_least_float32(x) * factor.to(x.device)).to(dtype) for x, dtype in pairs]
         return None, None, None, *scaled
+
+
+def _check_all_are_named(loss: Tensor, tensors: list[Tensor]) -> None:
+    """Raises ValueError for a trained tensor that the loss comes from and nobody takes the gradient of."""
+    seen, nodes = {get_gradient_edge(tensor).node for tensor in tensors}, [loss.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if (leaf := getattr(node, "variable", None)) is not None:
+            raise ValueError(
+                f"The student's head uses a trained tensor of shape {tuple(leaf.shape)} that is not among the "
+                "parameters of its LazyLogits, so its gradient would be lost. Name it there, or freeze it."
+            )
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
 
 
 def _added(total: Tensor | None, gradient: Tensor | None) -> Tensor | None:

@@ -40,10 +40,11 @@ class Float32Linear(TorchFunctionMode):
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     device = weight.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     is_plain = type(weight) in (Tensor, nn.Parameter) and weight.is_floating_point()
-    is_possible = device == "cpu" or (device == "cuda" and _CUDA_HAS_FLOAT32_OUTPUT)
-    if dtype not in (torch.float16, torch.bfloat16) or not (is_plain and is_possible):
+    if not is_plain or not (device == "cpu" or (device == "cuda" and _CUDA_HAS_FLOAT32_OUTPUT)):
+        return F.linear(input, weight, bias)
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    if dtype not in (torch.float16, torch.bfloat16):
         return F.linear(input, weight, bias)
     rows = _Linear.apply(input.flatten(0, -2), weight, dtype)
     output = rows.unflatten(0, input.shape[:-1])

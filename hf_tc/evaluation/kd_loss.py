@@ -71,7 +71,7 @@ class Objective:
 class LazyLogits(NamedTuple):
     """Logits [B, T, V] that are not computed yet: the head, and the hidden states [B, T, C] to apply it to.
 
-    Gradients of a loss reach the hidden states and those of `parameters` that are trained: name all that the head has.
+    Gradients of a loss reach the hidden states and those of `parameters` that are trained: name all that the head uses.
     """
 
     head: Head

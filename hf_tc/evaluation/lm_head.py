@@ -131,9 +131,14 @@ class BackboneThenHead:
         """
         if not self.is_split:
             return LazyLogits(self.logits, hidden, ())
-        children = (child for name, child in self.model.named_children() if name != self.model.base_model_prefix)
-        parameters = [*self.model.parameters(recurse=False), *(p for child in children for p in child.parameters())]
-        return LazyLogits(self.logits, hidden, tuple(parameters))
+        children = [child for name, child in self.model.named_children() if name != self.model.base_model_prefix]
+        modules = [self.model, *(module for child in children for module in child.modules())]
+        # Where FSDP flattens parameters, the forward has views of them, as plain attributes: those, or the flat one,
+        # which is the model's own parameter then, but not both.
+        attributes = (x for module in modules for x in (*module._parameters.values(), *vars(module).values()))
+        trained = {id(x): x for x in attributes if isinstance(x, Tensor) and x.requires_grad}
+        viewed = {id(x._base) for x in trained.values()}
+        return LazyLogits(self.logits, hidden, tuple(x for x in trained.values() if id(x) not in viewed))
 
     def _run_backbone(self, inputs: Mapping[str, Any]) -> Any:
         outputs = getattr(self.model, self.model.base_model_prefix)(**inputs, use_cache=False)

@@ -97,7 +97,10 @@ def test_tokens_count_what_their_weights_say() -> None:
 def test_small_gradients_survive_float16() -> None:
     head, hidden, teacher_head, taught, targets = case(20, torch.float16)
     weights = torch.full(targets.shape, 2.0**-17)  # a gradient of 1e-5 has three bits left in float16
-    student, teacher = LazyLogits(Exactly(head), hidden, (head.weight,)), LazyLogits(Exactly(teacher_head), taught, ())
+    student, teacher = (
+        LazyLogits(Exactly(head), hidden, tuple(head.parameters())),
+        LazyLogits(Exactly(teacher_head), taught, ()),
+    )
     small = chunked_objective(student, teacher, targets, Objective(), chunk_tokens=7, weights=weights)
     whole = chunked_objective(student, teacher, targets, Objective(), chunk_tokens=7)
     of_small, of_whole = (torch.autograd.grad(loss, (hidden, head.weight)) for loss in (small * 2.0**17, whole))
@@ -127,6 +130,15 @@ def test_frozen_and_unused_parameters_get_no_gradient() -> None:
     chunked_objective(student, lazy(teacher_head, taught), targets, Objective(), chunk_tokens=7).backward()
     assert [x.grad is None for x in (head.weight, hidden, unused, head.bias)] == [False, False, True, True]
     assert all(parameter.grad is None for parameter in teacher_head.parameters())
+
+
+def test_a_trained_tensor_that_is_not_named_is_refused() -> None:
+    head, hidden, teacher_head, taught, targets = case(20)
+    student = LazyLogits(head, hidden, (head.weight,))
+    with pytest.raises(ValueError, match=r"uses a trained tensor of shape \(97,\)"):
+        chunked_objective(student, lazy(teacher_head, taught), targets, Objective(), chunk_tokens=7)
+    head.bias.requires_grad_(False)
+    chunked_objective(student, lazy(teacher_head, taught), targets, Objective(), chunk_tokens=7).backward()
 
 
 def test_heads_of_several_parameters_get_their_gradients() -> None:

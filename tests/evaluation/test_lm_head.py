@@ -88,6 +88,13 @@ def test_parameters_of_the_head_are_found() -> None:
     parts = BackboneThenHead(tiny_llama(tie_word_embeddings=True))
     hidden = torch.zeros(2, 3, 32)
     assert [id(x) for x in parts.lazy_logits(hidden).parameters] == [id(parts.model.get_input_embeddings().weight)]
+    flattened = tiny_llama()
+    flat = nn.Parameter(flattened.lm_head.weight.detach().flatten())
+    del flattened.lm_head.weight
+    flattened.lm_head.weight = flat.view(VOCABULARY, 32)  # a tensor with a history, as FSDP makes it
+    flattened.register_parameter("flat", flat)
+    (view,) = BackboneThenHead(flattened).lazy_logits(hidden).parameters
+    assert view is flattened.lm_head.weight
     peft = pytest.importorskip("peft")
     model = peft.get_peft_model(tiny_llama(), peft.LoraConfig(target_modules=["lm_head", "q_proj"]))
     trained = [x for x in BackboneThenHead(model).lazy_logits(hidden).parameters if x.requires_grad]
