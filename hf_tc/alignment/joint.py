@@ -26,9 +26,9 @@ from hf_tc.alignment.unmasked_rows import unmasked_rows
 from hf_tc.config import AlignmentConfig
 from hf_tc.data.repeated_passages import near_and_far
 from hf_tc.data.training_sequences import training_sequences
+from hf_tc.evaluation.chunked_objective import chunked_objective
 from hf_tc.evaluation.distance import DistanceFromTeacher
-from hf_tc.evaluation.frozen_head_kl import frozen_head_kl
-from hf_tc.evaluation.kd_loss import LazyLogits
+from hf_tc.evaluation.kd_loss import Objective
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.memory.estimate import free_bytes, joint_pass, largest, widths_of
 from hf_tc.modeling import cuda_graphs
@@ -140,8 +140,9 @@ class PredictionLoss:
         inputs = {"input_ids": tokens}
         with torch.no_grad():
             taught = self.teacher.hidden_states(inputs)
-        ours = LazyLogits(self.student.logits, self.student.hidden_states(inputs))
-        return frozen_head_kl(ours, LazyLogits(self.teacher.logits, taught), self.student.tokens_at_once)
+        ours = self.student.lazy_logits(self.student.hidden_states(inputs))
+        theirs, at_once = self.teacher.lazy_logits(taught), self.student.tokens_at_once
+        return chunked_objective(ours, theirs, None, Objective(), chunk_tokens=at_once) / tokens.numel()
 
 
 class HeldOutDistance:

@@ -1,13 +1,16 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Arguments of a distillation run: `transformers.TrainingArguments` and three of our own."""
+"""Arguments of a distillation run: `transformers.TrainingArguments` and the loss."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from dataclasses import dataclass, field
+from typing import get_args
 
 from transformers import TrainingArguments
+
+from hf_tc.evaluation.kd_loss import Divergence, Objective
 
 # Settings with which a GPU's memory may suffice.
 _EVALUATION = "a smaller per_device_eval_batch_size or shorter examples"
@@ -38,14 +41,25 @@ class DistillationConfig(TrainingArguments):
             "help": "Weight in [0, 1] of cross-entropy with the text in the loss; the rest is KL to the teacher."
         },
     )
+    divergence: Divergence = field(
+        default="forward_kl",
+        metadata={
+            "help": "What is brought down between teacher and student: forward_kl covers all that the teacher does, "
+            "reverse_kl keeps to its main choices, jsd lies between them."
+        },
+    )
+    jsd_beta: float = field(
+        default=0.5,
+        metadata={"help": "Weight, between 0 and 1, of the teacher in a jsd: it leans to forward_kl near 0."},
+    )
     cross_entropy_share: float | None = field(
         default=None, metadata={"help": "The old name of ce_weight, which goes with hf_tc 0.2."}
     )
     chunk_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "Tokens whose logits exist at the same time; memory is 24 to 32 bytes x chunk_tokens x vocabulary. "
-            "By default as many as make that about 1 GB."
+            "help": "Tokens whose logits exist at the same time; memory is 28 to 32 bytes x chunk_tokens x vocabulary, "
+            "48 with a jsd. By default as many as make that about 1 GB."
         },
     )
 
@@ -67,9 +81,20 @@ class DistillationConfig(TrainingArguments):
             raise ValueError(
                 f"ce_weight is {self.ce_weight}; it must lie in [0, 1]. Use 0 for KL alone, 1 for cross-entropy alone."
             )
+        if self.divergence not in get_args(Divergence):
+            raise ValueError(f"divergence is {self.divergence!r}; it must be one of {', '.join(get_args(Divergence))}.")
+        if not 0.0 < self.jsd_beta < 1.0:
+            raise ValueError(
+                f"jsd_beta is {self.jsd_beta}; it must lie between 0 and 1. For the ends, set divergence to forward_kl "
+                "or reverse_kl."
+            )
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 1, or None for the default.")
         self._check_library_options()
+
+    @property
+    def objective(self) -> Objective:
+        return Objective(self.temperature, self.ce_weight, self.divergence, self.jsd_beta)
 
     def _check_library_options(self) -> None:
         if self.label_smoothing_factor != 0:

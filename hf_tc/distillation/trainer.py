@@ -22,12 +22,10 @@ from hf_tc.distillation.input_checks import (
 )
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
+from hf_tc.evaluation.chunked_objective import chunked_objective
 from hf_tc.evaluation.kd_loss import (
     IGNORE_INDEX,
-    LazyLogits,
-    Objective,
     chunked_metrics,
-    chunked_objective,
     next_token_targets,
     perplexity_from_nll,
 )
@@ -155,20 +153,19 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
             num_items_in_batch: labelled tokens of the whole step, over all processes if
                 `args.average_tokens_across_devices`.
         """
-        per_token, router_loss = self._through_both(chunked_objective, model, inputs)
-        if num_items_in_batch is None:
-            loss = per_token.sum() / max(per_token.numel(), 1) + router_loss
-        else:
-            tokens = torch.as_tensor(num_items_in_batch, device=per_token.device).clamp(min=1)
-            loss = per_token.sum() / tokens + router_loss  # which the library does not divide by batches either
-            if self.args.average_tokens_across_devices:
-                loss = loss * self.accelerator.num_processes  # DDP averages the gradients of the processes
+        summed, router_loss = self._through_both(chunked_objective, model, inputs)
+        alone = num_items_in_batch is None
+        tokens = (_targets(inputs) != IGNORE_INDEX).sum() if alone else num_items_in_batch
+        tokens = torch.as_tensor(tokens, device=summed.device).clamp(min=1)
+        loss = summed / tokens + router_loss  # which the library does not divide by batches either
+        if not alone and self.args.average_tokens_across_devices:
+            loss = loss * self.accelerator.num_processes  # DDP averages the gradients of the processes
         return (loss, {}) if return_outputs else loss
 
     def _through_both(
         self, chunked: Callable[..., Any], model: nn.Module, inputs: Mapping[str, Any]
     ) -> tuple[Any, Tensor]:
-        """Run student and teacher on a batch and give their hidden states to one of `kd_loss.chunked_*`.
+        """Run student and teacher on a batch and give their logits, not computed yet, to a `chunked_*`.
 
         Returns:
             What that gives, and the load-balancing loss of the student's routers, a number.
@@ -181,10 +178,10 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
                     teacher_hidden = teacher.hidden_states(inputs)
                 student_hidden, router_loss = student.hidden_states_and_router_loss(inputs)
                 losses = chunked(
-                    LazyLogits(student.logits, student_hidden),
-                    LazyLogits(teacher.logits, teacher_hidden),
+                    student.lazy_logits(student_hidden),
+                    teacher.lazy_logits(teacher_hidden),
                     _targets(inputs),
-                    Objective(self.args.temperature, self.args.ce_weight),
+                    self.args.objective,
                     chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
                 )
                 return losses, router_loss

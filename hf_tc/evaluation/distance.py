@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_tc.evaluation.kd_loss import IGNORE_INDEX, LazyLogits, Objective, chunked_metrics, next_token_targets
+from hf_tc.evaluation.kd_loss import IGNORE_INDEX, Objective, chunked_metrics, next_token_targets
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.teachers.offloading import execution_device
 
@@ -38,8 +38,8 @@ class DistanceFromTeacher:
         parts, sums = BackboneThenHead(model), torch.zeros(2, dtype=torch.float64)
         for rows, targets, teacher_hidden in zip(self._batches, self._targets, self._hidden, strict=True):
             metrics = chunked_metrics(
-                LazyLogits(parts.logits, parts.hidden_states({"input_ids": rows})),
-                LazyLogits(self._teacher.logits, teacher_hidden),
+                parts.lazy_logits(parts.hidden_states({"input_ids": rows})),
+                self._teacher.lazy_logits(teacher_hidden),
                 targets,
                 Objective(),
                 chunk_tokens=parts.tokens_at_once,

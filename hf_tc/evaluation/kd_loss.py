@@ -1,57 +1,82 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""The distillation loss of one token, and its evaluation over token chunks of bounded memory.
+"""The distillation loss of one token, and what an evaluation reports, over token chunks of bounded memory.
 
 With student logits z, teacher logits y, temperature T, next token w and cross-entropy weight a:
 
-    objective = (1 - a) * T^2 * KL(softmax(y / T) || softmax(z / T)) + a * -log softmax(z)_w
+    objective = (1 - a) * T^2 * D(p, q) + a * -log softmax(z)_w,    p = softmax(y / T), q = softmax(z / T)
 
-in nats. T^2 keeps the gradient's size independent of T (Hinton et al. 2015, section 2). KL is the forward one: the
-student must cover whatever the teacher considers possible. All softmaxes are fp32 whatever the logits' dtype.
+in nats. T^2 keeps the gradient's size independent of T (Hinton et al. 2015, section 2). D is one of
+
+    forward_kl  KL(p || q): the student must cover whatever the teacher considers possible
+    reverse_kl  KL(q || p): the student must not consider possible what the teacher does not
+    jsd         b KL(p || m) + (1 - b) KL(q || m), m = b p + (1 - b) q: between the two, and bounded (Agarwal et al.
+                2024, "On-Policy Distillation of Language Models", eq. 1); forward KL times b as b goes to 0, reverse KL
+                times 1 - b as it goes to 1
+
+All softmaxes are fp32 whatever the logits' dtype.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 IGNORE_INDEX = -100
 CPU_LOGITS = 2**20  # what stays in a CPU's caches from one operation to the next ...
 CPU_TOKENS = 256  # ... unless the head's weights, read for so few tokens, would take longer than the arithmetic
-LOGITS_AT_ONCE = 2**25  # each of them takes 24 to 32 bytes while a loss is computed: about 1 GB
+LOGITS_AT_ONCE = 2**25  # each of them takes 28 to 32 bytes while a loss is computed, 48 with a jsd: about 1 GB
 
+Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 Head = Callable[[Tensor], Tensor]  # hidden states [N, C] -> logits [N, V]
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The objective above: its temperature T, above 0, and the weight a of cross-entropy, in [0, 1]."""
+    """The objective above: its temperature T, above 0, the weight a of cross-entropy, in [0, 1], D, and b of a jsd,
+    between 0 and 1."""
 
     temperature: float = 1.0
     ce_weight: float = 0.0
+    divergence: Divergence = "forward_kl"
+    jsd_beta: float = 0.5
 
-    def per_token(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
-        """[N] fp32 in nats, from logits [N, V] and next tokens [N]. A term without weight is not computed."""
-        if self.ce_weight == 0.0:
-            return forward_kl(student_logits, teacher_logits, self.temperature)
+    def per_token(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor | None) -> Tensor:
+        """[N] fp32 in nats, from logits [N, V] and next tokens [N], which a weight of 0 needs not. A term without
+        weight is not computed."""
+        if self.ce_weight == 0.0 or targets is None:
+            return self.softened(student_logits, teacher_logits)
         cross_entropy = F.cross_entropy(student_logits.float(), targets, reduction="none")
         if self.ce_weight == 1.0:
             return cross_entropy
-        kl = forward_kl(student_logits, teacher_logits, self.temperature)
-        return (1.0 - self.ce_weight) * kl + self.ce_weight * cross_entropy
+        return (1.0 - self.ce_weight) * self.softened(student_logits, teacher_logits) + self.ce_weight * cross_entropy
+
+    def softened(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """T^2 * D per token, [N] fp32 in nats, from logits [N, V]."""
+        if self.divergence == "forward_kl":
+            return forward_kl(student_logits, teacher_logits, self.temperature)
+        log_q, log_p = (_log_softmax(logits, self.temperature) for logits in (student_logits, teacher_logits))
+        if self.divergence == "reverse_kl":
+            return _kl(log_q, log_p) * self.temperature**2
+        b = self.jsd_beta
+        log_m = torch.logaddexp(log_p + math.log(b), log_q + math.log1p(-b))
+        return (b * _kl(log_p, log_m) + (1.0 - b) * _kl(log_q, log_m)) * self.temperature**2
 
 
 class LazyLogits(NamedTuple):
-    """Logits [B, T, V] that are not computed yet: the head, and the hidden states [B, T, C] to apply it to."""
+    """Logits [B, T, V] that are not computed yet: the head, and the hidden states [B, T, C] to apply it to.
+
+    Gradients of a loss reach the hidden states and those of `parameters` that are trained: name all that the head uses.
+    """
 
     head: Head
     hidden_states: Tensor
+    parameters: tuple[Tensor, ...]
 
 
 class TokenMetrics(NamedTuple):
@@ -66,10 +91,16 @@ class TokenMetrics(NamedTuple):
 
 def forward_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """T^2 * KL(teacher || student) per token, [N] fp32 in nats, from logits [N, V]. Exactly 0 for equal logits."""
-    student_log_probs = F.log_softmax(student_logits.float() / temperature, dim=-1)
-    teacher_log_probs = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
-    kl = F.kl_div(student_log_probs, teacher_log_probs, reduction="none", log_target=True).sum(-1)
-    return kl * temperature**2
+    return _kl(_log_softmax(teacher_logits, temperature), _log_softmax(student_logits, temperature)) * temperature**2
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    return F.log_softmax(logits.float() / temperature, dim=-1)
+
+
+def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) per row."""
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
 
 
 def token_metrics(
@@ -77,11 +108,11 @@ def token_metrics(
 ) -> TokenMetrics:
     """What an evaluation reports, per token, from logits [N, V] and next tokens [N]."""
     kl = forward_kl(student_logits, teacher_logits)
-    temperature, ce_weight = objective.temperature, objective.ce_weight
-    softened_kl = kl if temperature == 1.0 else forward_kl(student_logits, teacher_logits, temperature)
+    is_kl = objective.divergence == "forward_kl" and objective.temperature == 1.0
+    softened = kl if is_kl else objective.softened(student_logits, teacher_logits)
     student_nll = F.cross_entropy(student_logits.float(), targets, reduction="none")
     return TokenMetrics(
-        objective=(1.0 - ce_weight) * softened_kl + ce_weight * student_nll,
+        objective=(1.0 - objective.ce_weight) * softened + objective.ce_weight * student_nll,
         kl=kl,
         student_nll=student_nll,
         teacher_nll=F.cross_entropy(teacher_logits.float(), targets, reduction="none"),
@@ -102,43 +133,15 @@ def next_token_targets(labels: Tensor) -> Tensor:
     return F.pad(labels[..., 1:], (0, 1), value=IGNORE_INDEX)
 
 
-def chunked_objective(
-    student: LazyLogits, teacher: LazyLogits, targets: Tensor, objective: Objective, *, chunk_tokens: int
-) -> Tensor:
-    """The objective of the labelled positions, [N] fp32 in row-major order.
-
-    Logits exist for `chunk_tokens` positions at a time and are recomputed in the backward pass; unlabelled positions
-    cost nothing. Gradients reach the student's hidden states and the parameters of its head, also when nothing is
-    labelled (they are zeros then, so that data-parallel processes stay in step). Nothing is differentiated through the
-    teacher.
-
-    Args:
-        student, teacher: the widths C of their hidden states may differ.
-        targets: [B, T], the token that each position is to predict, or -100.
-    """
-
-    def of_chunk(student_hidden: Tensor, teacher_hidden: Tensor, chunk_targets: Tensor) -> Tensor:
-        with torch.no_grad():
-            teacher_logits = teacher.head(teacher_hidden)
-        return objective.per_token(*_on_one_device(student.head(student_hidden), teacher_logits, chunk_targets))
-
-    parts = [
-        checkpoint(of_chunk, *chunk, use_reentrant=False, preserve_rng_state=False)
-        for chunk in _labelled_chunks(student, teacher, targets, chunk_tokens)
-    ]
-    return torch.cat(parts)
-
-
 @torch.no_grad()
 def chunked_metrics(
     student: LazyLogits, teacher: LazyLogits, targets: Tensor, objective: Objective, *, chunk_tokens: int
 ) -> TokenMetrics:
     """`token_metrics` of the labelled positions, each [N] fp32 in row-major order; arguments as `chunked_objective`."""
+    labelled = labelled_positions(targets, (student.hidden_states, teacher.hidden_states, targets))
     parts = [
-        token_metrics(
-            *_on_one_device(student.head(student_hidden), teacher.head(teacher_hidden), chunk_targets), objective
-        )
-        for student_hidden, teacher_hidden, chunk_targets in _labelled_chunks(student, teacher, targets, chunk_tokens)
+        token_metrics(*on_one_device(student.head(ours), teacher.head(theirs), wanted), objective)
+        for ours, theirs, wanted in zip(*(tensor.split(chunk_tokens) for tensor in labelled), strict=True)
     ]
     return TokenMetrics(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
@@ -149,19 +152,15 @@ def tokens_at_once(vocabulary: int, *, on_cpu: bool) -> int:
     return min(tokens, max(CPU_TOKENS, CPU_LOGITS // vocabulary)) if on_cpu else tokens
 
 
-def _labelled_chunks(
-    student: LazyLogits, teacher: LazyLogits, targets: Tensor, size: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Hidden states of both and targets of the labelled positions, `size` at a time, each on its own device; one empty
-    chunk when nothing is labelled."""
+def labelled_positions(targets: Tensor | None, tensors: Iterable[Tensor | None]) -> list[Any]:
+    """Of tensors [B, T, ...] the labelled positions [N, ...] in row-major order, each on its own device; without
+    targets all positions. None stays None."""
+    if targets is None:
+        return [tensor if tensor is None else tensor.flatten(0, 1) for tensor in tensors]
     labelled = targets != IGNORE_INDEX
-    tensors = (student.hidden_states, teacher.hidden_states.detach(), targets)
-    of_student, of_teacher, wanted = (tensor[labelled.to(tensor.device)] for tensor in tensors)
-    for start in range(0, max(len(wanted), 1), size):
-        chunk = slice(start, start + size)
-        yield of_student[chunk], of_teacher[chunk], wanted[chunk]
+    return [tensor if tensor is None else tensor[labelled.to(tensor.device)] for tensor in tensors]
 
 
-def _on_one_device(first: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def on_one_device(first: Tensor, second: Tensor, third: Tensor | None) -> tuple[Tensor, Tensor, Any]:
     """All on the first one's device: parts of a dispatched model, and another model, compute elsewhere."""
-    return first, second.to(first.device), third.to(first.device)
+    return first, second.to(first.device), third if third is None else third.to(first.device)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from hf_tc.evaluation.kd_loss import IGNORE_INDEX, tokens_at_once
+from hf_tc.evaluation.float32_linear import Float32Linear
+from hf_tc.evaluation.kd_loss import IGNORE_INDEX, LazyLogits, tokens_at_once
 from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.offloading import execution_device
 
@@ -110,15 +111,34 @@ class BackboneThenHead:
         return hidden, outputs.loss
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [N, V] of hidden states [N, C], with all that the family does after its linear layer."""
+        """Logits [N, V] of hidden states [N, C], with all that the family does after its linear layer.
+
+        A linear layer in 16 bits gives what it summed in float32, see `Float32Linear`.
+        """
         if not self.is_split:
             return hidden
         hidden = hidden.unsqueeze(0)
         assert self._backbone_output_class is not None
         outputs = self._backbone_output_class(last_hidden_state=hidden)
-        with _replaced_backbone(self.model, lambda *args, **kwargs: outputs):
+        with _replaced_backbone(self.model, lambda *args, **kwargs: outputs), Float32Linear():
             # `forward`, not `__call__`: module hooks (FSDP, capture) belong to whole forward passes.
             return self.model.forward(inputs_embeds=hidden, use_cache=False).logits.squeeze(0)
+
+    def lazy_logits(self, hidden: Tensor) -> LazyLogits:
+        """Logits of `hidden_states` [B, T, C], for a loss that computes them in chunks.
+
+        To be called where the loss is: FSDP has the whole parameters only inside the model's forward.
+        """
+        if not self.is_split:
+            return LazyLogits(self.logits, hidden, ())
+        children = [child for name, child in self.model.named_children() if name != self.model.base_model_prefix]
+        modules = [self.model, *(module for child in children for module in child.modules())]
+        # Where FSDP flattens parameters, the forward has views of them, as plain attributes: those, or the flat one,
+        # which is the model's own parameter then, but not both.
+        attributes = (x for module in modules for x in (*module._parameters.values(), *vars(module).values()))
+        trained = {id(x): x for x in attributes if isinstance(x, Tensor) and x.requires_grad}
+        viewed = {id(x._base) for x in trained.values()}
+        return LazyLogits(self.logits, hidden, tuple(x for x in trained.values() if id(x) not in viewed))
 
     def _run_backbone(self, inputs: Mapping[str, Any]) -> Any:
         outputs = getattr(self.model, self.model.base_model_prefix)(**inputs, use_cache=False)
@@ -136,13 +156,13 @@ class BackboneThenHead:
                 self._balances_nothing = isinstance(getattr(outputs, "aux_loss", None), int)
                 expected = outputs.logits[0]
                 # Of a model on several devices, forward alone brings its logits back to where its inputs were.
-                logits = self.logits(self.hidden_states(inputs)[0]).to(expected.device)
+                logits = self.logits(self.hidden_states(inputs)[0]).to(expected)
         except (AttributeError, TypeError, ValueError) as error:
             logger.warning("Running the head of %s alone failed: %s", type(self.model).__name__, error)
             return False
         if logits.shape != expected.shape:
             return False
-        # The same operations on the same numbers: a hundredth of the largest logit leaves room for bf16 kernels only.
+        # The same operations on the same numbers: a hundredth of the largest logit leaves room for bf16 rounding only.
         tolerance = 1e-2 * expected.abs().max().item()
         return torch.allclose(logits, expected, rtol=0.0, atol=tolerance, equal_nan=True)
 

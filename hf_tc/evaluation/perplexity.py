@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_tc.evaluation.figures import Evaluation
-from hf_tc.evaluation.kd_loss import LazyLogits, Objective, chunked_metrics, next_token_targets, perplexity_from_nll
+from hf_tc.evaluation.kd_loss import Objective, chunked_metrics, next_token_targets, perplexity_from_nll
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.offloading import execution_device
@@ -115,8 +115,8 @@ def _summed_metrics(student: BackboneThenHead, teacher: BackboneThenHead, rows: 
     rows = rows.to(execution_device(student.model.get_input_embeddings()))
     teacher_rows = rows.to(execution_device(teacher.model.get_input_embeddings()))
     metrics = chunked_metrics(
-        LazyLogits(student.logits, student.hidden_states({"input_ids": rows})),
-        LazyLogits(teacher.logits, teacher.hidden_states({"input_ids": teacher_rows})),
+        student.lazy_logits(student.hidden_states({"input_ids": rows})),
+        teacher.lazy_logits(teacher.hidden_states({"input_ids": teacher_rows})),
         next_token_targets(rows),
         Objective(),
         chunk_tokens=student.tokens_at_once,

@@ -9,6 +9,7 @@ import pytest
 from transformers import HfArgumentParser, TrainingArguments
 
 from hf_tc.distillation import DistillationConfig
+from hf_tc.evaluation.kd_loss import Objective
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,8 @@ from hf_tc.distillation import DistillationConfig
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"ce_weight": 1.5}, r"ce_weight is 1.5; it must lie in \[0, 1\]"),
         ({"ce_weight": -0.1}, "ce_weight is -0.1"),
+        ({"divergence": "kl"}, "divergence is 'kl'; it must be one of forward_kl, reverse_kl, jsd"),
+        ({"jsd_beta": 1.0}, "jsd_beta is 1.0; it must lie between 0 and 1"),
         ({"chunk_tokens": 0}, "chunk_tokens is 0; it must be at least 1"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
         ({"torch_compile": True}, "torch_compile=True"),
@@ -32,8 +35,9 @@ def test_bad_values_are_refused(tmp_path: Path, arguments: dict[str, Any], messa
 def test_works_as_command_line_arguments(tmp_path: Path) -> None:
     parser = HfArgumentParser(DistillationConfig)
     (config,) = parser.parse_args_into_dataclasses(
-        ["--output_dir", str(tmp_path), "--use_cpu", "--temperature", "2", "--ce_weight", "0.1"]
+        ["--output_dir", str(tmp_path), "--use_cpu", "--temperature", "2", "--ce_weight", "0.1", "--divergence", "jsd"]
     )
+    assert config.objective == Objective(2.0, 0.1, "jsd")
     assert (config.temperature, config.ce_weight, config.chunk_tokens) == (2.0, 0.1, None)
 
 
@@ -47,5 +51,7 @@ def test_the_old_name_of_ce_weight_works_with_a_note(tmp_path: Path) -> None:
 def test_own_arguments_have_help() -> None:
     inherited = {inherited.name for inherited in fields(TrainingArguments)}
     own = [field for field in fields(DistillationConfig) if field.name not in inherited]
-    assert {field.name for field in own} == {"temperature", "ce_weight", "cross_entropy_share", "chunk_tokens"}
+    assert {field.name for field in own} == {
+        *("temperature", "ce_weight", "divergence", "jsd_beta", "cross_entropy_share", "chunk_tokens")
+    }
     assert all(len(field.metadata["help"]) > 40 for field in own)

@@ -66,6 +66,26 @@ def test_evaluation_is_exact_over_the_tokens_of_the_dataset(tmp_path: Path) -> N
     assert kl_of_two != pytest.approx(kl, rel=1e-2)
 
 
+def test_the_divergence_asked_for_is_trained_and_evaluated(tmp_path: Path) -> None:
+    student, teacher, examples = tiny_llama(), tiny_qwen3().eval(), labelled_examples(4)
+    with torch.no_grad():
+        # The reverse KL is the forward one with the two changing places.
+        reverse = hand_written_mean_loss(teacher, student.eval(), examples, 2.0, 0.0).item()
+        forward = hand_written_mean_loss(student, teacher, examples, 1.0, 0.0).item()
+    trainer = DistillationTrainer(
+        model=student,
+        teacher=teacher,
+        args=config(tmp_path, max_steps=1, temperature=2.0, divergence="reverse_kl"),
+        train_dataset=examples,
+        eval_dataset=examples,
+    )
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] == pytest.approx(reverse, rel=1e-5)
+    assert metrics["eval_kl"] == pytest.approx(forward, rel=1e-5)
+    trainer.train()
+    assert logged(trainer, "loss")[0] == pytest.approx(reverse, rel=1e-4)
+
+
 def test_families_with_logit_post_processing_distil_to_their_own_teacher(tmp_path: Path) -> None:
     gemma = tiny_config(Gemma2Config, final_logit_softcapping=1.5, initializer_range=0.5)
     torch.manual_seed(0)

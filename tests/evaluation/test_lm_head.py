@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any
 
@@ -64,6 +65,40 @@ def test_split_equals_the_whole_model(config: Any, caplog: pytest.LogCaptureFixt
     assert parts.is_split
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
     assert "could not be split" not in caplog.text
+
+
+@pytest.mark.parametrize("with_lora", [False, True])
+def test_logits_of_a_bf16_model_are_those_of_its_numbers_in_fp32(with_lora: bool) -> None:
+    torch.manual_seed(0)
+    model: Any = AutoModelForCausalLM.from_config(tiny_config(Gemma2Config, final_logit_softcapping=2.0)).eval()
+    hidden = torch.randn(6, 32).bfloat16()
+    if with_lora:
+        peft = pytest.importorskip("peft")
+        # What enters B is rounded, as in every 16-bit network: exact numbers keep the comparison sharp.
+        model = peft.get_peft_model(model, peft.LoraConfig(target_modules=["lm_head"], r=1, init_lora_weights=False))
+        nn.init.constant_(model.base_model.model.lm_head.lora_A["default"].weight, 0.0)
+        model.base_model.model.lm_head.lora_A["default"].weight.data[0, 0] = 1.0
+    parts, exact = BackboneThenHead(model.bfloat16()), BackboneThenHead(copy.deepcopy(model).float())
+    logits = parts.logits(hidden)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, exact.logits(hidden.float()), rtol=1e-5, atol=1e-5)
+
+
+def test_parameters_of_the_head_are_found() -> None:
+    parts = BackboneThenHead(tiny_llama(tie_word_embeddings=True))
+    hidden = torch.zeros(2, 3, 32)
+    assert [id(x) for x in parts.lazy_logits(hidden).parameters] == [id(parts.model.get_input_embeddings().weight)]
+    flattened = tiny_llama()
+    flat = nn.Parameter(flattened.lm_head.weight.detach().flatten())
+    del flattened.lm_head.weight
+    flattened.lm_head.weight = flat.view(VOCABULARY, 32)  # a tensor with a history, as FSDP makes it
+    flattened.register_parameter("flat", flat)
+    (view,) = BackboneThenHead(flattened).lazy_logits(hidden).parameters
+    assert view is flattened.lm_head.weight
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(tiny_llama(), peft.LoraConfig(target_modules=["lm_head", "q_proj"]))
+    trained = [x for x in BackboneThenHead(model).lazy_logits(hidden).parameters if x.requires_grad]
+    assert [tuple(x.shape) for x in trained] == [(8, 32), (VOCABULARY, 8)]
 
 
 def test_model_is_left_as_it_was() -> None:
