@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
+from hf_tc.distillation.collator import MASK_COLUMNS, Collator, TargetsCollator, default_collator
 from hf_tc.distillation.config import LESS_MEMORY_IN_EVALUATION, LESS_MEMORY_IN_TRAINING, DistillationConfig
 from hf_tc.distillation.input_checks import (
     check_student_and_teacher,
@@ -39,7 +39,7 @@ from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 
 MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # sums; then come tokens, router loss, examples
-BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "labels", "shift_labels")
+BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "seq_idx", "labels", "shift_labels", *MASK_COLUMNS)
 
 
 class DistillationTrainer(UndecayedMemoryMixin, Trainer):
