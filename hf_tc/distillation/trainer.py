@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_tc.distillation.collator import MASK_COLUMNS, Collator, TargetsCollator, default_collator
+from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
 from hf_tc.distillation.config import LESS_MEMORY_IN_EVALUATION, LESS_MEMORY_IN_TRAINING, DistillationConfig
+from hf_tc.distillation.data_checks import CheckedDataMixin
 from hf_tc.distillation.input_checks import (
     check_student_and_teacher,
     upcast_trainable_parameters,
@@ -39,10 +40,9 @@ from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 
 MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # sums; then come tokens, router loss, examples
-BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "seq_idx", "labels", "shift_labels", *MASK_COLUMNS)
 
 
-class DistillationTrainer(UndecayedMemoryMixin, Trainer):
+class DistillationTrainer(CheckedDataMixin, UndecayedMemoryMixin, Trainer):
     """Trains a student to give the teacher's next-token distribution.
 
     The loss is the mean of `kd_loss.Objective` over the labelled tokens of the whole optimiser step: all
@@ -124,11 +124,6 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         # Trainer takes the first prepared model for the student, and would not prepare it before an evaluation.
         self.accelerator._models.remove(teacher)
         return teacher
-
-    def _set_signature_columns_if_needed(self) -> None:
-        # Trainer drops the columns that the student's forward does not name, input_ids too if that takes **kwargs only.
-        super()._set_signature_columns_if_needed()
-        self._signature_columns = sorted({*(self._signature_columns or ()), *BATCH_COLUMNS})  # type: ignore[assignment]  # None at first
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes Trainer's card only where saving the student has not written its own."""
