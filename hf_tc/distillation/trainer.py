@@ -35,6 +35,7 @@ from hf_tc.evaluation.kd_loss import (
 from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.out_of_memory import memory_advice
+from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 
@@ -65,8 +66,8 @@ class DistillationTrainer(CheckedDataMixin, UndecayedMemoryMixin, Trainer):
 
     Raises:
         ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies or tokenizers differ,
-            the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, or a
-            file of the teacher's weights is damaged.
+            the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, a
+            weight of either is NaN or infinite, or a file of the teacher's weights is damaged.
     """
 
     args: DistillationConfig
@@ -113,6 +114,9 @@ class DistillationTrainer(CheckedDataMixin, UndecayedMemoryMixin, Trainer):
         if isinstance(model.config, HybridGDNConfig):
             self.add_callback(TrainingRecord(model.config))
         self.teacher = self._place_teacher(teacher)
+        if self.is_local_process_zero() or not self.is_fsdp_enabled:  # elsewhere FSDP brings the weights later
+            check_finite_weights(model, "student")
+        check_finite_weights(self.teacher, "teacher")
         self._student_parts = BackboneThenHead(model)
         self._teacher_parts = BackboneThenHead(self.teacher)
         self._evaluation_sums = torch.zeros(len(EVALUATED) + 3, dtype=torch.float64)

@@ -92,6 +92,26 @@ def test_shared_weights_are_refused(tmp_path: Path) -> None:
     one_step(student, teacher, tmp_path)
 
 
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, role: str, value: float) -> None:
+    models = {"student": tiny_llama(), "teacher": tiny_qwen3()}
+    models[role].model.layers[1].mlp.down_proj.weight.data[2, 3:5] = value
+    named = rf"The {role}'s model\.layers\.1\.mlp\.down_proj\.weight has 2 of \d+ values that are NaN or infinite"
+    with pytest.raises(ValueError, match=named):
+        one_step(models["student"], models["teacher"], tmp_path)
+
+
+def test_an_adapter_that_is_no_number_is_named(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    student = peft.get_peft_model(tiny_llama(), peft.LoraConfig(target_modules=["q_proj"]))
+    student.base_model.model.model.layers[0].self_attn.q_proj.lora_A["default"].weight.data[0, 0] = math.nan
+    with pytest.raises(
+        ValueError, match=r"The student's .*layers\.0\.self_attn\.q_proj\.lora_A\.default\.weight has 1 "
+    ):
+        one_step(student, tiny_qwen3(), tmp_path)
+
+
 def test_vocabularies_must_agree(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"logits for 61 tokens, the teacher for 70.*resize_token_embeddings"):
         one_step(tiny_llama(), tiny_qwen3(vocab_size=70), tmp_path)
