@@ -20,6 +20,7 @@ from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.resume.fingerprint import fingerprint
 from hf_tc.resume.unfinished_work import WorkFolder
 from hf_tc.teachers.adapters import adapter_base
+from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_tokenizers_agree
 
@@ -63,6 +64,7 @@ def distill(
 
     Raises:
         CalibrationDataError: the text has fewer tokens than asked for.
+        DivergedError: a loss, a gradient or a weight became NaN or infinite; nothing is saved to `out`.
         ValueError: the student is an adapter, the teacher has another tokenizer, `out` is occupied or cannot be
             written, or its checkpoints are those of a call with other arguments.
     """
@@ -134,6 +136,7 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
     with memory_advice("Set a smaller batch_size or a shorter sequence_length."):
         trainer.train(resume_from_checkpoint=last_complete_checkpoint(work.folder))
     model = trainer.accelerator.unwrap_model(trainer.model).to(dtype)
+    check_finite_weights(model, "distilled student")  # in float16 a weight may be infinite that was not in float32
     if not trainer.is_world_process_zero():
         return
     model.tokenizer = tokenizer

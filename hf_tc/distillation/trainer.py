@@ -16,6 +16,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
 from hf_tc.distillation.config import LESS_MEMORY_IN_EVALUATION, LESS_MEMORY_IN_TRAINING, DistillationConfig
 from hf_tc.distillation.data_checks import CheckedDataMixin
+from hf_tc.distillation.finite_training import FiniteTrainingMixin
 from hf_tc.distillation.input_checks import (
     check_student_and_teacher,
     upcast_trainable_parameters,
@@ -43,7 +44,7 @@ MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # sums; then come tokens, router loss, examples
 
 
-class DistillationTrainer(CheckedDataMixin, UndecayedMemoryMixin, Trainer):
+class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, UndecayedMemoryMixin, Trainer):
     """Trains a student to give the teacher's next-token distribution.
 
     The loss is the mean of `kd_loss.Objective` over the labelled tokens of the whole optimiser step: all
@@ -54,9 +55,10 @@ class DistillationTrainer(CheckedDataMixin, UndecayedMemoryMixin, Trainer):
     the labelled tokens of the dataset.
 
     The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. Weight decay
-    spares what decides how much a layer forgets. A checkpoint resumes to the same trajectory. Tested with DDP, gradient
-    checkpointing, PEFT and mixed precision; several GPUs need `torchrun` or `accelerate launch`. Under FSDP or
-    DeepSpeed every process holds the whole teacher.
+    spares what decides how much a layer forgets. Training stops with `DivergedError` before a step whose gradient is
+    not finite. A checkpoint resumes to the same trajectory. Tested with DDP, gradient checkpointing, PEFT and mixed
+    precision; several GPUs need `torchrun` or `accelerate launch`. Under FSDP or DeepSpeed every process holds the
+    whole teacher.
 
     Args:
         model: the student, any decoder-only causal LM, PEFT-wrapped or not.
