@@ -68,6 +68,13 @@ class TargetsCollator:
             )
 
 
+def targets_of(batch: Mapping[str, Any]) -> Tensor:
+    """The token that each position of a batch is to predict, or -100, [B, T]."""
+    if batch.get("shift_labels") is not None:
+        return batch["shift_labels"]
+    return next_token_targets(batch["labels"])
+
+
 def _masks_as_labels(example: Any) -> Any:
     """An example with -100 in its `labels` where one of its masks is 0, and without the masks."""
     masks = [name for name in MASK_COLUMNS if name in example] if isinstance(example, Mapping) else []

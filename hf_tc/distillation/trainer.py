@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
 
-from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
-from hf_tc.distillation.config import LESS_MEMORY_IN_EVALUATION, LESS_MEMORY_IN_TRAINING, DistillationConfig
+from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, targets_of
+from hf_tc.distillation.config import LESS_MEMORY_IN_TRAINING, DistillationConfig
 from hf_tc.distillation.data_checks import CheckedDataMixin
+from hf_tc.distillation.exact_evaluation import ExactEvaluationMixin
 from hf_tc.distillation.finite_training import FiniteTrainingMixin
 from hf_tc.distillation.input_checks import (
     check_student_and_teacher,
@@ -24,15 +23,7 @@ from hf_tc.distillation.input_checks import (
 )
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
-from hf_tc.evaluation.kd_loss import (
-    IGNORE_INDEX,
-    LazyLogits,
-    Objective,
-    chunked_metrics,
-    chunked_objective,
-    next_token_targets,
-    perplexity_from_nll,
-)
+from hf_tc.evaluation.kd_loss import LazyLogits, Objective, chunked_objective
 from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.out_of_memory import memory_advice
@@ -41,10 +32,9 @@ from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 
 MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
-EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # sums; then come tokens, router loss, examples
 
 
-class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, UndecayedMemoryMixin, Trainer):
+class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluationMixin, UndecayedMemoryMixin, Trainer):
     """Trains a student to give the teacher's next-token distribution.
 
     The loss is the mean of `kd_loss.Objective` over the labelled tokens of the whole optimiser step: all
@@ -121,7 +111,6 @@ class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, UndecayedMemory
         check_finite_weights(self.teacher, "teacher")
         self._student_parts = BackboneThenHead(model)
         self._teacher_parts = BackboneThenHead(self.teacher)
-        self._evaluation_sums = torch.zeros(len(EVALUATED) + 3, dtype=torch.float64)
 
     def _place_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
         if getattr(teacher, "hf_device_map", None) is None:
@@ -184,68 +173,10 @@ class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, UndecayedMemory
                 losses = chunked(
                     LazyLogits(student.logits, student_hidden),
                     LazyLogits(teacher.logits, teacher_hidden),
-                    _targets(inputs),
+                    targets_of(inputs),
                     Objective(self.args.temperature, self.args.ce_weight),
                     chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
                 )
                 return losses, router_loss
 
         return call_through_wrapper(model, self.accelerator.unwrap_model(model), forward, inputs)
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor, None, None]:
-        """Mean objective of one evaluation batch, while the sums over its examples are kept; no logits are returned."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad():
-            metrics, router_loss = self._through_both(chunked_metrics, model, inputs)
-        targets = _targets(inputs)
-        example_of_token = (targets != IGNORE_INDEX).nonzero()[:, 0].to(metrics.kl.device)
-        per_token = torch.stack([getattr(metrics, name) for name in EVALUATED] + [torch.ones_like(metrics.kl)], dim=-1)
-        per_example = per_token.new_zeros(len(targets), per_token.shape[1]).index_add_(0, example_of_token, per_token)
-        router_columns = per_token.new_tensor([router_loss, 1.0]).expand(len(targets), 2)  # its mean is over examples
-        per_example = torch.cat([per_example, router_columns], dim=1)
-        # Drops the examples that a distributed sampler repeats to fill the last batch.
-        gathered = self.accelerator.gather_for_metrics(per_example)
-        self._evaluation_sums += gathered.cpu().double().sum(0)
-        return metrics.objective.sum() / max(metrics.objective.numel(), 1) + router_loss, None, None
-
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader[Any],
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """`Trainer.evaluation_loop` with the exact token means in place of its mean over batches."""
-        self._evaluation_sums.zero_()
-        with memory_advice(LESS_MEMORY_IN_EVALUATION):
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
-        *sums, tokens, router_loss, examples = self._evaluation_sums.tolist()
-        if tokens == 0:
-            raise ValueError(
-                "No token of the evaluation dataset is labelled, so there is nothing to measure. "
-                "Examples need at least two tokens, and some labels that are not -100."
-            )
-        objective, kl, student_nll, teacher_nll = (value / tokens for value in sums)
-        metrics = {
-            "loss": objective + router_loss / examples,
-            "kl": kl,
-            "student_perplexity": perplexity_from_nll(student_nll),
-            "teacher_perplexity": perplexity_from_nll(teacher_nll),
-        }
-        prefixed = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        return output._replace(metrics={**(output.metrics or {}), **prefixed})
-
-
-def _targets(inputs: Mapping[str, Any]) -> Tensor:
-    if inputs.get("shift_labels") is not None:
-        return inputs["shift_labels"]
-    return next_token_targets(inputs["labels"])
