@@ -18,6 +18,7 @@ from hf_tc.distillation.exact_evaluation import ExactEvaluationMixin
 from hf_tc.distillation.finite_training import FiniteTrainingMixin
 from hf_tc.distillation.input_checks import (
     check_student_and_teacher,
+    load_student,
     upcast_trainable_parameters,
     use_one_gpu_per_process,
 )
@@ -51,7 +52,8 @@ class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluation
     whole teacher.
 
     Args:
-        model: the student, any decoder-only causal LM, PEFT-wrapped or not.
+        model: the student, any decoder-only causal LM, PEFT-wrapped or not; or its folder or Hub id, then with the
+            tokenizer beside it unless there is a `processing_class`. Loaded as the teacher is.
         teacher: a loaded causal LM, PEFT-wrapped or not, a folder, or a Hub id (loaded in its own dtype, without remote
             code), of an adapter as well.
         args, data_collator, train_dataset, eval_dataset, processing_class, callbacks, optimizers: as in `Trainer`.
@@ -67,7 +69,7 @@ class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluation
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | str | Path,
         teacher: PreTrainedModel | str | Path,
         args: DistillationConfig,
         data_collator: Collator | None = None,
@@ -79,6 +81,9 @@ class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluation
     ) -> None:
         if not isinstance(args, DistillationConfig):
             raise TypeError(f"args is a {type(args).__name__}; use hf_tc.distillation.DistillationConfig, a subclass.")
+        if isinstance(model, str | Path):
+            processing_class = processing_class or tokenizer_of(model)
+            model = load_student(model)
         tokenizers = {"The processing_class": processing_class, "The student's tokenizer": tokenizer_of(model)}
         check_tokenizers_agree(tokenizers, teacher)
         if isinstance(teacher, str | Path):
