@@ -63,6 +63,10 @@ class DistillationConfig(TrainingArguments):
         },
     )
 
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "Off: a loss that is NaN or infinite stops the run and is not logged as another number."},
+    )
     # Not `str | bool`, which a command line reads as a yes or no.
     include_num_input_tokens_seen: str = field(
         default="all",
@@ -106,6 +110,11 @@ class DistillationConfig(TrainingArguments):
             raise ValueError(
                 "torch_compile=True compiles the student's forward, which distillation runs in two parts. Leave it off "
                 "and call student.model.compile() if you want the backbone compiled."
+            )
+        if self.logging_nan_inf_filter:
+            raise ValueError(
+                "logging_nan_inf_filter=True would log a loss that is NaN or infinite as the mean of earlier ones. "
+                "Leave it off; such a loss stops the run."
             )
         for name in ("bf16_full_eval", "fp16_full_eval"):
             if getattr(self, name):

@@ -14,13 +14,13 @@ from transformers.trainer_utils import sort_checkpoints
 from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
 from hf_tc.distillation.config import DistillationConfig
+from hf_tc.distillation.input_checks import check_is_no_adapter, load_student
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.resume.fingerprint import fingerprint
 from hf_tc.resume.unfinished_work import WorkFolder
-from hf_tc.teachers.adapters import adapter_base
-from hf_tc.teachers.loading import load_causal_lm
+from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.vocabulary import check_tokenizers_agree
 
 WARMUP_RATIO = 0.05
@@ -63,6 +63,7 @@ def distill(
 
     Raises:
         CalibrationDataError: the text has fewer tokens than asked for.
+        DivergedError: a loss, a gradient or a weight became NaN or infinite; nothing is saved to `out`.
         ValueError: the student is an adapter, the teacher has another tokenizer, `out` is occupied or cannot be
             written, or its checkpoints are those of a call with other arguments.
     """
@@ -105,11 +106,7 @@ def _training_arguments(folder: Path, batch_size: int, learning_rate: float, see
 
 def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFolder) -> None:
     student, tokens, sequence_length = options["student"], options["tokens"], options["sequence_length"]
-    if (base := adapter_base(student)) is not None:
-        raise ValueError(
-            f"{student} is a PEFT adapter of {base}, not a student. Save what PeftModel.merge_and_unload() returns and "
-            "give that folder; or train the adapter with DistillationTrainer."
-        )
+    check_is_no_adapter(student)
     tokenizer = AutoTokenizer.from_pretrained(student)
     check_tokenizers_agree({"The student's tokenizer": tokenizer}, options["teacher"])
     blocks = token_blocks(read_documents(options["data"], tokens), tokenizer, sequence_length, tokens)
@@ -118,7 +115,7 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
             f"{source_name(options['data'])} has {blocks.numel():,} tokens in blocks of {sequence_length}, "
             f"{tokens:,} were asked for. Give more text or ask for fewer tokens."
         )
-    model = load_causal_lm(student, dtype="auto")
+    model = load_student(student)
     dtype = model.dtype
     trainer = DistillationTrainer(
         model, options["teacher"], arguments, train_dataset=BlockDataset(blocks), processing_class=tokenizer
@@ -134,6 +131,7 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
     with memory_advice("Set a smaller batch_size or a shorter sequence_length."):
         trainer.train(resume_from_checkpoint=last_complete_checkpoint(work.folder))
     model = trainer.accelerator.unwrap_model(trainer.model).to(dtype)
+    check_finite_weights(model, "distilled student")  # in float16 a weight may be infinite that was not in float32
     if not trainer.is_world_process_zero():
         return
     model.tokenizer = tokenizer

@@ -3,17 +3,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainingArguments
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import logging
 
-from hf_tc.teachers.adapters import check_not_wrapped
+from hf_tc.teachers.adapters import adapter_base, check_not_wrapped
+from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_vocabularies_agree, check_vocabulary
 
 logger = logging.get_logger(__name__)
+
+
+def load_student(name: str | Path) -> PreTrainedModel:
+    """The student in a folder or of a Hub id, in its own dtype, without remote code.
+
+    Raises:
+        ValueError: a PEFT adapter, or a damaged file of weights.
+    """
+    check_is_no_adapter(name)
+    return load_causal_lm(name, dtype="auto")
+
+
+def check_is_no_adapter(name: str | Path) -> None:
+    """Raises ValueError for the folder or Hub id of a PEFT adapter: what is saved of it would be no student."""
+    if (base := adapter_base(name)) is not None:
+        raise ValueError(
+            f"{name} is a PEFT adapter of {base}, not a student. Save what PeftModel.merge_and_unload() returns and "
+            "give that folder; or give DistillationTrainer PeftModel.from_pretrained(..., is_trainable=True)."
+        )
 
 
 def check_student_and_teacher(student: nn.Module, teacher: nn.Module, processing_class: Any) -> None:

@@ -9,38 +9,34 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
 
-from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
-from hf_tc.distillation.config import LESS_MEMORY_IN_EVALUATION, LESS_MEMORY_IN_TRAINING, DistillationConfig
+from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, targets_of
+from hf_tc.distillation.config import LESS_MEMORY_IN_TRAINING, DistillationConfig
+from hf_tc.distillation.data_checks import CheckedDataMixin
+from hf_tc.distillation.exact_evaluation import ExactEvaluationMixin
+from hf_tc.distillation.finite_training import FiniteTrainingMixin
 from hf_tc.distillation.input_checks import (
     check_student_and_teacher,
+    load_student,
     upcast_trainable_parameters,
     use_one_gpu_per_process,
 )
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.evaluation.chunked_objective import chunked_objective
-from hf_tc.evaluation.kd_loss import (
-    IGNORE_INDEX,
-    chunked_metrics,
-    next_token_targets,
-    perplexity_from_nll,
-)
+from hf_tc.evaluation.kd_loss import IGNORE_INDEX
 from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.out_of_memory import memory_advice
+from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 
 MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
-EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # sums; then come tokens, router loss, examples
-BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "labels", "shift_labels")
 
 
-class DistillationTrainer(UndecayedMemoryMixin, Trainer):
+class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluationMixin, UndecayedMemoryMixin, Trainer):
     """Trains a student to give the teacher's next-token distribution.
 
     The loss is the mean of `kd_loss.Objective` over the labelled tokens of the whole optimiser step: all
@@ -51,20 +47,22 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     the labelled tokens of the dataset.
 
     The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. Weight decay
-    spares what decides how much a layer forgets. A checkpoint resumes to the same trajectory. Tested with DDP, gradient
-    checkpointing, PEFT and mixed precision; several GPUs need `torchrun` or `accelerate launch`. Under FSDP or
-    DeepSpeed every process holds the whole teacher.
+    spares what decides how much a layer forgets. Training stops with `DivergedError` before a step whose gradient is
+    not finite. A checkpoint resumes to the same trajectory. Tested with DDP, gradient checkpointing, PEFT and mixed
+    precision; several GPUs need `torchrun` or `accelerate launch`. Under FSDP or DeepSpeed every process holds the
+    whole teacher.
 
     Args:
-        model: the student, any decoder-only causal LM, PEFT-wrapped or not.
+        model: the student, any decoder-only causal LM, PEFT-wrapped or not; or its folder or Hub id, then with the
+            tokenizer beside it unless there is a `processing_class`. Loaded as the teacher is.
         teacher: a loaded causal LM, PEFT-wrapped or not, a folder, or a Hub id (loaded in its own dtype, without remote
             code), of an adapter as well.
         args, data_collator, train_dataset, eval_dataset, processing_class, callbacks, optimizers: as in `Trainer`.
 
     Raises:
         ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies or tokenizers differ,
-            the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, or a
-            file of the teacher's weights is damaged.
+            the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, a
+            weight of either is NaN or infinite, or a file of the teacher's weights is damaged.
     """
 
     args: DistillationConfig
@@ -72,7 +70,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | str | Path,
         teacher: PreTrainedModel | str | Path,
         args: DistillationConfig,
         data_collator: Collator | None = None,
@@ -84,6 +82,9 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     ) -> None:
         if not isinstance(args, DistillationConfig):
             raise TypeError(f"args is a {type(args).__name__}; use hf_tc.distillation.DistillationConfig, a subclass.")
+        if isinstance(model, str | Path):
+            processing_class = processing_class or tokenizer_of(model)
+            model = load_student(model)
         tokenizers = {"The processing_class": processing_class, "The student's tokenizer": tokenizer_of(model)}
         check_tokenizers_agree(tokenizers, teacher)
         if isinstance(teacher, str | Path):
@@ -111,9 +112,11 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         if isinstance(model.config, HybridGDNConfig):
             self.add_callback(TrainingRecord(model.config))
         self.teacher = self._place_teacher(teacher)
+        if self.is_local_process_zero() or not self.is_fsdp_enabled:  # elsewhere FSDP brings the weights later
+            check_finite_weights(model, "student")
+        check_finite_weights(self.teacher, "teacher")
         self._student_parts = BackboneThenHead(model)
         self._teacher_parts = BackboneThenHead(self.teacher)
-        self._evaluation_sums = torch.zeros(len(EVALUATED) + 3, dtype=torch.float64)
 
     def _place_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
         if getattr(teacher, "hf_device_map", None) is None:
@@ -122,11 +125,6 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         # Trainer takes the first prepared model for the student, and would not prepare it before an evaluation.
         self.accelerator._models.remove(teacher)
         return teacher
-
-    def _set_signature_columns_if_needed(self) -> None:
-        # Trainer drops the columns that the student's forward does not name, input_ids too if that takes **kwargs only.
-        super()._set_signature_columns_if_needed()
-        self._signature_columns = sorted({*(self._signature_columns or ()), *BATCH_COLUMNS})  # type: ignore[assignment]  # None at first
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes Trainer's card only where saving the student has not written its own."""
@@ -155,7 +153,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         """
         summed, router_loss = self._through_both(chunked_objective, model, inputs)
         alone = num_items_in_batch is None
-        tokens = (_targets(inputs) != IGNORE_INDEX).sum() if alone else num_items_in_batch
+        tokens = (targets_of(inputs) != IGNORE_INDEX).sum() if alone else num_items_in_batch
         tokens = torch.as_tensor(tokens, device=summed.device).clamp(min=1)
         loss = summed / tokens + router_loss  # which the library does not divide by batches either
         if not alone and self.args.average_tokens_across_devices:
@@ -180,68 +178,10 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
                 losses = chunked(
                     student.lazy_logits(student_hidden),
                     teacher.lazy_logits(teacher_hidden),
-                    _targets(inputs),
+                    targets_of(inputs),
                     self.args.objective,
                     chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
                 )
                 return losses, router_loss
 
         return call_through_wrapper(model, self.accelerator.unwrap_model(model), forward, inputs)
-
-    def prediction_step(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[Tensor, None, None]:
-        """Mean objective of one evaluation batch, while the sums over its examples are kept; no logits are returned."""
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad():
-            metrics, router_loss = self._through_both(chunked_metrics, model, inputs)
-        targets = _targets(inputs)
-        example_of_token = (targets != IGNORE_INDEX).nonzero()[:, 0].to(metrics.kl.device)
-        per_token = torch.stack([getattr(metrics, name) for name in EVALUATED] + [torch.ones_like(metrics.kl)], dim=-1)
-        per_example = per_token.new_zeros(len(targets), per_token.shape[1]).index_add_(0, example_of_token, per_token)
-        router_columns = per_token.new_tensor([router_loss, 1.0]).expand(len(targets), 2)  # its mean is over examples
-        per_example = torch.cat([per_example, router_columns], dim=1)
-        # Drops the examples that a distributed sampler repeats to fill the last batch.
-        gathered = self.accelerator.gather_for_metrics(per_example)
-        self._evaluation_sums += gathered.cpu().double().sum(0)
-        return metrics.objective.sum() / max(metrics.objective.numel(), 1) + router_loss, None, None
-
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader[Any],
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """`Trainer.evaluation_loop` with the exact token means in place of its mean over batches."""
-        self._evaluation_sums.zero_()
-        with memory_advice(LESS_MEMORY_IN_EVALUATION):
-            output = super().evaluation_loop(
-                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
-            )
-        *sums, tokens, router_loss, examples = self._evaluation_sums.tolist()
-        if tokens == 0:
-            raise ValueError(
-                "No token of the evaluation dataset is labelled, so there is nothing to measure. "
-                "Examples need at least two tokens, and some labels that are not -100."
-            )
-        objective, kl, student_nll, teacher_nll = (value / tokens for value in sums)
-        metrics = {
-            "loss": objective + router_loss / examples,
-            "kl": kl,
-            "student_perplexity": perplexity_from_nll(student_nll),
-            "teacher_perplexity": perplexity_from_nll(teacher_nll),
-        }
-        prefixed = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        return output._replace(metrics={**(output.metrics or {}), **prefixed})
-
-
-def _targets(inputs: Mapping[str, Any]) -> Tensor:
-    if inputs.get("shift_labels") is not None:
-        return inputs["shift_labels"]
-    return next_token_targets(inputs["labels"])

@@ -21,8 +21,9 @@ from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.family_object import family_class_in
 from hf_tc.teachers.adapters import check_no_adapter, load_merged, merged_copy, tokenizer_home
 from hf_tc.teachers.families import REFUSED_FAMILIES, REVIEWED_FAMILIES
+from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.loading import load_causal_lm
-from hf_tc.teachers.offloading import is_8bit, is_dispatched, stored_weights
+from hf_tc.teachers.offloading import is_8bit, is_dispatched
 
 QUANTISED = (
     "The teacher is quantised in a way whose weights are not known here. Load it without quantization_config, in "
@@ -142,7 +143,7 @@ def check_teacher(teacher: PreTrainedModel, *, allow_unreviewed: bool = False) -
     check_architecture(teacher, allow_unreviewed=allow_unreviewed)
     if getattr(teacher, "hf_quantizer", None) is not None and not is_8bit(teacher):
         raise ValueError(QUANTISED)
-    _check_weights(teacher)
+    check_finite_weights(teacher, "teacher")
 
 
 def check_architecture(teacher: PreTrainedModel, *, allow_unreviewed: bool = False) -> None:
@@ -173,13 +174,3 @@ def check_architecture(teacher: PreTrainedModel, *, allow_unreviewed: bool = Fal
             f"This {model_type!r} has use_bidirectional_attention set: its tokens see the future, which a recurrent "
             "layer cannot. Load a causal checkpoint."
         )
-
-
-def _check_weights(teacher: PreTrainedModel) -> None:
-    for name, tensor in stored_weights(teacher):
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            bad = tensor.numel() - int(tensor.isfinite().sum())
-            raise ValueError(
-                f"The teacher's {name} has {bad} of {tensor.numel()} values that are NaN or infinite; every weight "
-                "must be finite. Load the checkpoint again, in bfloat16 or float32 if this was float16."
-            )

@@ -45,7 +45,7 @@ def is_8bit(model: PreTrainedModel) -> bool:
     return is_bitsandbytes and bool(config.load_in_8bit)
 
 
-def stored_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+def stored_weights(model: PreTrainedModel, role: str = "teacher") -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of `state_dict()`, offloaded ones read from where they are, 8-bit ones in the model's dtype.
 
     One tensor exists at a time. Those in memory are the model's own, not copies; what was quantised is in host memory.
@@ -57,7 +57,7 @@ def stored_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in model.state_dict().items():
         owner, _, kind = name.rpartition(".")
         if tensor.is_meta:
-            tensor = _read_offloaded(model, name)
+            tensor = _read_offloaded(model, name, role)
         if owner not in quantised:
             yield name, tensor
         elif kind == "weight":
@@ -66,12 +66,12 @@ def stored_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor.to("cpu", model.dtype)
 
 
-def _read_offloaded(model: PreTrainedModel, name: str) -> Tensor:
+def _read_offloaded(model: PreTrainedModel, name: str, role: str) -> Tensor:
     try:
         return load_offloaded_parameter(model, name)
     except ValueError as error:
         raise ValueError(
-            f"The teacher's {name} has no data (it is on the meta device and was not offloaded). Load the teacher's "
+            f"The {role}'s {name} has no data (it is on the meta device and was not offloaded). Load its "
             "weights: AutoModelForCausalLM.from_pretrained(...)."
         ) from error
 

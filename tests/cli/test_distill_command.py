@@ -8,6 +8,7 @@ import pytest
 import torch
 from command_lines import DISTILLATION, evaluated, refused
 from conversion_inputs import state_of
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from hf_tc.assets import tiny_teacher_path
@@ -97,3 +98,16 @@ def test_distill_refuses_a_teacher_with_another_vocabulary(
     line = refused(capsys, "distill", student, *given)
     assert "The student's tokenizer and the teacher's differ: 'a' is 4 here, 66 there" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_diverges_is_no_result(
+    student: Path, teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = [student, "--teacher", teacher, "--data", text, "--out", tmp_path / "out", *DISTILLATION]
+    line = refused(capsys, "distill", *inputs, "--learning-rate", "1e20")
+    assert "Distillation diverged" in line
+    assert "of the student's model." in line
+    assert "a lower learning_rate (it is 1e+20)" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["out.unfinished"]
+    for path in tmp_path.glob("out.unfinished/checkpoint-*/model.safetensors"):
+        assert all(weight.isfinite().all() for weight in load_file(path).values()), path

@@ -15,10 +15,17 @@ import torch
 from distillation_runs import logged, one_step, train
 from library_names import checkpointing_argument
 from tiny_causal_lms import tiny_llama, tiny_qwen3
+from tokenizers import Tokenizer, models
 from torch import nn
-from transformers import Qwen3ForCausalLM, TrainingArguments
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen3ForCausalLM, TrainingArguments
 
 from hf_tc.distillation import DistillationTrainer
+
+
+def small_tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {"<eos>": 0, **{f"w{index}": index for index in range(1, 20)}}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<eos>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<eos>", pad_token="<eos>")
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -59,6 +66,27 @@ def test_teacher_from_a_folder_and_tags_and_cache_setting(tmp_path: Path) -> Non
     assert {"hf_tc", "knowledge-distillation"} <= set(trainer.model.model_tags)
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_both_models_by_name(tmp_path: Path, kind: Callable[..., Any]) -> None:
+    for name, model in (("student", tiny_llama().bfloat16()), ("teacher", tiny_qwen3())):
+        model.save_pretrained(tmp_path / name)
+        small_tokenizer().save_pretrained(tmp_path / name)
+    by_name = one_step(kind(tmp_path / "student"), kind(tmp_path / "teacher"), tmp_path / "out")
+    student = LlamaForCausalLM.from_pretrained(tmp_path / "student", dtype="auto")
+    expected = one_step(student, tiny_qwen3(), tmp_path / "expected")
+    assert logged(by_name, "loss") == pytest.approx(logged(expected, "loss"), rel=1e-5)
+    assert all(parameter.dtype == torch.float32 for parameter in by_name.model.parameters())
+    by_name.save_model(str(tmp_path / "saved"))
+    assert AutoTokenizer.from_pretrained(tmp_path / "saved").get_vocab() == small_tokenizer().get_vocab()
+
+
+def test_an_adapter_is_no_student_by_name(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    peft.get_peft_model(tiny_llama(), peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"is a PEFT adapter of .*, not a student.*is_trainable=True"):
+        one_step(str(tmp_path), tiny_qwen3(), tmp_path)
+
+
 def test_a_teacher_with_an_adapter_is_the_adapted_one(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     tiny_qwen3().save_pretrained(tmp_path / "base")
@@ -90,6 +118,26 @@ def test_shared_weights_are_refused(tmp_path: Path) -> None:
         one_step(student, teacher, tmp_path)
     student.model.norm.weight.requires_grad_(False)
     one_step(student, teacher, tmp_path)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, role: str, value: float) -> None:
+    both = {"student": tiny_llama(), "teacher": tiny_qwen3()}
+    both[role].model.layers[1].mlp.down_proj.weight.data[2, 3:5] = value
+    named = rf"The {role}'s model\.layers\.1\.mlp\.down_proj\.weight has 2 of \d+ values that are NaN or infinite"
+    with pytest.raises(ValueError, match=named):
+        one_step(both["student"], both["teacher"], tmp_path)
+
+
+def test_an_adapter_that_is_no_number_is_named(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    student = peft.get_peft_model(tiny_llama(), peft.LoraConfig(target_modules=["q_proj"]))
+    student.base_model.model.model.layers[0].self_attn.q_proj.lora_A["default"].weight.data[0, 0] = math.nan
+    with pytest.raises(
+        ValueError, match=r"The student's .*layers\.0\.self_attn\.q_proj\.lora_A\.default\.weight has 1 "
+    ):
+        one_step(student, tiny_qwen3(), tmp_path)
 
 
 def test_vocabularies_must_agree(tmp_path: Path) -> None:

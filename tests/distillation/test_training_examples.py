@@ -66,13 +66,92 @@ def test_packed_documents_equal_separate_ones(tmp_path: Path) -> None:
         assert packed[name] == pytest.approx(padded[name], rel=1e-5)
 
 
-def test_a_batch_without_labelled_tokens_does_no_harm(tmp_path: Path) -> None:
-    examples = [{**example, "labels": torch.full_like(example["labels"], -100)} for example in labelled_examples(4)]
-    trainer = DistillationTrainer(
-        model=tiny_llama(), teacher=tiny_qwen3(), args=config(tmp_path, max_steps=1), train_dataset=examples
+def unlabelled_examples(count: int) -> list[dict[str, Any]]:
+    return [{**example, "labels": torch.full_like(example["labels"], -100)} for example in labelled_examples(count)]
+
+
+def trainer_of(tmp_path: Path, dataset: Any, **changes: Any) -> DistillationTrainer:
+    arguments = config(tmp_path, **{"max_steps": 1, **changes})
+    return DistillationTrainer(
+        model=tiny_llama(), teacher=tiny_qwen3(), args=arguments, train_dataset=dataset, eval_dataset=dataset
     )
+
+
+def test_a_batch_without_labelled_tokens_does_no_harm(tmp_path: Path) -> None:
+    in_order = {"train_sampling_strategy": "sequential", "max_steps": 2}
+    trainer = trainer_of(tmp_path, [*unlabelled_examples(4), *labelled_examples(4)], **in_order)
     trainer.train()
-    assert logged(trainer, "loss") == [0.0]
+    first, second = logged(trainer, "loss")
+    assert first == 0.0
+    assert second > 0.0
     assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+
+
+def test_data_without_any_label_is_refused_before_training(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, unlabelled_examples(8))
+    with pytest.raises(ValueError, match="No token of the training data is labelled"):
+        trainer.train()
+    assert trainer.state.global_step == 0
     with pytest.raises(ValueError, match="No token of the evaluation dataset is labelled"):
-        trainer.evaluate(examples)
+        trainer.evaluate()
+
+
+def test_an_epoch_without_any_label_is_refused(tmp_path: Path) -> None:
+    class LabelsOnceOnly(list[Any]):
+        reads = 0
+
+        def __getitem__(self, index: Any) -> Any:
+            self.reads += 1
+            examples = labelled_examples(8) if self.reads <= 8 else unlabelled_examples(8)
+            return examples[index]
+
+    trainer = trainer_of(tmp_path, LabelsOnceOnly(labelled_examples(8)), max_steps=-1, num_train_epochs=3)
+    with pytest.raises(ValueError, match="No token of the epoch that ends at step 4 is labelled"):
+        trainer.train()
+
+
+def test_the_rest_of_an_epoch_may_be_without_labels(tmp_path: Path) -> None:
+    data = [*labelled_examples(4), *unlabelled_examples(4)]
+    in_order = {"train_sampling_strategy": "sequential", "save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+    trainer_of(tmp_path, data, **in_order).train()
+    resumed = trainer_of(tmp_path, data, **in_order)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert resumed.state.global_step == 2
+
+
+@pytest.mark.parametrize("name", ["assistant_masks", "completion_mask"])
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_masks_reach_the_loss(tmp_path: Path, name: str, as_dataset: bool) -> None:
+    labelled = labelled_examples(4)
+    masked: Any = [
+        {"input_ids": example["input_ids"].tolist(), name: example["labels"].ne(-100).long().tolist()}
+        for example in labelled
+    ]
+    if as_dataset:
+        masked = pytest.importorskip("datasets").Dataset.from_list(masked)
+    expected, found = trainer_of(tmp_path, labelled), trainer_of(tmp_path, masked)
+    assert found.evaluate()["eval_kl"] == pytest.approx(expected.evaluate()["eval_kl"], rel=1e-6)
+    expected.train()
+    found.train()
+    assert logged(found, "loss")[0] == pytest.approx(logged(expected, "loss")[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("loss_mask", [0, 1] * 6, "column loss_mask has a number for each token"),
+        ("weights", [0.5] * 12, "column weights has a number for each token"),
+        ("seq_lengths", [5, 7], "column seq_lengths"),
+    ],
+)
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_a_column_that_would_be_lost_is_refused(
+    tmp_path: Path, name: str, value: list[float], message: str, as_dataset: bool
+) -> None:
+    further = {name: value, "token_type_ids": [0] * 12, "source": "a book", "scores": [1.0, 2.0]}
+    examples: Any = [{"input_ids": example["input_ids"].tolist(), **further} for example in labelled_examples(4)]
+    if as_dataset:
+        examples = pytest.importorskip("datasets").Dataset.from_list(examples)
+    for use in (DistillationTrainer.train, DistillationTrainer.evaluate):
+        with pytest.raises(ValueError, match=message):
+            use(trainer_of(tmp_path, examples))
