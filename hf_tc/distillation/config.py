@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Arguments of a distillation run: `transformers.TrainingArguments` and three of our own."""
+"""Arguments of a distillation run: `transformers.TrainingArguments` and our own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import warnings
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+
+from hf_tc.config import TRAINS
 
 # Settings with which a GPU's memory may suffice.
 _EVALUATION = "a smaller per_device_eval_batch_size or shorter examples"
@@ -20,7 +22,10 @@ LESS_MEMORY_IN_TRAINING = (
 
 @dataclass
 class DistillationConfig(TrainingArguments):
-    """`TrainingArguments` plus the shape of the distillation loss.
+    """`TrainingArguments` plus the shape of the distillation loss, and what trains how fast.
+
+    `learning_rate` is that of what came from the teacher, and of all else without a `gate_learning_rate`. Both follow
+    the schedule.
 
     Use `bf16=True` for speed on a GPU: weights stay fp32, only the computation is bf16.
 
@@ -49,6 +54,23 @@ class DistillationConfig(TrainingArguments):
         },
     )
 
+    trains: str = field(
+        default="all",
+        metadata={
+            "help": "What trains: all, as the model comes; mixers, those of recurrent layers; mixers_and_norms; "
+            "attention_too, that of retained layers as well; lora: adapters of linear layers, and whole what is new in "
+            "recurrent layers.",
+            "choices": TRAINS,
+        },
+    )
+    gate_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate of what the teacher does not have: gates, decay, convolution and norm of recurrent "
+            "layers. As learning_rate by default."
+        },
+    )
+
     # Not `str | bool`, which a command line reads as a yes or no.
     include_num_input_tokens_seen: str = field(
         default="all",
@@ -69,6 +91,11 @@ class DistillationConfig(TrainingArguments):
             )
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 1, or None for the default.")
+        if self.trains not in TRAINS:
+            raise ValueError(f"trains is {self.trains!r}; it must be one of {', '.join(TRAINS)}.")
+        rate = self.gate_learning_rate
+        if rate is not None and not (math.isfinite(rate) and rate >= 0):
+            raise ValueError(f"gate_learning_rate is {rate}; it must be 0 or more, or None for learning_rate.")
         self._check_library_options()
 
     def _check_library_options(self) -> None:

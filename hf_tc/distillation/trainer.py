@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
 from hf_tc.distillation.config import LESS_MEMORY_IN_EVALUATION, LESS_MEMORY_IN_TRAINING, DistillationConfig
 from hf_tc.distillation.input_checks import (
+    check_rates,
     check_student_and_teacher,
     upcast_trainable_parameters,
     use_one_gpu_per_process,
 )
+from hf_tc.distillation.trained_parts import new_parameters, select_trained_parts, split_groups
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.evaluation.kd_loss import (
@@ -45,6 +47,9 @@ BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "labels", "shift
 class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     """Trains a student to give the teacher's next-token distribution.
 
+    What of it trains, and how fast, `args.trains` and the two learning rates say. With "lora" `trainer.model` is PEFT's
+    wrapper of the student, and `save_model` writes the adapter; `trainer.model.merge_and_unload()` is a student.
+
     The loss is the mean of `kd_loss.Objective` over the labelled tokens of the whole optimiser step: all
     accumulated batches and all processes. Position t counts if labels[t + 1] is not -100; without labels every token
     that is not padding is one. Where `output_router_logits` of the student's configuration is on, its family's
@@ -65,8 +70,9 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
 
     Raises:
         ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies or tokenizers differ,
-            the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, or a
-            file of the teacher's weights is damaged.
+            the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, a
+            file of the teacher's weights is damaged, or the model has not what `args.trains` or `gate_learning_rate`
+            are for.
     """
 
     args: DistillationConfig
@@ -90,8 +96,11 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         check_tokenizers_agree(tokenizers, teacher)
         if isinstance(teacher, str | Path):
             teacher = load_causal_lm(teacher, dtype="auto")
+        set_seed(args.seed)  # as Trainer does, too late for an adapter's first weights
+        model = select_trained_parts(model, args.trains)
         check_student_and_teacher(model, teacher, processing_class)
-        upcast_trainable_parameters(model)
+        check_rates(model, args.gate_learning_rate, optimizers[0])
+        upcast_trainable_parameters(model, args)
         use_one_gpu_per_process(args)
         student_use_cache = getattr(model.config, "use_cache", None)
         super().__init__(
@@ -129,6 +138,15 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         # Trainer drops the columns that the student's forward does not name, input_ids too if that takes **kwargs only.
         super()._set_signature_columns_if_needed()
         self._signature_columns = sorted({*(self._signature_columns or ()), *BATCH_COLUMNS})  # type: ignore[assignment]  # None at first
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """`Trainer`'s, with groups of their own for new parameters, at `gate_learning_rate` if there is one."""
+        is_made_here, rate = self.optimizer is None, self.args.gate_learning_rate
+        optimizer = super().create_optimizer(model)
+        if is_made_here and rate is not None:
+            trained: Any = self.model if model is None else model
+            split_groups(optimizer, new_parameters(trained), rate)
+        return optimizer
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes Trainer's card only where saving the student has not written its own."""
