@@ -111,12 +111,18 @@ def _with_lora(student: HybridGDNForCausalLM) -> Any:
         for name, module in mixer.named_children()
         if name in whole
     ]
+    more_than_linear = [  # PhiMoE's router, an nn.Linear by its class, gives a pair, which LoRA cannot add to
+        path
+        for path, module in student.named_modules()
+        if isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")
+    ]
     from peft import LoraConfig, TaskType, get_peft_model  # seconds, for those who want it
 
     adapter = LoraConfig(
         r=LORA_RANK,
         lora_alpha=LORA_ALPHA,
         target_modules="all-linear",
+        exclude_modules=more_than_linear or None,
         modules_to_save=saved,
         task_type=TaskType.CAUSAL_LM,
     )

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from distillation_runs import config, logged
+from family_checks import family_config
 from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_causal_lms import labelled_examples, tiny_config, tiny_llama, tiny_qwen3
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from hf_tc.config import TRAINS
 from hf_tc.distillation import DistillationTrainer
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.teachers.new_student import NEW_IN_MIXER, build_student
+from hf_tc.teachers.small_teacher import random_teacher
 
 RATE, GATE_RATE = 1e-2, 3e-2
 MIXER, RETAINED = "model.layers.0.self_attn.", "model.layers.1.self_attn."
@@ -160,6 +162,8 @@ def test_a_half_precision_student_trains_in_float32(tmp_path: Path, trains: str)
         trainer = trainer_of(tmp_path, student().bfloat16(), trains=trains, max_steps=1, bf16=bf16)
         trainer.train()
         assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
+        frozen = {weight.dtype for weight in trainer.model.parameters() if not weight.requires_grad}
+        assert frozen == {torch.bfloat16 if bf16 and trains == "lora" else torch.float32}
         assert torch.tensor(logged(trainer, "loss")).isfinite().all()
 
 
@@ -170,6 +174,17 @@ def test_norms_are_found_by_their_class_whatever_they_are_called(tmp_path: Path)
     outside = {name for name, weight in model.named_parameters() if weight.requires_grad and MIXER not in name}
     assert outside == {name for name, _ in model.named_parameters() if "norm" in name and ".self_attn." not in name}
     assert len(outside) == 9
+
+
+def test_lora_leaves_a_router_alone_that_gives_more_than_a_linear_layer(tmp_path: Path) -> None:
+    teacher = random_teacher(family_config("phimoe"))
+    kinds = build_student(teacher).config.layer_types
+    model = build_student(teacher, ["linear_attention", kinds[1]])
+    DistillationTrainer(
+        model, teacher, config(tmp_path, trains="lora", max_steps=1), train_dataset=labelled_examples(4)
+    ).train()
+    adapted = {name.split(".lora_")[0].rsplit(".", 1)[-1] for name, _ in model.named_parameters() if "lora_" in name}
+    assert adapted == {"q_proj", "k_proj", "v_proj", "o_proj", "g_proj"}
 
 
 @pytest.mark.parametrize(
