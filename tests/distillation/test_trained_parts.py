@@ -11,6 +11,7 @@ import pytest
 import torch
 from distillation_runs import config, logged
 from family_checks import family_config
+from library_names import checkpointing_argument
 from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_causal_lms import labelled_examples, tiny_config, tiny_llama, tiny_qwen3
 from torch import Tensor, nn
@@ -82,6 +83,13 @@ def test_lora_moves_adapters_and_what_is_new(tmp_path: Path) -> None:
     norms = {name for name in plain if "norm" in name and "o_norm" not in name}
     in_mixer = {MIXER + name for name in ("A_log", "dt_bias", "g_proj.bias")}
     assert kept == {"model.embed_tokens.weight", "lm_head.weight"} | norms | in_mixer
+
+
+def test_an_adapter_begins_as_the_seed_says(tmp_path: Path) -> None:
+    states = [trainer_of(tmp_path, trains="lora", seed=seed).model.state_dict() for seed in (3, 3, 4)]
+    assert moved(states[0], states[1]) == set()
+    assert all("lora_A" in name for name in moved(states[0], states[2]))
+    assert moved(states[0], states[2])
 
 
 @pytest.mark.parametrize("trains", TRAINS)
@@ -165,6 +173,17 @@ def test_a_half_precision_student_trains_in_float32(tmp_path: Path, trains: str)
         frozen = {weight.dtype for weight in trainer.model.parameters() if not weight.requires_grad}
         assert frozen == {torch.bfloat16 if bf16 and trains == "lora" else torch.float32}
         assert torch.tensor(logged(trainer, "loss")).isfinite().all()
+
+
+@pytest.mark.parametrize("trains", ["mixers", "lora"])
+def test_checkpointing_of_activations_reaches_what_trains_above_frozen_weights(tmp_path: Path, trains: str) -> None:
+    plain, checkpointed = (
+        trainer_of(tmp_path, trains=trains, max_steps=2, **checkpointing_argument(on)) for on in (False, True)
+    )
+    for trainer in (plain, checkpointed):
+        trainer.train()
+    assert logged(checkpointed, "grad_norm") == pytest.approx(logged(plain, "grad_norm"), rel=1e-5)
+    assert logged(plain, "grad_norm")[0] > 0
 
 
 def test_norms_are_found_by_their_class_whatever_they_are_called(tmp_path: Path) -> None:
