@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # How a share of layers becomes a list of them.
 LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl", "recall", "restore")
 DEFAULT_POLICY = "restore"
+# What of a student trains in a distillation; `hf_tc.distillation.trained_parts` says what each is.
+TRAINS = ("all", "mixers", "mixers_and_norms", "attention_too", "lora")
 STEP_TOKENS = 2048  # of a minibatch of the alignment of one layer
 JOINT_STEPS = 1500  # of all layers together, where nothing else is asked for and a GPU has room
 

@@ -17,8 +17,8 @@ from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.config import AlignmentConfig
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
+from hf_tc.teachers.new_student import is_new_in_mixer
 
-TEACHER_PARTS = ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")  # trained already: they move slower
 HELD_OUT_CHECKS = 10  # times the held-out error is looked at during a run
 
 
@@ -104,7 +104,7 @@ def alignment_optimizer(mixers: nn.Module, settings: AlignmentConfig) -> torch.o
     teacher_parts: list[nn.Parameter] = []
     gates: list[nn.Parameter] = []
     for name, parameter in mixers.named_parameters():
-        (gates if set(TEACHER_PARTS).isdisjoint(name.split(".")) else teacher_parts).append(parameter)
+        (gates if is_new_in_mixer(name) else teacher_parts).append(parameter)
     groups = [
         {"params": gates, "lr": settings.gate_learning_rate},
         {"params": teacher_parts, "lr": settings.teacher_learning_rate},

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_tc.cli.shared import DATA_HELP, DEFAULT, add_command, add_sequence_length, console, one_or_many
+from hf_tc.config import TRAINS
 
 
 def add_parser(commands: Any) -> None:
@@ -24,6 +25,18 @@ def add_parser(commands: Any) -> None:
     add_sequence_length(parser)
     parser.add_argument("--batch-size", type=int, default=8, help=f"blocks per step and device {DEFAULT}")
     parser.add_argument("--learning-rate", type=float, default=3e-4, help=f"at its peak {DEFAULT}")
+    parser.add_argument(
+        "--gate-learning-rate",
+        type=float,
+        help="of what the teacher does not have: gates, decay, convolution, norm (default: as --learning-rate)",
+    )
+    parser.add_argument(
+        "--trains",
+        choices=TRAINS,
+        default="all",
+        help="weights that train: all, the recurrent mixers, norms or retained attention with them, or a LoRA adapter, "
+        f"merged at the end, and the gates {DEFAULT}",
+    )
     parser.add_argument("--seed", type=int, default=0, help=f"of all that is random {DEFAULT}")
 
 
@@ -39,6 +52,8 @@ def run(options: argparse.Namespace) -> None:
         sequence_length=options.sequence_length,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
+        gate_learning_rate=options.gate_learning_rate,
+        trains=options.trains,
         seed=options.seed,
     )
     console.print(f"Distilled student in {options.out}. Next: hf-tc push {options.out} USER/NAME")

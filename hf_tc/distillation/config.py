@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Arguments of a distillation run: `transformers.TrainingArguments` and the loss."""
+"""Arguments of a distillation run: `transformers.TrainingArguments` and our own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import get_args
 
 from transformers import TrainingArguments
 
+from hf_tc.config import TRAINS
 from hf_tc.evaluation.kd_loss import Divergence, Objective
 
 # Settings with which a GPU's memory may suffice.
@@ -23,7 +24,10 @@ LESS_MEMORY_IN_TRAINING = (
 
 @dataclass
 class DistillationConfig(TrainingArguments):
-    """`TrainingArguments` plus the shape of the distillation loss.
+    """`TrainingArguments` plus the shape of the distillation loss, and what trains how fast.
+
+    `learning_rate` is that of what came from the teacher, and of all else without a `gate_learning_rate`. Both follow
+    the schedule.
 
     Use `bf16=True` for speed on a GPU: weights stay fp32, only the computation is bf16.
 
@@ -67,6 +71,23 @@ class DistillationConfig(TrainingArguments):
         default=False,
         metadata={"help": "Off: a loss that is NaN or infinite stops the run and is not logged as another number."},
     )
+    trains: str = field(
+        default="all",
+        metadata={
+            "help": "What trains: all, as the model comes; mixers, those of recurrent layers; mixers_and_norms; "
+            "attention_too, that of retained layers as well; lora: adapters of linear layers, and whole what is new in "
+            "recurrent layers.",
+            "choices": TRAINS,
+        },
+    )
+    gate_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate of what the teacher does not have: gates, decay, convolution and norm of recurrent "
+            "layers. As learning_rate by default."
+        },
+    )
+
     # Not `str | bool`, which a command line reads as a yes or no.
     include_num_input_tokens_seen: str = field(
         default="all",
@@ -94,6 +115,11 @@ class DistillationConfig(TrainingArguments):
             )
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 1, or None for the default.")
+        if self.trains not in TRAINS:
+            raise ValueError(f"trains is {self.trains!r}; it must be one of {', '.join(TRAINS)}.")
+        rate = self.gate_learning_rate
+        if rate is not None and not (math.isfinite(rate) and rate >= 0):
+            raise ValueError(f"gate_learning_rate is {rate}; it must be 0 or more, or None for learning_rate.")
         self._check_library_options()
 
     @property

@@ -20,6 +20,7 @@ from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.resume.fingerprint import fingerprint
 from hf_tc.resume.unfinished_work import WorkFolder
+from hf_tc.teachers.adapters import is_peft_model
 from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.vocabulary import check_tokenizers_agree
 
@@ -55,10 +56,13 @@ def distill(
     sequence_length: int = 1024,
     batch_size: int = 8,
     learning_rate: float = 3e-4,
+    gate_learning_rate: float | None = None,
+    trains: str = "all",
     seed: int = 0,
 ) -> None:
     """Trains the student in a folder on `tokens` tokens of text, once through, and saves it to `out`.
 
+    `learning_rate`, `gate_learning_rate` and `trains` are as in `DistillationConfig`; LoRA is merged in the end.
     Checkpoints are kept in `out` + ".unfinished" until it is done; the same call goes on from the last complete one.
 
     Raises:
@@ -76,10 +80,12 @@ def distill(
         "sequence_length": sequence_length,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
+        "gate_learning_rate": gate_learning_rate,
+        "trains": trains,
         "seed": seed,
     }
     is_done = work.has_result(options)
-    arguments = _training_arguments(work.folder, batch_size, learning_rate, seed)
+    arguments = _training_arguments(work.folder, options)
     if not is_done:
         _train(arguments, options, work)
     arguments.distributed_state.wait_for_everyone()  # every process has asked whether it is done
@@ -87,12 +93,14 @@ def distill(
         work.publish()
 
 
-def _training_arguments(folder: Path, batch_size: int, learning_rate: float, seed: int) -> DistillationConfig:
+def _training_arguments(folder: Path, options: dict[str, Any]) -> DistillationConfig:
     return DistillationConfig(
         output_dir=str(folder),
         num_train_epochs=1,
-        per_device_train_batch_size=batch_size,
-        learning_rate=learning_rate,
+        per_device_train_batch_size=options["batch_size"],
+        learning_rate=options["learning_rate"],
+        gate_learning_rate=options["gate_learning_rate"],
+        trains=options["trains"],
         lr_scheduler_type="cosine",
         warmup_steps=WARMUP_RATIO,
         bf16=torch.cuda.is_available(),
@@ -100,7 +108,7 @@ def _training_arguments(folder: Path, batch_size: int, learning_rate: float, see
         save_steps=1 / CHECKPOINTS,
         save_total_limit=2,
         report_to="none",
-        seed=seed,
+        seed=options["seed"],
     )
 
 
@@ -130,10 +138,11 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
         record_arguments(work.folder / ARGUMENTS_FILE, {**options, **found})
     with memory_advice("Set a smaller batch_size or a shorter sequence_length."):
         trainer.train(resume_from_checkpoint=last_complete_checkpoint(work.folder))
-    model = trainer.accelerator.unwrap_model(trainer.model).to(dtype)
-    check_finite_weights(model, "distilled student")  # in float16 a weight may be infinite that was not in float32
+    trained = trainer.accelerator.unwrap_model(trainer.model)
     if not trainer.is_world_process_zero():
         return
+    model = (trained.merge_and_unload() if is_peft_model(trained) else trained).to(dtype)
+    check_finite_weights(model, "distilled student")  # in float16 a weight may be infinite that was not in float32
     model.tokenizer = tokenizer
     work.save(lambda folder: model.save_pretrained(folder, repo_id=work.out.resolve().name), options)
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from hf_tc.distillation.config import DistillationConfig
+from hf_tc.distillation.trained_parts import new_parameters
 from hf_tc.teachers.adapters import adapter_base, check_not_wrapped
 from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_vocabularies_agree, check_vocabulary
@@ -68,11 +70,28 @@ def _storage(parameter: nn.Parameter) -> int:
     return 0 if parameter.is_meta else parameter.untyped_storage().data_ptr()
 
 
-def upcast_trainable_parameters(student: nn.Module) -> None:
+def check_rates(student: nn.Module, gate_learning_rate: float | None, optimizer: Any) -> None:
+    """Raises ValueError for a gate_learning_rate that no parameter would get."""
+    if gate_learning_rate is None:
+        return
+    if optimizer is not None:
+        raise ValueError(
+            f"gate_learning_rate is {gate_learning_rate}, and the optimizer was given. Set the rates in its groups, or "
+            "leave the optimizer to the trainer."
+        )
+    if not any(weight.requires_grad for weight in new_parameters(student)):
+        raise ValueError(
+            f"gate_learning_rate is {gate_learning_rate}, and the model has no recurrent layer of hf_tc that trains. "
+            "Leave it at None."
+        )
+
+
+def upcast_trainable_parameters(student: nn.Module, args: DistillationConfig) -> None:
     """Make fp32 masters of bf16 or fp16 trainable parameters, in place, and say so.
 
     An optimiser step of 1e-5 on a bf16 weight of 0.03 is lost in rounding. Without PEFT the whole student is upcast, so
-    that its layers keep one dtype; with PEFT the frozen base keeps its own.
+    that its layers keep one dtype; with PEFT the frozen base keeps its own. The preset "lora" trains modules that,
+    unlike PEFT's own layers, do not cast their input: without autocast the whole student is upcast there, too.
     """
     low = [p for p in student.parameters() if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16)]
     if not low:
@@ -83,14 +102,15 @@ def upcast_trainable_parameters(student: nn.Module) -> None:
         len(low),
         str(low[0].dtype).removeprefix("torch."),
     )
-    if getattr(student, "peft_config", None) is None:
+    has_own_casts = getattr(student, "peft_config", None) is not None
+    if not has_own_casts or (args.trains == "lora" and not (args.bf16 or args.fp16)):
         student.float()
         return
     for parameter in low:
         parameter.data = parameter.data.float()
 
 
-def use_one_gpu_per_process(args: TrainingArguments) -> None:
+def use_one_gpu_per_process(args: DistillationConfig) -> None:
     """Has `Trainer` leave other GPUs alone: its DataParallel would not run the student in two parts."""
     if args.n_gpu > 1:
         logger.warning("%d GPUs are visible, one is used. Start with torchrun or accelerate launch.", args.n_gpu)

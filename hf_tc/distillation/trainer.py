@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, targets_of
 from hf_tc.distillation.config import LESS_MEMORY_IN_TRAINING, DistillationConfig
@@ -17,11 +17,13 @@ from hf_tc.distillation.data_checks import CheckedDataMixin
 from hf_tc.distillation.exact_evaluation import ExactEvaluationMixin
 from hf_tc.distillation.finite_training import FiniteTrainingMixin
 from hf_tc.distillation.input_checks import (
+    check_rates,
     check_student_and_teacher,
     load_student,
     upcast_trainable_parameters,
     use_one_gpu_per_process,
 )
+from hf_tc.distillation.trained_parts import new_parameters, select_trained_parts, split_groups
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.evaluation.chunked_objective import chunked_objective
@@ -38,6 +40,9 @@ MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 
 class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluationMixin, UndecayedMemoryMixin, Trainer):
     """Trains a student to give the teacher's next-token distribution.
+
+    What of it trains, and how fast, `args.trains` and the two learning rates say. With "lora" `trainer.model` is PEFT's
+    wrapper of the student, and `save_model` writes the adapter; `trainer.model.merge_and_unload()` is a student.
 
     The loss is the mean of `kd_loss.Objective` over the labelled tokens of the whole optimiser step: all
     accumulated batches and all processes. Position t counts if labels[t + 1] is not -100; without labels every token
@@ -62,7 +67,8 @@ class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluation
     Raises:
         ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies or tokenizers differ,
             the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, a
-            weight of either is NaN or infinite, or a file of the teacher's weights is damaged.
+            weight of either is NaN or infinite, a file of the teacher's weights is damaged, or the model has not what
+            `args.trains` or `gate_learning_rate` are for.
     """
 
     args: DistillationConfig
@@ -84,17 +90,20 @@ class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluation
             raise TypeError(f"args is a {type(args).__name__}; use hf_tc.distillation.DistillationConfig, a subclass.")
         if isinstance(model, str | Path):
             processing_class = processing_class or tokenizer_of(model)
-            model = load_student(model)
-        tokenizers = {"The processing_class": processing_class, "The student's tokenizer": tokenizer_of(model)}
+        student = load_student(model) if isinstance(model, str | Path) else model
+        tokenizers = {"The processing_class": processing_class, "The student's tokenizer": tokenizer_of(student)}
         check_tokenizers_agree(tokenizers, teacher)
         if isinstance(teacher, str | Path):
             teacher = load_causal_lm(teacher, dtype="auto")
-        check_student_and_teacher(model, teacher, processing_class)
-        upcast_trainable_parameters(model)
+        set_seed(args.seed)  # as Trainer does, too late for an adapter's first weights
+        student = select_trained_parts(student, args.trains)
+        check_student_and_teacher(student, teacher, processing_class)
+        check_rates(student, args.gate_learning_rate, optimizers[0])
+        upcast_trainable_parameters(student, args)
         use_one_gpu_per_process(args)
-        student_use_cache = getattr(model.config, "use_cache", None)
+        student_use_cache = getattr(student.config, "use_cache", None)
         super().__init__(
-            model=model,
+            model=student,
             args=args,
             data_collator=TargetsCollator(data_collator or default_collator(processing_class)),
             train_dataset=train_dataset,
@@ -105,17 +114,17 @@ class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluation
         )
         if student_use_cache is not None:
             # Trainer writes args.use_cache here, and a saved student would generate without a cache for ever.
-            model.config.use_cache = student_use_cache
+            student.config.use_cache = student_use_cache
         # Whatever the student's signature, Trainer is to count the step's targets and leave the scaling to us.
         self.model_accepts_loss_kwargs = True
-        model.add_model_tags(MODEL_TAGS)
-        if isinstance(model.config, HybridGDNConfig):
-            self.add_callback(TrainingRecord(model.config))
+        student.add_model_tags(MODEL_TAGS)
+        if isinstance(student.config, HybridGDNConfig):
+            self.add_callback(TrainingRecord(student.config))
         self.teacher = self._place_teacher(teacher)
         if self.is_local_process_zero() or not self.is_fsdp_enabled:  # elsewhere FSDP brings the weights later
-            check_finite_weights(model, "student")
+            check_finite_weights(student, "student")
         check_finite_weights(self.teacher, "teacher")
-        self._student_parts = BackboneThenHead(model)
+        self._student_parts = BackboneThenHead(student)
         self._teacher_parts = BackboneThenHead(self.teacher)
 
     def _place_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
@@ -125,6 +134,15 @@ class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluation
         # Trainer takes the first prepared model for the student, and would not prepare it before an evaluation.
         self.accelerator._models.remove(teacher)
         return teacher
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """`Trainer`'s, with groups of their own for new parameters, at `gate_learning_rate` if there is one."""
+        is_made_here, rate = self.optimizer is None, self.args.gate_learning_rate
+        optimizer = super().create_optimizer(model)
+        if is_made_here and rate is not None:
+            trained: Any = self.model if model is None else model
+            split_groups(optimizer, new_parameters(trained), rate)
+        return optimizer
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes Trainer's card only where saving the student has not written its own."""

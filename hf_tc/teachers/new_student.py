@@ -40,6 +40,11 @@ NEW_IN_MIXER = ("A_log", "dt_bias", "a_proj", "b_proj", "g_proj", "o_norm", "sho
 REPLACED_IN_MIXER = ("sinks", "attn_sub_norm", "gate_proj", "gate_bias", "indexer")
 
 
+def is_new_in_mixer(name: str) -> bool:
+    """Whether a parameter of a mixer, by its name in it, is one that the teacher had not."""
+    return not set(NEW_IN_MIXER).isdisjoint(name.split("."))
+
+
 def build_student(
     teacher: PreTrainedModel,
     layer_types: list[str] | None = None,

@@ -32,8 +32,9 @@ def test_distill_writes_a_student_that_loads_and_has_learned(
     assert after < before
 
 
+@pytest.mark.parametrize("options", [[], ["--trains", "lora", "--gate-learning-rate", "1e-2"]])
 def test_distill_goes_on_after_an_interruption(
-    student: Path, teacher: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str], student: Path, teacher: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps, step = [], DistillationTrainer.training_step
 
@@ -49,6 +50,7 @@ def test_distill_goes_on_after_an_interruption(
         monkeypatch.setattr(DistillationTrainer, "training_step", counted)
         out = tmp_path / name
         arguments = [str(student), "--teacher", str(teacher), "--data", str(text), "--out", str(out), *DISTILLATION]
+        arguments += options
         if dies_at is not None:
             with pytest.raises(KeyboardInterrupt):
                 main(["distill", *arguments])
@@ -56,7 +58,10 @@ def test_distill_goes_on_after_an_interruption(
         assert main(["distill", *arguments]) == 0
         return state_of(AutoModelForCausalLM.from_pretrained(out))
 
-    expected = run("whole")
+    expected, before = run("whole"), state_of(AutoModelForCausalLM.from_pretrained(student))
+    same = {name for name, value in before.items() if torch.equal(expected[name], value)}
+    assert expected.keys() == before.keys()
+    assert any("embed" in name for name in same) == bool(options)
     assert len(steps) == 10
     run("parts", dies_at=6)
     assert [path.name for path in tmp_path.iterdir() if "parts" in path.name] == ["parts.unfinished"]

@@ -35,9 +35,14 @@ def test_bad_values_are_refused(tmp_path: Path, arguments: dict[str, Any], messa
 def test_works_as_command_line_arguments(tmp_path: Path) -> None:
     parser = HfArgumentParser(DistillationConfig)
     (config,) = parser.parse_args_into_dataclasses(
-        ["--output_dir", str(tmp_path), "--use_cpu", "--temperature", "2", "--ce_weight", "0.1", "--divergence", "jsd"]
+        [
+            *("--output_dir", str(tmp_path), "--use_cpu", "--temperature", "2", "--ce_weight", "0.1"),
+            *("--divergence", "jsd"),
+            *("--trains", "mixers", "--gate_learning_rate", "1e-3"),
+        ]
     )
     assert config.objective == Objective(2.0, 0.1, "jsd")
+    assert (config.trains, config.gate_learning_rate) == ("mixers", 1e-3)
     assert (config.temperature, config.ce_weight, config.chunk_tokens) == (2.0, 0.1, None)
 
 
@@ -52,6 +57,7 @@ def test_own_arguments_have_help() -> None:
     inherited = {inherited.name for inherited in fields(TrainingArguments)}
     own = [field for field in fields(DistillationConfig) if field.name not in inherited]
     assert {field.name for field in own} == {
-        *("temperature", "ce_weight", "divergence", "jsd_beta", "cross_entropy_share", "chunk_tokens")
+        *("temperature", "ce_weight", "divergence", "jsd_beta", "cross_entropy_share", "chunk_tokens"),
+        *("trains", "gate_learning_rate"),
     }
     assert all(len(field.metadata["help"]) > 40 for field in own)

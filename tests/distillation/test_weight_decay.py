@@ -48,8 +48,9 @@ def test_plain_trainer_spares_students_and_treats_other_models_as_before(tmp_pat
         if kind == "other":
             assert names[kind] == set(Trainer.get_decay_parameter_names.__wrapped__(trainer, model))
     mixer = "model.layers.0.self_attn."
-    assert not names["student"] & {mixer + name for name in ("A_log", "dt_bias", "short_conv.weight")}
-    assert mixer + "a_proj.weight" in names["student"]
+    spared = ("A_log", "dt_bias", "short_conv.weight", "a_proj.weight", "b_proj.weight")
+    assert not names["student"] & {mixer + name for name in spared}
+    assert mixer + "g_proj.weight" in names["student"]
 
 
 @pytest.mark.parametrize(
@@ -63,13 +64,14 @@ def test_trainer_is_told_in_whatever_order_things_are_imported(order: str) -> No
     assert done.stdout.split() == ["True", "False"]
 
 
-def test_what_decays_is_every_matrix_but_the_convolution(tmp_path: Path) -> None:
+def test_what_decays_is_every_matrix_but_the_convolution_and_gates_of_the_memory(tmp_path: Path) -> None:
     model = student()
     mixer = "model.layers.0.self_attn."
     matrices = {name for name, parameter in model.named_parameters() if parameter.dim() == 2}
-    assert mixer + "short_conv.weight" in matrices
+    spared = {mixer + f"{name}.weight" for name in ("short_conv", "a_proj", "b_proj")}
+    assert spared < matrices
     assert {mixer + name for name in ("A_log", "dt_bias", "o_norm.weight")} <= dict(model.named_parameters()).keys()
-    assert decayed(model, tmp_path) == matrices - {mixer + "short_conv.weight"}
+    assert decayed(model, tmp_path) == matrices - spared
 
 
 def test_an_adapter_s_copy_of_the_convolution_does_not_decay(tmp_path: Path) -> None:
@@ -110,7 +112,15 @@ def test_a_step_without_gradient_shrinks_the_projections_alone(tmp_path: Path) -
     settings = config(tmp_path, weight_decay=0.1, optim="sgd", lr_scheduler_type="constant", max_steps=1)
     DistillationTrainer(model, copy.deepcopy(model), settings, train_dataset=labelled_examples(8)).train()
     mixer, after = "model.layers.0.self_attn.", model.state_dict()
-    for name in ("A_log", "dt_bias", "short_conv.weight", "o_norm.weight", "b_proj.bias", "q_norm.weight"):
+    for name in (
+        "A_log",
+        "dt_bias",
+        "short_conv.weight",
+        "o_norm.weight",
+        "b_proj.bias",
+        "q_norm.weight",
+        "a_proj.weight",
+    ):
         torch.testing.assert_close(after[mixer + name], before[mixer + name], rtol=0, atol=1e-7)
-    shrunk = before[mixer + "a_proj.weight"] * (1 - 0.01 * 0.1)  # learning rate times decay
-    torch.testing.assert_close(after[mixer + "a_proj.weight"], shrunk, rtol=1e-5, atol=1e-7)
+    shrunk = before[mixer + "g_proj.weight"] * (1 - 0.01 * 0.1)  # learning rate times decay
+    torch.testing.assert_close(after[mixer + "g_proj.weight"], shrunk, rtol=1e-5, atol=1e-7)

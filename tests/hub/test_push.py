@@ -17,6 +17,28 @@ from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], trust_remote_code={trust})
 model.push_to_hub(sys.argv[2], private=True)
 """
+PUSH_LORA = """
+import sys, torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+from hf_tc import DistillationConfig, DistillationTrainer
+folder, work, repo = sys.argv[1:]
+student, teacher = (AutoModelForCausalLM.from_pretrained(folder) for _ in range(2))
+ids = torch.arange(4, 16)
+arguments = DistillationConfig(
+    work, trains="lora", max_steps=2, learning_rate=1e-2, ce_weight=1, use_cpu=True, save_strategy="no", report_to=[]
+)
+trainer = DistillationTrainer(student, teacher, arguments, train_dataset=[{"input_ids": ids}] * 8)
+trainer.train()
+trained = trainer.model.eval()(ids[None]).logits
+trainer.model.push_to_hub(repo + "-adapter")
+trainer.model.merge_and_unload().push_to_hub(repo)
+adapted = PeftModel.from_pretrained(teacher, repo + "-adapter").eval()
+assert (adapted(ids[None]).logits - trained).abs().max() == 0
+merged = AutoModelForCausalLM.from_pretrained(repo).eval()
+torch.testing.assert_close(merged(ids[None]).logits, trained, rtol=0, atol=1e-4)
+assert merged.config.calibration["distilled_steps"] == 2
+"""
 PUSH_FOLDER = "import sys; from hf_tc.hub.push import push_folder; push_folder(sys.argv[1], sys.argv[2])"
 
 
@@ -82,3 +104,12 @@ def test_push_without_a_valid_token_says_so(hub: FakeHub, saved: Path, tmp_path:
     assert result.returncode != 0
     assert "401" in result.stderr
     assert not hub.repos
+
+
+def test_a_lora_student_is_pushed_as_an_adapter_and_merged(hub: FakeHub, saved: Path, tmp_path: Path) -> None:
+    environment = {**hub.environment, "HF_HOME": str(tmp_path / "home")}
+    result = run_python(PUSH_LORA, saved, tmp_path / "work", REPO, with_hf_tc=True, **environment)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= hub.repos[REPO + "-adapter"].keys()
+    assert {"config.json", "model.safetensors", "modeling_hybrid_gdn.py"} <= hub.repos[REPO].keys()
+    assert not any(name.startswith("adapter") for name in hub.repos[REPO])
