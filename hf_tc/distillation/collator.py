@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -49,3 +49,10 @@ def _without_padding(labels: Tensor, is_token: Tensor) -> Tensor:
     is_target = is_token.clone()
     is_target[..., 1:] &= is_token[..., :-1]
     return labels.masked_fill(~is_target, IGNORE_INDEX)
+
+
+def targets_of(inputs: Mapping[str, Any]) -> Tensor:
+    """Targets `[B, T]` of a batch, whether the collator shifted its labels or not."""
+    if inputs.get("shift_labels") is not None:
+        return inputs["shift_labels"]
+    return next_token_targets(inputs["labels"])

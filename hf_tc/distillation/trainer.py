@@ -13,15 +13,15 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from transformers.trainer_utils import EvalLoopOutput
 
-from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator
+from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, targets_of
 from hf_tc.distillation.config import LESS_MEMORY_IN_EVALUATION, LESS_MEMORY_IN_TRAINING, DistillationConfig
+from hf_tc.distillation.gate_rate import GateRateMixin, check_rates
 from hf_tc.distillation.input_checks import (
-    check_rates,
     check_student_and_teacher,
     upcast_trainable_parameters,
     use_one_gpu_per_process,
 )
-from hf_tc.distillation.trained_parts import new_parameters, select_trained_parts, split_groups
+from hf_tc.distillation.trained_parts import select_trained_parts
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.evaluation.kd_loss import (
@@ -30,7 +30,6 @@ from hf_tc.evaluation.kd_loss import (
     Objective,
     chunked_metrics,
     chunked_objective,
-    next_token_targets,
     perplexity_from_nll,
 )
 from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
@@ -44,11 +43,10 @@ EVALUATED = ("objective", "kl", "student_nll", "teacher_nll")  # sums; then come
 BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "labels", "shift_labels")
 
 
-class DistillationTrainer(UndecayedMemoryMixin, Trainer):
+class DistillationTrainer(GateRateMixin, UndecayedMemoryMixin, Trainer):
     """Trains a student to give the teacher's next-token distribution.
 
-    What of it trains, and how fast, `args.trains` and the two learning rates say. With "lora" `trainer.model` is PEFT's
-    wrapper of the student, and `save_model` writes the adapter; `trainer.model.merge_and_unload()` is a student.
+    `args.trains` says what trains; with "lora" `trainer.model` is PEFT's wrapper, `save_model` writes the adapter.
 
     The loss is the mean of `kd_loss.Objective` over the labelled tokens of the whole optimiser step: all
     accumulated batches and all processes. Position t counts if labels[t + 1] is not -100; without labels every token
@@ -71,8 +69,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
     Raises:
         ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies or tokenizers differ,
             the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, a
-            file of the teacher's weights is damaged, or the model has not what `args.trains` or `gate_learning_rate`
-            are for.
+            file of the teacher's weights is damaged, or the model lacks what `args.trains` or a rate of `args` names.
     """
 
     args: DistillationConfig
@@ -139,15 +136,6 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         super()._set_signature_columns_if_needed()
         self._signature_columns = sorted({*(self._signature_columns or ()), *BATCH_COLUMNS})  # type: ignore[assignment]  # None at first
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """`Trainer`'s, with groups of their own for new parameters, at `gate_learning_rate` if there is one."""
-        is_made_here, rate = self.optimizer is None, self.args.gate_learning_rate
-        optimizer = super().create_optimizer(model)
-        if is_made_here and rate is not None:
-            trained: Any = self.model if model is None else model
-            split_groups(optimizer, new_parameters(trained), rate)
-        return optimizer
-
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes Trainer's card only where saving the student has not written its own."""
         if not (Path(self.args.output_dir or ".") / "README.md").exists():
@@ -201,7 +189,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
                 losses = chunked(
                     LazyLogits(student.logits, student_hidden),
                     LazyLogits(teacher.logits, teacher_hidden),
-                    _targets(inputs),
+                    targets_of(inputs),
                     Objective(self.args.temperature, self.args.ce_weight),
                     chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
                 )
@@ -220,7 +208,7 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad():
             metrics, router_loss = self._through_both(chunked_metrics, model, inputs)
-        targets = _targets(inputs)
+        targets = targets_of(inputs)
         example_of_token = (targets != IGNORE_INDEX).nonzero()[:, 0].to(metrics.kl.device)
         per_token = torch.stack([getattr(metrics, name) for name in EVALUATED] + [torch.ones_like(metrics.kl)], dim=-1)
         per_example = per_token.new_zeros(len(targets), per_token.shape[1]).index_add_(0, example_of_token, per_token)
@@ -260,9 +248,3 @@ class DistillationTrainer(UndecayedMemoryMixin, Trainer):
         }
         prefixed = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return output._replace(metrics={**(output.metrics or {}), **prefixed})
-
-
-def _targets(inputs: Mapping[str, Any]) -> Tensor:
-    if inputs.get("shift_labels") is not None:
-        return inputs["shift_labels"]
-    return next_token_targets(inputs["labels"])
