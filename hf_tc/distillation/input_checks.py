@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_tc.distillation.config import DistillationConfig
-from hf_tc.distillation.trained_parts import new_parameters
 from hf_tc.teachers.adapters import adapter_base, check_not_wrapped
 from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_vocabularies_agree, check_vocabulary
@@ -68,22 +67,6 @@ def check_no_shared_parameters(student: nn.Module, teacher: nn.Module) -> None:
 
 def _storage(parameter: nn.Parameter) -> int:
     return 0 if parameter.is_meta else parameter.untyped_storage().data_ptr()
-
-
-def check_rates(student: nn.Module, gate_learning_rate: float | None, optimizer: Any) -> None:
-    """Raises ValueError for a gate_learning_rate that no parameter would get."""
-    if gate_learning_rate is None:
-        return
-    if optimizer is not None:
-        raise ValueError(
-            f"gate_learning_rate is {gate_learning_rate}, and the optimizer was given. Set the rates in its groups, or "
-            "leave the optimizer to the trainer."
-        )
-    if not any(weight.requires_grad for weight in new_parameters(student)):
-        raise ValueError(
-            f"gate_learning_rate is {gate_learning_rate}, and the model has no recurrent layer of hf_tc that trains. "
-            "Leave it at None."
-        )
 
 
 def upcast_trainable_parameters(student: nn.Module, args: DistillationConfig) -> None:

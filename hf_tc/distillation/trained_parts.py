@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What of a student trains, and which of its weights are new.
+"""What of a student trains.
 
 | preset | recurrent mixers | norms | attention that was retained | all else |
 |---|---|---|---|---|
@@ -14,17 +14,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import compress
 from typing import Any
 
-import torch
 from torch import nn
 
 from hf_tc.modeling import GatedDeltaNet, HybridGDNForCausalLM
 from hf_tc.modeling.configuration_hybrid_gdn import LINEAR_ATTENTION
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
-from hf_tc.teachers.new_student import NEW_IN_MIXER, is_new_in_mixer
+from hf_tc.teachers.new_student import NEW_IN_MIXER
 
 LORA_RANK, LORA_ALPHA = 16, 32
 ADAPTED_IN_MIXER = "g_proj"  # new, but as large as the teacher's projections: LoRA adapts it as it does those
@@ -68,21 +66,6 @@ def select_trained_parts(student: Any, trains: str) -> Any:
     for module in chosen[trains]:
         module.requires_grad_(True)
     return student
-
-
-def new_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """What recurrent layers have and their teacher had not: gates, decay, convolution, norm of the output."""
-    mixers = [module for module in model.modules() if isinstance(module, GatedDeltaNet)]
-    return [weight for mixer in mixers for name, weight in mixer.named_parameters() if is_new_in_mixer(name)]
-
-
-def split_groups(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], rate: float) -> None:
-    """Gives parameters of an optimizer another learning rate, and leaves their weight decay and all else as it is."""
-    wanted = {id(parameter) for parameter in parameters}
-    for group in list(optimizer.param_groups):
-        chosen = [parameter for parameter in group["params"] if id(parameter) in wanted]
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) not in wanted]
-        optimizer.add_param_group({**group, "params": chosen, "lr": rate})
 
 
 def _retained_attention(student: HybridGDNForCausalLM) -> list[nn.Module]:

@@ -16,14 +16,14 @@ from hf_tc.distillation.config import LESS_MEMORY_IN_TRAINING, DistillationConfi
 from hf_tc.distillation.data_checks import CheckedDataMixin
 from hf_tc.distillation.exact_evaluation import ExactEvaluationMixin
 from hf_tc.distillation.finite_training import FiniteTrainingMixin
+from hf_tc.distillation.gate_rate import GateRateMixin, check_rates
 from hf_tc.distillation.input_checks import (
-    check_rates,
     check_student_and_teacher,
     load_student,
     upcast_trainable_parameters,
     use_one_gpu_per_process,
 )
-from hf_tc.distillation.trained_parts import new_parameters, select_trained_parts, split_groups
+from hf_tc.distillation.trained_parts import select_trained_parts
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.evaluation.chunked_objective import chunked_objective
@@ -38,11 +38,12 @@ from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 
 
-class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluationMixin, UndecayedMemoryMixin, Trainer):
+class DistillationTrainer(
+    FiniteTrainingMixin, CheckedDataMixin, ExactEvaluationMixin, GateRateMixin, UndecayedMemoryMixin, Trainer
+):
     """Trains a student to give the teacher's next-token distribution.
 
-    What of it trains, and how fast, `args.trains` and the two learning rates say. With "lora" `trainer.model` is PEFT's
-    wrapper of the student, and `save_model` writes the adapter; `trainer.model.merge_and_unload()` is a student.
+    `args.trains` says what trains; with "lora" `trainer.model` is PEFT's wrapper, `save_model` writes the adapter.
 
     The loss is the mean of `kd_loss.Objective` over the labelled tokens of the whole optimiser step: all
     accumulated batches and all processes. Position t counts if labels[t + 1] is not -100; without labels every token
@@ -134,15 +135,6 @@ class DistillationTrainer(FiniteTrainingMixin, CheckedDataMixin, ExactEvaluation
         # Trainer takes the first prepared model for the student, and would not prepare it before an evaluation.
         self.accelerator._models.remove(teacher)
         return teacher
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """`Trainer`'s, with groups of their own for new parameters, at `gate_learning_rate` if there is one."""
-        is_made_here, rate = self.optimizer is None, self.args.gate_learning_rate
-        optimizer = super().create_optimizer(model)
-        if is_made_here and rate is not None:
-            trained: Any = self.model if model is None else model
-            split_groups(optimizer, new_parameters(trained), rate)
-        return optimizer
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes Trainer's card only where saving the student has not written its own."""

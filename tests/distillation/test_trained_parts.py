@@ -12,7 +12,7 @@ import torch
 from distillation_runs import config, logged
 from family_checks import family_config
 from library_names import checkpointing_argument
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from tiny_causal_lms import labelled_examples, tiny_config, tiny_llama, tiny_qwen3
 from torch import Tensor, nn
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig
@@ -38,6 +38,10 @@ def trainer_of(folder: Path, model: Any = None, **changes: Any) -> DistillationT
     arguments = config(folder, learning_rate=RATE, **changes)
     given = student() if model is None else model
     return DistillationTrainer(given, tiny_qwen3(2), arguments, train_dataset=labelled_examples(16))
+
+
+def with_adapter_inside() -> nn.Module:
+    return inject_adapter_in_model(LoraConfig(target_modules=["q_proj"]), student())
 
 
 def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
@@ -215,6 +219,7 @@ def test_lora_leaves_a_router_alone_that_gives_more_than_a_linear_layer(tmp_path
             {"trains": "lora"},
             r"student of hf_tc.* is a PeftModel.*'all'",
         ),
+        (with_adapter_inside, {"trains": "mixers"}, "trains is 'mixers', and the student has an adapter"),
         (tiny_llama, {"gate_learning_rate": 0.1}, r"gate_learning_rate is 0.1, .* no recurrent layer"),
         (student, {"trains": "gates"}, "trains is 'gates'; it must be one of all, mixers"),
         (student, {"gate_learning_rate": -1.0}, "gate_learning_rate is -1.0; it must be 0 or more"),
