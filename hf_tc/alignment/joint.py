@@ -35,17 +35,22 @@ from hf_tc.modeling import cuda_graphs
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_decoder_layers
 from hf_tc.teachers.nope_layers import evaluating
-from hf_tc.teachers.offloading import is_dispatched
+from hf_tc.teachers.offloading import is_8bit, is_dispatched
 
 PATIENCE = 4  # looks at held-out text without coming closer, after which a run ends
 
 
-def check_not_dispatched(teacher: PreTrainedModel) -> None:
-    """Raises ValueError for a teacher that is spread over devices or offloaded."""
-    if is_dispatched(teacher):
+def is_beside_its_student(teacher: PreTrainedModel) -> bool:
+    """Whether a student is whole and on its teacher's device: not where that is dispatched, offloaded or in 8 bits."""
+    return not is_dispatched(teacher) and not is_8bit(teacher)
+
+
+def check_can_align_jointly(teacher: PreTrainedModel) -> None:
+    """Raises ValueError for a teacher that is spread over devices, offloaded or in 8 bits."""
+    if not is_beside_its_student(teacher):
         raise ValueError(
-            "Joint alignment needs the whole teacher on one device, and this one is dispatched or offloaded. Set "
-            "joint_steps to 0, or load the teacher without a device map."
+            "Joint alignment needs the whole teacher on one device, and this one is dispatched, offloaded or in 8 "
+            "bits. Set joint_steps to 0, or load the teacher without a device map and unquantised."
         )
 
 
@@ -67,9 +72,10 @@ def align_jointly(
         progress_file: written every few minutes; the same call goes on from there.
 
     Raises:
-        ValueError: the teacher is spread over devices or offloaded, or blocks are too short to repeat a passage in.
+        ValueError: the teacher is spread over devices, offloaded or in 8 bits, or blocks are too short to repeat a
+            passage in.
     """
-    check_not_dispatched(teacher)
+    check_can_align_jointly(teacher)
     parts = nn.ModuleList(mixers)
     at_once = _blocks_at_once(teacher, parts, blocks.shape[1])
     file = ProgressFile(progress_file, [asdict(settings), seed])

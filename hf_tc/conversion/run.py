@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hf_tc.alignment.joint import align_jointly
+from hf_tc.alignment.joint import align_jointly, is_beside_its_student
 from hf_tc.config import AlignmentConfig, JointConfig
 from hf_tc.conversion.checkpoint import CANDIDATES, ConversionCheckpoint
 from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
@@ -19,7 +19,7 @@ from hf_tc.report.records import ConversionReport, device_name
 from hf_tc.resume.fingerprint import weights_fingerprint
 from hf_tc.selection import LayerSelection
 from hf_tc.teachers.new_student import mixer_of
-from hf_tc.teachers.offloading import dispatch_like, dispatched_like, execution_device, is_dispatched
+from hf_tc.teachers.offloading import dispatch_like, dispatched_like, execution_device
 
 
 @dataclass
@@ -90,7 +90,7 @@ def begin(task: ConversionTask, retained: list[int]) -> ConversionCheckpoint:
 def joint_budget(task: ConversionTask) -> AlignmentConfig:
     """Steps of joint alignment, as asked for or by the room there is, and their sizes."""
     teacher, layers = task.teacher, task.student.config.linear_layers
-    if not layers or is_dispatched(teacher):
+    if not layers or not is_beside_its_student(teacher):
         return JointConfig(0).budget(has_room=False)
     widths = widths_of(teacher, largest(mixer_of(task.student, layer) for layer in layers), teacher.dtype.itemsize)
     free = free_bytes(teacher.device)

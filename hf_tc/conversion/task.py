@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_tc.alignment.joint import check_not_dispatched
+from hf_tc.alignment.joint import check_can_align_jointly
 from hf_tc.alignment.joint_progress import progress_bytes
 from hf_tc.config import ConversionConfig
 from hf_tc.conversion.checkpoint import ConversionCheckpoint
@@ -36,7 +36,7 @@ class ConversionTask:
         share_weights: the student's retained part uses the teacher's storage.
 
     Raises:
-        ValueError: joint alignment is asked for, and the teacher is spread over devices or offloaded.
+        ValueError: joint alignment is asked for, and the teacher is spread over devices, offloaded or in 8 bits.
     """
 
     teacher: PreTrainedModel
@@ -48,7 +48,7 @@ class ConversionTask:
 
     def __post_init__(self) -> None:
         if self.settings.joint.steps:
-            check_not_dispatched(self.teacher)
+            check_can_align_jointly(self.teacher)
 
     @property
     def num_layers(self) -> int:

@@ -110,8 +110,11 @@ def test_the_same_run_gives_the_same_student(tmp_path: Path) -> None:
     assert all(torch.equal(value, again[name]) for name, value in first.items())
 
 
-def test_dispatched_teachers_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint_alignment, "is_dispatched", lambda teacher: True)
+@pytest.mark.parametrize("place", ["is_dispatched", "is_8bit"])
+def test_teachers_elsewhere_are_refused_before_any_work(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joint_alignment, place, lambda teacher: True)
     with pytest.raises(ValueError, match=r"one device.*joint_steps to 0"):
         task_of(tmp_path)
     task_of(tmp_path, steps=0)
