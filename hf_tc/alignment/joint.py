@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_tc.alignment.joint_progress import Progress, ProgressFile, optimizer_state, restore_optimizer
-from hf_tc.alignment.layerwise import HELD_OUT_CHECKS, alignment_optimizer, cosine_schedule, snapshot
-from hf_tc.alignment.training_step import training_step
+from hf_tc.alignment.layerwise import HELD_OUT_CHECKS, alignment_optimizer, cosine_schedule
+from hf_tc.alignment.training_step import snapshot, training_step
 from hf_tc.alignment.unmasked_rows import unmasked_rows
 from hf_tc.config import AlignmentConfig
 from hf_tc.data.repeated_passages import near_and_far
@@ -30,7 +30,7 @@ from hf_tc.evaluation.chunked_objective import chunked_objective
 from hf_tc.evaluation.distance import DistanceFromTeacher
 from hf_tc.evaluation.kd_loss import Objective
 from hf_tc.evaluation.lm_head import BackboneThenHead
-from hf_tc.memory.estimate import free_bytes, joint_pass, largest, widths_of
+from hf_tc.memory.estimate import free_bytes, has_room, joint_pass, largest, widths_of
 from hf_tc.modeling import cuda_graphs
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.teacher_attention import find_decoder_layers
@@ -77,7 +77,7 @@ def align_jointly(
     """
     check_can_align_jointly(teacher)
     parts = nn.ModuleList(mixers)
-    at_once = _blocks_at_once(teacher, parts, blocks.shape[1])
+    at_once, _ = joint_pass_of(teacher, parts, blocks.shape[1])
     file = ProgressFile(progress_file, [asdict(settings), seed])
     with evaluating(student), _alone_in_training(student, parts), _autocast(student), unmasked_rows():
         run = JointRun(student, teacher, parts, HeldOutDistance(teacher, held_out, at_once), file)
@@ -219,7 +219,9 @@ def _autocast(student: PreTrainedModel) -> torch.autocast:
     return torch.autocast(student.device.type, torch.bfloat16, enabled=half, cache_enabled=False)
 
 
-def _blocks_at_once(teacher: PreTrainedModel, mixers: nn.ModuleList, length: int) -> int:
+def joint_pass_of(teacher: PreTrainedModel, mixers: nn.ModuleList, length: int) -> tuple[int, bool]:
+    """Blocks of a pass through teacher and student, and whether there is room for it on a GPU."""
     widths = widths_of(teacher, largest(mixers), teacher.dtype.itemsize)
-    layers = len(find_decoder_layers(teacher.base_model))
-    return joint_pass(widths, length, layers, len(mixers), free_bytes(teacher.device))[0]
+    layers, free = len(find_decoder_layers(teacher.base_model)), free_bytes(teacher.device)
+    blocks, needed = joint_pass(widths, length, layers, len(mixers), free)
+    return blocks, has_room(needed, free)

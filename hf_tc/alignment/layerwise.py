@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hf_tc.alignment.training_step import training_step
+from hf_tc.alignment.training_step import snapshot, training_step
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.config import AlignmentConfig
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
@@ -129,8 +129,3 @@ def cosine_schedule(optimizer: torch.optim.Optimizer, settings: AlignmentConfig)
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, settings.steps - warmup)))
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, share)
-
-
-def snapshot(mixer: nn.Module) -> dict[str, Tensor]:
-    """A copy of the weights."""
-    return {name: value.detach().clone() for name, value in mixer.state_dict().items()}

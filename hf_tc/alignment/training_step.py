@@ -79,7 +79,7 @@ def _graphed(
     """The step as a graph; products run in TF32 in it where the GPU has it: a fit stops orders of magnitude before
     float32's last digits."""
     device, minibatch = minibatch[0].device, tuple(tensor.clone() for tensor in minibatch)
-    weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    weights = snapshot(module)
     with torch.cuda.device(device), _tf32(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # of the capture, and waited for
         stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
@@ -113,3 +113,8 @@ def _tf32() -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32 = before
+
+
+def snapshot(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}

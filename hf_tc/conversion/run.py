@@ -4,16 +4,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hf_tc.alignment.joint import align_jointly, is_beside_its_student
+from hf_tc.alignment.joint import align_jointly, is_beside_its_student, joint_pass_of
 from hf_tc.config import AlignmentConfig, JointConfig
 from hf_tc.conversion.checkpoint import CANDIDATES, ConversionCheckpoint
 from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import EVAL_TOKENS, perplexity
-from hf_tc.memory.estimate import free_bytes, has_room, joint_pass, largest, widths_of
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.report.records import ConversionReport, device_name
 from hf_tc.resume.fingerprint import weights_fingerprint
@@ -92,10 +91,9 @@ def joint_budget(task: ConversionTask) -> AlignmentConfig:
     teacher, layers = task.teacher, task.student.config.linear_layers
     if not layers or not is_beside_its_student(teacher):
         return JointConfig(0).budget(has_room=False)
-    widths = widths_of(teacher, largest(mixer_of(task.student, layer) for layer in layers), teacher.dtype.itemsize)
-    free = free_bytes(teacher.device)
-    _, needed = joint_pass(widths, task.settings.sequence_length, task.num_layers, len(layers), free)
-    return task.settings.joint.budget(has_room(needed, free))
+    mixers = nn.ModuleList(mixer_of(task.student, layer) for layer in layers)
+    _, fits = joint_pass_of(teacher, mixers, task.settings.sequence_length)
+    return task.settings.joint.budget(fits)
 
 
 def joint_stage(task: ConversionTask, checkpoint: ConversionCheckpoint, joint: AlignmentConfig) -> None:

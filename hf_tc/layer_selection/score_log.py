@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
+from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments, whole_lines
 
 SCORES_FILE = "scores.jsonl"
 
@@ -30,11 +30,7 @@ class ScoreLog:
         record_arguments(folder / ARGUMENTS_FILE, arguments)
         self.path = folder / SCORES_FILE
         self._rows: dict[str, dict[str, Any]] = {}
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # the last is torn where the process died writing it
-        if len(whole) < len(lines):
-            self.path.write_text("".join(whole), encoding="utf-8")
-        for line in whole:
+        for line in whole_lines(self.path):
             row = json.loads(line)
             self._rows[row["name"]] = row
 

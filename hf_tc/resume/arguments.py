@@ -75,3 +75,15 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     with part.open("rb+") as file:
         os.fsync(file.fileno())  # or the name could reach the disk before the content
     os.replace(part, path)
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that is written line by line, none where there is no file.
+
+    The last one is torn where the process died writing it; it is taken out of the file, so that writing goes on there.
+    """
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith("\n")]
+    if len(whole) < len(lines):
+        path.write_text("".join(whole), encoding="utf-8")
+    return whole

@@ -15,7 +15,7 @@ from hf_tc.data.conversations import Document
 from hf_tc.data.text_files import read_documents
 from hf_tc.data.text_or_path import BOTH
 from hf_tc.memory.sampling_rows import rows_at_once
-from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments, replace_file
+from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments, replace_file, whole_lines
 from hf_tc.resume.fingerprint import weights_fingerprint
 from hf_tc.sampling.collection import Collection
 from hf_tc.sampling.prompts import kinds_of, prompts_of
@@ -120,11 +120,7 @@ class RoundLog:
 
     def read(self) -> list[tuple[int, list[list[int]]]]:
         """Of every round that was written whole: how many rows there was memory for, and the tokens of each row."""
-        lines = self.rounds.read_text(encoding="utf-8").splitlines(keepends=True) if self.rounds.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # the last is torn where the process died writing it
-        if len(whole) < len(lines):
-            self.rounds.write_text("".join(whole), encoding="utf-8")
-        return [(row["rows"], row["sampled"]) for row in map(json.loads, whole)]
+        return [(row["rows"], row["sampled"]) for row in map(json.loads, whole_lines(self.rounds))]
 
     def write(self, rows: int, sampled: list[list[int]]) -> None:
         with self.rounds.open("a", encoding="utf-8") as file:
