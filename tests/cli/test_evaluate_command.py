@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 from command_lines import evaluated, refused, unparsed
+from optional_packages import needs_extra
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_tc.cli.main import main
 from hf_tc.evaluation.evaluate import evaluate
 from hf_tc.report.records import ConversionReport
+
+NEEDS_LM_EVAL = needs_extra("eval", "lm_eval", "datasets")
 
 
 def test_evaluate_prints_one_json_object_in_a_process_of_its_own(student: Path, teacher: Path, text: Path) -> None:
@@ -66,6 +69,7 @@ def test_evaluate_prints_figures_to_read(student: Path, text: Path, capsys: pyte
     assert float(line[1].replace(",", "")) > 1
 
 
+@NEEDS_LM_EVAL
 def test_several_models_stand_beside_their_teacher(
     student: Path, teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -119,7 +123,9 @@ def test_figures_go_into_the_report_and_the_card(
         (["--batch-size", "0", "--sequence-length", "32"], "batch_size is 0"),
         (["--teacher", "/no/such/teacher", "--sequence-length", "32"], "/no/such/teacher"),
         (["--tasks", "/no/such.jsonl", "--sequence-length", "32"], "There is no task file /no/such.jsonl"),
-        (["--tasks", "no_such_task", "--sequence-length", "32"], "no task 'no_such_task'"),
+        pytest.param(
+            ["--tasks", "no_such_task", "--sequence-length", "32"], "no task 'no_such_task'", marks=NEEDS_LM_EVAL
+        ),
         (["--task-rows", "0", "--sequence-length", "32"], "task_rows is 0"),
         (["--recall", "600", "--sequence-length", "32"], "distance 600 needs"),
         (["--add-to-report"], "has no conversion report to add to"),
