@@ -57,21 +57,33 @@ def read_documents(source: Any, max_tokens: int | None = None) -> list[Document]
     """
     documents: list[Document] = []
     missing = math.inf if max_tokens is None else max_tokens * MOST_CHARACTERS_PER_TOKEN
-    for document in _documents(source):
-        if _characters(document):
-            documents.append(document)
+    for document in stream_documents(source):
+        documents.append(document)
         missing -= _characters(document)
         if missing <= 0:
             break
-    if not documents:
-        raise CalibrationDataError(f"{_shown(source)} holds no text. Give a source with at least one document.")
     return documents
 
 
+def stream_documents(source: Any) -> Iterator[Document]:
+    """The documents of `read_documents`, read as they are asked for."""
+    is_empty = True
+    for document in _documents(source):
+        if not is_blank(document):
+            is_empty = False
+            yield document
+    if is_empty:
+        raise CalibrationDataError(f"{_shown(source)} holds no text. Give a source with at least one document.")
+
+
+def is_blank(document: Document) -> bool:
+    """Whether a text has nothing but blanks, or a conversation no message."""
+    return not (document.strip() if isinstance(document, str) else document)
+
+
 def _characters(document: Document) -> int:
-    """How long a document is, 0 for a blank one."""
     if isinstance(document, str):
-        return len(document) if document.strip() else 0
+        return len(document)
     return sum(1 + len(str(message["content"])) for message in document)
 
 

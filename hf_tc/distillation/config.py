@@ -11,6 +11,7 @@ from typing import get_args
 from transformers import TrainingArguments
 
 from hf_tc.config import TRAINS
+from hf_tc.distillation.data_settings import DataSettings
 from hf_tc.evaluation.kd_loss import Divergence, Objective
 
 # Settings with which a GPU's memory may suffice.
@@ -23,11 +24,11 @@ LESS_MEMORY_IN_TRAINING = (
 
 
 @dataclass
-class DistillationConfig(TrainingArguments):
-    """`TrainingArguments` plus the shape of the distillation loss, and what trains how fast.
+class DistillationConfig(DataSettings, TrainingArguments):
+    """`TrainingArguments` plus the shape of the distillation loss, what trains how fast, and how text becomes examples.
 
     `learning_rate` is that of what came from the teacher, and of all else without a `gate_learning_rate`. Both follow
-    the schedule.
+    the schedule. With a `curriculum` examples are taken in their order, which is shuffled inside each stage.
 
     Use `bf16=True` for speed on a GPU: weights stay fp32, only the computation is bf16.
 
@@ -95,6 +96,9 @@ class DistillationConfig(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        self.check_data_settings()
+        if self.curriculum:
+            self.train_sampling_strategy = "sequential"
         super().__post_init__()
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature is {self.temperature}; it must be a number above 0. Use 1.0 for plain KL.")

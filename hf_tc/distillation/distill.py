@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 from transformers import AutoTokenizer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import sort_checkpoints
 
-from hf_tc.data.text_files import source_name
-from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
+from hf_tc.data.text_files import source_name, stream_documents
 from hf_tc.distillation.config import DistillationConfig
+from hf_tc.distillation.datasets import DataPreparation
 from hf_tc.distillation.input_checks import check_is_no_adapter, load_student
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.modeling.out_of_memory import memory_advice
@@ -26,24 +25,6 @@ from hf_tc.teachers.vocabulary import check_tokenizers_agree
 
 WARMUP_RATIO = 0.05
 CHECKPOINTS = 10  # of a run; it resumes from the last one
-
-
-def example(tokens: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Token ids `[T]`, none of them padding, as an example for a trainer."""
-    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-
-
-class BlockDataset(Dataset[dict[str, torch.Tensor]]):
-    """Blocks of token ids `[N, T]` as a dataset of examples."""
-
-    def __init__(self, blocks: torch.Tensor) -> None:
-        self.blocks = blocks
-
-    def __len__(self) -> int:
-        return len(self.blocks)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return example(self.blocks[index])
 
 
 def distill(
@@ -101,6 +82,8 @@ def _training_arguments(folder: Path, options: dict[str, Any]) -> DistillationCo
         learning_rate=options["learning_rate"],
         gate_learning_rate=options["gate_learning_rate"],
         trains=options["trains"],
+        tokens=options["tokens"],
+        sequence_length=options["sequence_length"],
         lr_scheduler_type="cosine",
         warmup_steps=WARMUP_RATIO,
         bf16=torch.cuda.is_available(),
@@ -113,24 +96,20 @@ def _training_arguments(folder: Path, options: dict[str, Any]) -> DistillationCo
 
 
 def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFolder) -> None:
-    student, tokens, sequence_length = options["student"], options["tokens"], options["sequence_length"]
+    student = options["student"]
     check_is_no_adapter(student)
     tokenizer = AutoTokenizer.from_pretrained(student)
     check_tokenizers_agree({"The student's tokenizer": tokenizer}, options["teacher"])
-    blocks = token_blocks(read_documents(options["data"], tokens), tokenizer, sequence_length, tokens)
-    if len(blocks) < tokens // sequence_length:
-        raise CalibrationDataError(
-            f"{source_name(options['data'])} has {blocks.numel():,} tokens in blocks of {sequence_length}, "
-            f"{tokens:,} were asked for. Give more text or ask for fewer tokens."
-        )
+    data = options["data"]
+    examples = DataPreparation(tokenizer, arguments).examples(stream_documents(data), source_name(data))
     model = load_student(student)
     dtype = model.dtype
     trainer = DistillationTrainer(
-        model, options["teacher"], arguments, train_dataset=BlockDataset(blocks), processing_class=tokenizer
+        model, options["teacher"], arguments, train_dataset=examples, processing_class=tokenizer
     )
     if trainer.is_world_process_zero():
         found = {
-            "text": fingerprint([blocks]),
+            "text": fingerprint(examples.tensors()),
             "student_weights": fingerprint(model.state_dict().values()),
             "teacher_weights": fingerprint(trainer.teacher.state_dict().values()),
             "processes": arguments.world_size,

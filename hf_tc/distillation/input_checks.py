@@ -12,8 +12,11 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_tc.distillation.config import DistillationConfig
+from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.teachers.adapters import adapter_base, check_not_wrapped
 from hf_tc.teachers.loading import load_causal_lm
+from hf_tc.teachers.nope_layers import evaluating
+from hf_tc.teachers.offloading import execution_device
 from hf_tc.teachers.vocabulary import check_vocabularies_agree, check_vocabulary
 
 logger = logging.get_logger(__name__)
@@ -98,3 +101,23 @@ def use_one_gpu_per_process(args: DistillationConfig) -> None:
     if args.n_gpu > 1:
         logger.warning("%d GPUs are visible, one is used. Start with torchrun or accelerate launch.", args.n_gpu)
         args._n_gpu = 1
+
+
+@torch.no_grad()
+def check_keeps_documents_apart(parts: BackboneThenHead, role: str) -> None:
+    """Raises ValueError for a model in which the second of two documents of a row is not what it is by itself."""
+    device = execution_device(parts.model.get_input_embeddings())
+    tokens = torch.arange(8, device=device)[None]
+    positions = torch.arange(4, device=device)[None]
+    with evaluating(parts.model):
+        try:
+            packed = parts.hidden_states({"input_ids": tokens, "position_ids": torch.cat([positions] * 2, dim=1)})
+            alone = parts.hidden_states({"input_ids": tokens[:, 4:], "position_ids": positions})
+        except TypeError:  # no position_ids among its arguments
+            packed = alone = torch.full((1, 4, 1), torch.nan)
+    error, scale = (packed[:, 4:] - alone).float().abs().max().item(), alone.float().abs().max().item()
+    if not error <= (1e-3 if alone.dtype == torch.float32 else 3e-2) * scale:
+        raise ValueError(
+            f"In the {role}, a {type(parts.model).__name__}, packed documents see each other: it does not tell them by "
+            "position_ids. Set packing=False (--packing false)."
+        )

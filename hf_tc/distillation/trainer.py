@@ -14,15 +14,18 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, targets_of
 from hf_tc.distillation.config import LESS_MEMORY_IN_TRAINING, DistillationConfig
 from hf_tc.distillation.data_checks import CheckedDataMixin
+from hf_tc.distillation.datasets import DataPreparation
 from hf_tc.distillation.exact_evaluation import ExactEvaluationMixin
 from hf_tc.distillation.finite_training import FiniteTrainingMixin
 from hf_tc.distillation.gate_rate import GateRateMixin, check_rates
 from hf_tc.distillation.input_checks import (
+    check_keeps_documents_apart,
     check_student_and_teacher,
     load_student,
     upcast_trainable_parameters,
     use_one_gpu_per_process,
 )
+from hf_tc.distillation.row_collator import RowCollator, wants_flat_rows
 from hf_tc.distillation.trained_parts import select_trained_parts
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
@@ -63,13 +66,17 @@ class DistillationTrainer(
             tokenizer beside it unless there is a `processing_class`. Loaded as the teacher is.
         teacher: a loaded causal LM, PEFT-wrapped or not, a folder, or a Hub id (loaded in its own dtype, without remote
             code), of an adapter as well.
-        args, data_collator, train_dataset, eval_dataset, processing_class, callbacks, optimizers: as in `Trainer`.
+        train_dataset, eval_dataset: rows with `input_ids`; or with a column `text`, `messages`, `conversations` or
+            `conversation`, which `processing_class` makes tokens of, see `DataSettings`. In memory or streamed. Without
+            a `data_collator` alone: what has its own is left to it.
+        args, data_collator, processing_class, callbacks, optimizers: as in `Trainer`.
 
     Raises:
         ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies or tokenizers differ,
             the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, a
             weight of either is NaN or infinite, a file of the teacher's weights is damaged, or the model has not what
-            `args.trains` or `gate_learning_rate` are for.
+            `args.trains` or `gate_learning_rate` are for; a data set has none of these columns, or packed documents
+            see each other in one of the models.
     """
 
     args: DistillationConfig
@@ -103,12 +110,17 @@ class DistillationTrainer(
         upcast_trainable_parameters(student, args)
         use_one_gpu_per_process(args)
         student_use_cache = getattr(student.config, "use_cache", None)
+        self._data = DataPreparation(processing_class, args, args.seed, has_own_collator=data_collator is not None)
+        if data_collator is None:
+            lengths = [stage.sequence_length for stage in args.stages]
+            flatten = wants_flat_rows(student, teacher)
+            data_collator = RowCollator(default_collator(processing_class), lengths, flatten)
         super().__init__(
             model=student,
             args=args,
-            data_collator=TargetsCollator(data_collator or default_collator(processing_class)),
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
+            data_collator=TargetsCollator(data_collator),
+            train_dataset=self._data.for_training(train_dataset),
+            eval_dataset=self._data.for_evaluation(eval_dataset),
             processing_class=processing_class,
             callbacks=callbacks,
             optimizers=optimizers,
@@ -127,6 +139,15 @@ class DistillationTrainer(
         check_finite_weights(self.teacher, "teacher")
         self._student_parts = BackboneThenHead(student)
         self._teacher_parts = BackboneThenHead(self.teacher)
+        if self._data.is_packed and not self.is_fsdp_enabled:  # which has the weights together only in a forward
+            check_keeps_documents_apart(self._student_parts, "student")
+            check_keeps_documents_apart(self._teacher_parts, "teacher")
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """As in `Trainer`; a data set of text becomes one of examples."""
+        if eval_dataset is not None and not isinstance(eval_dataset, str):
+            eval_dataset = self._data.for_evaluation(eval_dataset)
+        return super().get_eval_dataloader(eval_dataset)
 
     def _place_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
         if getattr(teacher, "hf_device_map", None) is None:

@@ -22,7 +22,6 @@ from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
 from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
 from hf_tc.conversion.run import begin, joint_stage
 from hf_tc.conversion.task import ConversionTask
-from hf_tc.distillation.distill import BlockDataset
 from hf_tc.evaluation.perplexity import evaluate_blocks
 
 from .bench import Bench, Results, add_bench_arguments, add_retained_argument, clock, parser_of
@@ -107,7 +106,9 @@ def distil(student: PreTrainedModel, teacher: PreTrainedModel, blocks: Tensor, o
             report_to="none",
             seed=options.seed,
         )
-        trainer = DistillationTrainer(student, teacher, arguments, train_dataset=BlockDataset(blocks))
+        trainer = DistillationTrainer(
+            student, teacher, arguments, train_dataset=[{"input_ids": block} for block in blocks]
+        )
         trainer.train()
         # Takes the mixed precision off the student's forward: it is measured in float32, as before.
         trainer.accelerator.unwrap_model(student, keep_fp32_wrapper=False)

@@ -76,7 +76,7 @@ def test_distill_goes_on_after_an_interruption(
     ("arguments", "message"),
     [
         (["--tokens", "100000", "--sequence-length", "32"], "were asked for"),
-        (["--tokens", "10", "--sequence-length", "32"], "max_tokens is 10"),
+        (["--tokens", "10", "--sequence-length", "32"], "tokens is 10, below one sequence of 32"),
         (["--tokens", "64", "--sequence-length", "32", "--data", "/no/such.txt"], "/no/such.txt"),
         (["--tokens", "64", "--sequence-length", "32", "--teacher", "/no/such"], "/no/such"),
     ],

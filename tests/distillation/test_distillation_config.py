@@ -59,5 +59,6 @@ def test_own_arguments_have_help() -> None:
     assert {field.name for field in own} == {
         *("temperature", "ce_weight", "divergence", "jsd_beta", "cross_entropy_share", "chunk_tokens"),
         *("trains", "gate_learning_rate"),
+        *("tokens", "sequence_length", "curriculum", "packing", "assistant_only_loss"),
     }
     assert all(len(field.metadata["help"]) > 40 for field in own)

@@ -1,0 +1,225 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Data sets of text or conversations as data sets of examples; those that hold tokens stay as they are.
+
+What can be indexed is read once, when the trainer is made, into 12 bytes a token; a stream is read while it trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, IterableDataset
+from transformers.utils import logging
+
+from hf_tc.data.conversations import CONVERSATION_COLUMNS, Document
+from hf_tc.data.packing import Documents, Row, joined, packed
+from hf_tc.data.row_files import TEXT_COLUMN, CalibrationDataError, documents_of_rows
+from hf_tc.data.text_files import is_blank
+from hf_tc.data.training_documents import DocumentTokenizer, TokenisedDocument
+from hf_tc.distillation.data_settings import DataSettings
+
+logger = logging.get_logger(__name__)
+
+TOKENS_COLUMN = "input_ids"
+Example = dict[str, torch.Tensor]
+
+
+class Examples(Dataset[Example]):
+    """Examples in memory, each of them `[T]` tensors by name, in 32 bits."""
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        self._examples = [{name: value.int() for name, value in example.items()} for example in examples]
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return {name: value.long() for name, value in self._examples[index].items()}
+
+    def in_order(self, order: Iterable[int]) -> Examples:
+        """The same examples in another order."""
+        other = Examples(())
+        other._examples = [self._examples[index] for index in order]
+        return other
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all examples, those that fill up a row included."""
+        return sum(len(example[TOKENS_COLUMN]) for example in self._examples)
+
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """Everything in it, for a fingerprint."""
+        return (value for example in self._examples for value in example.values())
+
+
+class StreamedExamples(IterableDataset[Example]):
+    """Examples that are made of another stream whenever it is read."""
+
+    def __init__(self, dataset: Any, examples_of: Callable[[Iterable[Any]], Iterator[Example]]) -> None:
+        self.dataset, self.examples_of = dataset, examples_of
+
+    def __iter__(self) -> Iterator[Example]:
+        return self.examples_of(self.dataset)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Has the stream shuffle anew, where it does; `Trainer` calls this."""
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
+
+class DataPreparation:
+    """Makes examples of data sets by the settings of a run.
+
+    Args:
+        tokenizer: that of the student; None where all data has tokens.
+        seed: of the order of rows inside a stage of a curriculum.
+        has_own_collator: data is left to that collator, whatever its columns.
+
+    Attributes:
+        is_packed: whether any examples that were made hold several documents.
+
+    Raises:
+        ValueError: on use: a data set has none of the columns that can be trained on, text without a tokenizer.
+        CalibrationDataError: on use: fewer tokens than asked for, a row that is no text or conversation, a conversation
+            that the chat template cannot write.
+    """
+
+    def __init__(self, tokenizer: Any, settings: DataSettings, seed: int = 0, has_own_collator: bool = False) -> None:
+        self.tokenizer, self.settings, self.seed = tokenizer, settings, seed
+        self.has_own_collator, self.is_packed = has_own_collator, False
+
+    def for_training(self, dataset: Any) -> Any:
+        """A data set to train on."""
+        return self._prepared(dataset, self.settings, "train_dataset")
+
+    def for_evaluation(self, dataset: Any) -> Any:
+        """A data set to evaluate on, or several by name: all of it, in sequences of the longest length."""
+        if isinstance(dataset, dict):
+            return {name: self.for_evaluation(part) for name, part in dataset.items()}
+        whole = DataSettings(
+            sequence_length=self.settings.row_length,
+            packing=self.settings.packing,
+            assistant_only_loss=self.settings.assistant_only_loss,
+        )
+        return self._prepared(dataset, whole, "eval_dataset")
+
+    def examples(self, documents: Iterable[Document], name: str) -> Examples:
+        """The examples to train on of documents, in the order of the stages; see `DataSettings`."""
+        return self._examples(documents, self.settings, name)
+
+    def _prepared(self, dataset: Any, settings: DataSettings, name: str) -> Any:
+        self.is_packed |= isinstance(dataset, Examples) and settings.packing
+        columns = None if dataset is None or self.has_own_collator else columns_of(dataset)
+        if columns is None or not is_raw(columns, name):
+            return dataset
+        if self.tokenizer is None:
+            raise ValueError(f"{name} holds text, and there is no tokenizer. Give one as processing_class.")
+        if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+            rows = (dataset[index] for index in range(len(dataset)))
+            return self._examples(_documents(rows, name), settings, name)
+        self.is_packed |= settings.packing
+        return StreamedExamples(dataset, lambda rows: self._stream(_documents(rows, name), settings, name))
+
+    def _examples(self, documents: Iterable[Document], settings: DataSettings, name: str) -> Examples:
+        self.is_packed |= settings.packing
+        tokenize = DocumentTokenizer(self.tokenizer, settings.assistant_only_loss)
+        tokenised, order = map(tokenize, documents), list[int]()
+        generator = torch.Generator().manual_seed(self.seed)
+        made = list[Example]()
+        for part in parts_of(tokenised, settings, tokenize.filler):
+            before = len(made)
+            made += part
+            order += (before + torch.randperm(len(made) - before, generator=generator)).tolist()
+        examples = Examples(made)
+        _check_enough(examples.tokens, settings, name)
+        return examples.in_order(order) if settings.curriculum else examples
+
+    def _stream(self, documents: Iterable[Document], settings: DataSettings, name: str) -> Iterator[Example]:
+        tokenize, found = DocumentTokenizer(self.tokenizer, settings.assistant_only_loss), 0
+        for part in parts_of(map(tokenize, documents), settings, tokenize.filler):
+            for example in part:
+                found += len(example[TOKENS_COLUMN])
+                yield example
+        if found < wanted_tokens(settings):
+            logger.warning(
+                f"{name} has {found:,} tokens, {wanted_tokens(settings):,} were asked for; it is at its end."
+            )
+
+
+def columns_of(dataset: Any) -> list[str] | None:
+    """The columns of a data set, None where they are not known: it is empty, or can be read only once."""
+    if names := getattr(dataset, "column_names", None):
+        return list(names)
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        first = dataset[0] if len(dataset) else None
+    else:
+        rows = iter(dataset)
+        first = None if rows is dataset else next(rows, None)
+    return list(first) if isinstance(first, Mapping) else None
+
+
+def is_raw(columns: Iterable[str], name: str) -> bool:
+    """Whether rows of these columns hold text or conversations, not tokens; `ValueError` where they hold neither."""
+    found, raw = list(columns), (TEXT_COLUMN, *CONVERSATION_COLUMNS)
+    if TOKENS_COLUMN in found:
+        return False
+    if not any(column in found for column in raw):
+        known = ", ".join((TOKENS_COLUMN, *raw))
+        raise ValueError(
+            f"{name} has the columns {sorted(found)}, none of them known. Rename the one to use to one of {known}."
+        )
+    return True
+
+
+def parts_of(
+    documents: Iterable[TokenisedDocument], settings: DataSettings, filler: int
+) -> Iterator[Iterator[Example]]:
+    """The examples of each stage, to be read one stage after the other; the documents go on in the next one."""
+    rest, length = Documents(documents), settings.row_length
+    for stage in settings.stages:
+        if not settings.packing:
+            yield separate(rest, length, stage.tokens)
+            continue
+        rows = joined(packed(rest, stage.sequence_length, filler), length // stage.sequence_length)
+        yield map(Row._asdict, rows if stage.tokens is None else islice(rows, stage.tokens // length))
+
+
+def separate(documents: Iterable[TokenisedDocument], length: int, tokens: int | None) -> Iterator[Example]:
+    """Documents by themselves: texts in pieces of at most `length`, conversations without what is beyond it."""
+    left = float("inf") if tokens is None else tokens
+    for document in documents:
+        ends = range(length, len(document.input_ids) + length, length)
+        for end in ends[:1] if document.is_conversation else ends:
+            piece = document.piece(slice(end - length, end))
+            if left <= 0:
+                return
+            if piece.teaches:
+                left -= len(piece.input_ids)
+                ids = torch.tensor(piece.input_ids)
+                yield {TOKENS_COLUMN: ids, "labels": ids.masked_fill(~torch.tensor(piece.is_learned), -100)}
+
+
+def wanted_tokens(settings: DataSettings) -> int:
+    """The tokens asked for, in whole rows; 0 where all there are."""
+    length = settings.row_length if settings.packing else 1
+    return sum((stage.tokens or 0) // length * length for stage in settings.stages)
+
+
+def _check_enough(found: int, settings: DataSettings, name: str) -> None:
+    if found == 0:
+        raise CalibrationDataError(
+            f"{name} holds nothing to learn from: no text, and nothing that an assistant says in the first "
+            f"{settings.row_length} tokens of a conversation. Give other data or longer sequences."
+        )
+    if found < wanted_tokens(settings):
+        raise CalibrationDataError(
+            f"{name} has {found:,} tokens in sequences of {settings.row_length}, {wanted_tokens(settings):,} were "
+            "asked for. Give more text or ask for fewer tokens."
+        )
+
+
+def _documents(rows: Iterable[Any], name: str) -> Iterator[Document]:
+    return (document for document in documents_of_rows(rows, None, name) if not is_blank(document))
