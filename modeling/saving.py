@@ -206,5 +206,6 @@ def upload_folder(
         commit_message=commit_message or "Upload student",
         commit_description=commit_description,
         delete_patterns=["*.safetensors", SAFE_WEIGHTS_INDEX_NAME],  # shards of an earlier upload
-        ignore_patterns=["checkpoint-*/**", "*.bin", "*.pt", "*.pth", "*.pkl"],  # of a trainer, and nothing pickled
+        # Of a trainer; as the library does, what begins with _, such as text; and nothing pickled.
+        ignore_patterns=["checkpoint-*/**", "_*", "*.bin", "*.pt", "*.pth", "*.pkl"],
     )

@@ -5,8 +5,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_tc.cli.shared import DATA_HELP, DEFAULT, add_command, add_sequence_length, console, one_or_many
-from hf_tc.config import TRAINS
+from hf_tc.cli.run_options import RunOptions
+from hf_tc.cli.shared import DATA_HELP, add_command, add_old_name, console, one_or_many
 
 
 def add_parser(commands: Any) -> None:
@@ -18,29 +18,32 @@ def add_parser(commands: Any) -> None:
         "student --teacher Qwen/Qwen3-0.6B --data books.txt --out distilled --tokens 1000000",
     )
     parser.add_argument("student", help="folder or Hub id")
-    parser.add_argument("--teacher", required=True, help="folder or Hub id")
-    parser.add_argument("--data", required=True, nargs="+", help=DATA_HELP)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the distilled student")
-    parser.add_argument("--tokens", type=int, required=True, help="tokens to train on")
-    add_sequence_length(parser)
-    parser.add_argument("--batch-size", type=int, default=8, help=f"blocks per step and device {DEFAULT}")
-    parser.add_argument("--learning-rate", type=float, default=3e-4, help=f"at its peak {DEFAULT}")
+    parser.add_argument("--teacher", help="folder or Hub id")
+    parser.add_argument("--data", nargs="+", help=f"text or conversations: {DATA_HELP}")
+    parser.add_argument("--out", type=Path, help="folder of the distilled student")
     parser.add_argument(
-        "--gate-learning-rate",
-        type=float,
-        help="of what the teacher does not have: gates, decay, convolution, norm (default: as --learning-rate)",
+        "--config", type=Path, metavar="RUN.yaml", help="options in a YAML or JSON file, by their names"
+    )
+    parser.add_argument("--recipe", help="settings that belong together; options and --config go before it")
+    parser.add_argument(
+        "--evaluation-data",
+        nargs="+",
+        help=f"held-out text to measure the student on, before, while and after it is trained: {DATA_HELP} (default: "
+        "that of its conversion, where it is beside the student, else the packaged held-out sample)",
     )
     parser.add_argument(
-        "--trains",
-        choices=TRAINS,
-        default="all",
-        help="weights that train: all, the recurrent mixers, norms or retained attention with them, or a LoRA adapter, "
-        f"merged at the end, and the gates {DEFAULT}",
+        "--evaluations",
+        type=int,
+        default=8,
+        help="how often it is measured: at all tokens, a half, a quarter, ...; 0: never (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help=f"of all that is random {DEFAULT}")
+    add_old_name(parser, "--seq-len", "sequence_length")
+    late = RunOptions(parser, required=("teacher", "data", "out"))
+    parser.complete, parser.check = late.complete, late.check  # type: ignore[attr-defined]  # it is of main's class
 
 
 def run(options: argparse.Namespace) -> None:
+    from hf_tc.cli.run_options import settings_of_options
     from hf_tc.distillation.distill import distill
 
     distill(
@@ -48,12 +51,9 @@ def run(options: argparse.Namespace) -> None:
         options.teacher,
         one_or_many(options.data),
         options.out,
-        tokens=options.tokens,
-        sequence_length=options.sequence_length,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        gate_learning_rate=options.gate_learning_rate,
-        trains=options.trains,
-        seed=options.seed,
+        recipe=options.recipe,
+        evaluation_data=one_or_many(options.evaluation_data),
+        evaluations=options.evaluations,
+        **settings_of_options(options),
     )
     console.print(f"Distilled student in {options.out}. Next: hf-tc push {options.out} USER/NAME")

@@ -6,9 +6,9 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # What goes wrong outside this program: options, files, the network, missing packages, memory.
 EXPECTED_ERRORS = (ValueError, OSError, ImportError, RuntimeError)
@@ -16,7 +16,29 @@ TRACEBACK = "HF_TC_TRACEBACK"
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Its errors are one line, as all others; argparse puts the whole usage before them."""
+    """Its errors are one line, as all others; argparse puts the whole usage before them.
+
+    Attributes:
+        complete: where it takes seconds to know the options: adds them, when they are needed, and gives the words to
+            parse for those that were given.
+        check: calls `error` for what was parsed and cannot be.
+    """
+
+    complete: Callable[[list[str]], list[str]] | None = None
+    check: Callable[[argparse.Namespace], None] | None = None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.complete is not None and args is not None:
+            args = self.complete(list(args))
+        parsed = super().parse_known_args(args, namespace)
+        if self.check is not None:
+            self.check(parsed[0])
+        return parsed
+
+    def format_help(self) -> str:
+        if self.complete is not None:
+            self.complete([])
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (usage: {self.prog} --help)\n")

@@ -50,7 +50,9 @@ def add_setting(parser: Any, name: str) -> None:
 
 def add_old_name(parser: argparse.ArgumentParser, old_name: str, name: str) -> None:
     """The name of an option until release 0.1, which goes on working, with a note."""
-    parser.add_argument(old_name, type=int, dest=name, action=RenamedOption, help=argparse.SUPPRESS)
+    parser.add_argument(
+        old_name, type=int, dest=name, action=RenamedOption, default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
 
 
 def add_sequence_length(parser: argparse.ArgumentParser) -> None:

@@ -14,11 +14,11 @@ from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import EVAL_TOKENS, perplexity
 from hf_tc.modeling import HybridGDNForCausalLM
-from hf_tc.report.records import ConversionReport, device_name
+from hf_tc.report.records import ConversionReport
 from hf_tc.resume.fingerprint import weights_fingerprint
 from hf_tc.selection import LayerSelection
 from hf_tc.teachers.new_student import mixer_of
-from hf_tc.teachers.offloading import dispatch_like, dispatched_like, execution_device
+from hf_tc.teachers.offloading import device_name, dispatch_like, dispatched_like, execution_device
 
 
 @dataclass
@@ -142,6 +142,7 @@ def _report(
         layers=[checkpoint.row(layer) for layer in config.linear_layers],
         perplexity=measured.perplexity,
         perplexity_tokens=measured.tokens,
+        held_out_tokens=measured.blocks.tolist(),
         selection=selection,
         fingerprints={name: task.identity[name] for name in ("teacher", "blocks")},
         student_weights=weights_fingerprint(task.student.state_dict().values()),

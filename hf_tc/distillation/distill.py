@@ -2,19 +2,24 @@
 """One distillation from files to a folder: what `hf-tc distill` does."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, ProgressCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import sort_checkpoints
 
 from hf_tc.data.text_files import source_name, stream_documents
 from hf_tc.distillation.config import DistillationConfig
-from hf_tc.distillation.datasets import DataPreparation
+from hf_tc.distillation.datasets import DataPreparation, Examples
 from hf_tc.distillation.input_checks import check_is_no_adapter, load_student
+from hf_tc.distillation.learning_curve import EVALUATIONS, LearningCurve
+from hf_tc.distillation.recipes import DEFAULT_RECIPE, settings_of
+from hf_tc.distillation.throughput import TokenProgress
 from hf_tc.distillation.trainer import DistillationTrainer
+from hf_tc.distillation.training_record import RECORD_FILE, run_record, sign_last_run
 from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.resume.fingerprint import fingerprint
@@ -23,8 +28,8 @@ from hf_tc.teachers.adapters import is_peft_model
 from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.vocabulary import check_tokenizers_agree
 
-WARMUP_RATIO = 0.05
-CHECKPOINTS = 10  # of a run; it resumes from the last one
+# Without effect on the weights: what is said and shown of them, which may change when a run goes on.
+SHOWN = ("report_to", "run_name", "project", "trackio_space_id", "disable_tqdm", "log_level", "logging_steps")
 
 
 def distill(
@@ -33,97 +38,114 @@ def distill(
     data: Any,
     out: str | Path,
     *,
-    tokens: int,
-    sequence_length: int = 1024,
-    batch_size: int = 8,
-    learning_rate: float = 3e-4,
-    gate_learning_rate: float | None = None,
-    trains: str = "all",
-    seed: int = 0,
+    tokens: int | None = None,
+    recipe: str = DEFAULT_RECIPE,
+    evaluation_data: Any = None,
+    evaluations: int = EVALUATIONS,
+    **settings: Any,
 ) -> None:
-    """Trains the student in a folder on `tokens` tokens of text, once through, and saves it to `out`.
+    """Trains the student in a folder on `tokens` tokens of text or conversations, and saves it to `out`.
 
-    `learning_rate`, `gate_learning_rate` and `trains` are as in `DistillationConfig`; LoRA is merged in the end.
-    Checkpoints are kept in `out` + ".unfinished" until it is done; the same call goes on from the last complete one.
+    LoRA is merged in the end. Checkpoints are kept in `out` + ".unfinished" until it is done; the same call goes on
+    from the last complete one. The student is measured on held-out text on the way, see `LearningCurve`, and its report
+    and card tell what was found and how it was trained.
+
+    Args:
+        data, evaluation_data: as `read_documents` takes them; the latter as in `LearningCurve`.
+        recipe: one of `RECIPES`.
+        evaluations: how often it is measured at most, beside once before training; 0 for never.
+        settings: fields of `DistillationConfig`, before those of the recipe.
 
     Raises:
-        CalibrationDataError: the text has fewer tokens than asked for.
+        CalibrationDataError: the data has fewer tokens than asked for.
         DivergedError: a loss, a gradient or a weight became NaN or infinite; nothing is saved to `out`.
         ValueError: the student is an adapter, the teacher has another tokenizer, `out` is occupied or cannot be
-            written, or its checkpoints are those of a call with other arguments.
+            written, its checkpoints are those of a call with other arguments, or a setting is refused.
     """
     work = WorkFolder(out)
-    options = {
-        "student": str(student),
-        "teacher": str(teacher),
-        "data": data,
-        "tokens": tokens,
-        "sequence_length": sequence_length,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "gate_learning_rate": gate_learning_rate,
-        "trains": trains,
-        "seed": seed,
-    }
+    chosen = {**settings_of(recipe), "bf16": torch.cuda.is_available(), **settings, "tokens": tokens}
+    inputs = {"student": str(student), "teacher": str(teacher), "data": data}
+    options = {**inputs, **_recorded(chosen, recipe)}
     is_done = work.has_result(options)
-    arguments = _training_arguments(work.folder, options)
+    arguments = DistillationConfig(output_dir=str(work.folder), **chosen)
     if not is_done:
-        _train(arguments, options, work)
+        tokenizer, examples = _tokenizer_and_examples(arguments, inputs)
+        model = load_student(student)
+        dtype = model.dtype
+        trainer = DistillationTrainer(model, teacher, arguments, train_dataset=examples, processing_class=tokenizer)
+        trainer.about_run |= {"data": source_name(data), "recipe": recipe}
+        curve = LearningCurve(trainer, evaluation_data, evaluations=evaluations) if evaluations else None
+        _train(trainer, curve, options, work)
+        if trainer.is_world_process_zero():
+            _save(trainer, curve, dtype, options, work)
     arguments.distributed_state.wait_for_everyone()  # every process has asked whether it is done
     if arguments.process_index == 0:
         work.publish()
 
 
-def _training_arguments(folder: Path, options: dict[str, Any]) -> DistillationConfig:
-    return DistillationConfig(
-        output_dir=str(folder),
-        num_train_epochs=1,
-        per_device_train_batch_size=options["batch_size"],
-        learning_rate=options["learning_rate"],
-        gate_learning_rate=options["gate_learning_rate"],
-        trains=options["trains"],
-        tokens=options["tokens"],
-        sequence_length=options["sequence_length"],
-        lr_scheduler_type="cosine",
-        warmup_steps=WARMUP_RATIO,
-        bf16=torch.cuda.is_available(),
-        logging_steps=1 / 50,
-        save_steps=1 / CHECKPOINTS,
-        save_total_limit=2,
-        report_to="none",
-        seed=options["seed"],
-    )
+def _recorded(chosen: dict[str, Any], recipe: str) -> dict[str, Any]:
+    """The settings that a result depends on: those of the recipe, and what is not as it would be by default."""
+    defaults = {field.name: field.default for field in fields(DistillationConfig)}
+    known = {"tokens", *settings_of(recipe)}
+    return {
+        name: value
+        for name, value in sorted(chosen.items())
+        if name not in SHOWN and (name in known or value != defaults.get(name, value))
+    }
 
 
-def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFolder) -> None:
-    student = options["student"]
-    check_is_no_adapter(student)
-    tokenizer = AutoTokenizer.from_pretrained(student)
-    check_tokenizers_agree({"The student's tokenizer": tokenizer}, options["teacher"])
-    data = options["data"]
-    examples = DataPreparation(tokenizer, arguments).examples(stream_documents(data), source_name(data))
-    model = load_student(student)
-    dtype = model.dtype
-    trainer = DistillationTrainer(
-        model, options["teacher"], arguments, train_dataset=examples, processing_class=tokenizer
-    )
+def _tokenizer_and_examples(arguments: DistillationConfig, inputs: dict[str, Any]) -> tuple[Any, Examples]:
+    """What can be found wrong before models are loaded, and the data."""
+    check_is_no_adapter(inputs["student"])
+    tokenizer = AutoTokenizer.from_pretrained(inputs["student"])
+    check_tokenizers_agree({"The student's tokenizer": tokenizer}, inputs["teacher"])
+    preparation, data = DataPreparation(tokenizer, arguments, arguments.seed), inputs["data"]
+    return tokenizer, preparation.examples(stream_documents(data), source_name(data))
+
+
+def _train(
+    trainer: DistillationTrainer, curve: LearningCurve | None, options: dict[str, Any], work: WorkFolder
+) -> None:
+    if curve is not None:
+        trainer.add_callback(curve)
+    if not trainer.args.disable_tqdm:
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(TokenProgress(trainer.throughput))
     if trainer.is_world_process_zero():
         found = {
-            "text": fingerprint(examples.tensors()),
-            "student_weights": fingerprint(model.state_dict().values()),
+            "text": fingerprint(trainer.train_dataset.tensors()),
+            "student_weights": fingerprint(trainer.model.state_dict().values()),
             "teacher_weights": fingerprint(trainer.teacher.state_dict().values()),
-            "processes": arguments.world_size,
+            "processes": trainer.args.world_size,
         }
         record_arguments(work.folder / ARGUMENTS_FILE, {**options, **found})
-    with memory_advice("Set a smaller batch_size or a shorter sequence_length."):
+    with memory_advice("Set a smaller per_device_train_batch_size or a shorter sequence_length."):
         trainer.train(resume_from_checkpoint=last_complete_checkpoint(work.folder))
+
+
+def _save(
+    trainer: DistillationTrainer,
+    curve: LearningCurve | None,
+    dtype: torch.dtype,
+    options: dict[str, Any],
+    work: WorkFolder,
+) -> None:
+    """Saves the student, an adapter merged, in the dtype that it came in, with what was measured of just that."""
     trained = trainer.accelerator.unwrap_model(trainer.model)
-    if not trainer.is_world_process_zero():
-        return
-    model = (trained.merge_and_unload() if is_peft_model(trained) else trained).to(dtype)
+    is_adapted = is_peft_model(trained)
+    model = (trained.merge_and_unload() if is_adapted else trained).to(dtype)
     check_finite_weights(model, "distilled student")  # in float16 a weight may be infinite that was not in float32
-    model.tokenizer = tokenizer
-    work.save(lambda folder: model.save_pretrained(folder, repo_id=work.out.resolve().name), options)
+    model.tokenizer = trainer.processing_class
+    sign_last_run(model)
+    if curve is not None and (is_adapted or dtype != torch.float32):
+        curve.add_to_report(model)
+    run = run_record(trainer)
+
+    def write(folder: Path) -> None:
+        model.save_pretrained(folder, repo_id=work.out.resolve().name)
+        (folder / RECORD_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+
+    work.save(write, options)
 
 
 def last_complete_checkpoint(folder: Path) -> str | None:

@@ -26,8 +26,9 @@ from hf_tc.distillation.input_checks import (
     use_one_gpu_per_process,
 )
 from hf_tc.distillation.row_collator import RowCollator, wants_flat_rows
+from hf_tc.distillation.throughput import ThroughputMixin
 from hf_tc.distillation.trained_parts import select_trained_parts
-from hf_tc.distillation.training_record import TrainingRecord
+from hf_tc.distillation.training_record import TrainingRecord, data_name
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.evaluation.chunked_objective import chunked_objective
 from hf_tc.evaluation.kd_loss import IGNORE_INDEX
@@ -42,7 +43,13 @@ MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 
 
 class DistillationTrainer(
-    FiniteTrainingMixin, CheckedDataMixin, ExactEvaluationMixin, GateRateMixin, UndecayedMemoryMixin, Trainer
+    FiniteTrainingMixin,
+    CheckedDataMixin,
+    ExactEvaluationMixin,
+    ThroughputMixin,
+    GateRateMixin,
+    UndecayedMemoryMixin,
+    Trainer,
 ):
     """Trains a student to give the teacher's next-token distribution.
 
@@ -110,6 +117,7 @@ class DistillationTrainer(
         upcast_trainable_parameters(student, args)
         use_one_gpu_per_process(args)
         student_use_cache = getattr(student.config, "use_cache", None)
+        self.about_run: dict[str, Any] = {"data": data_name(train_dataset)}  # further facts for the student's report
         self._data = DataPreparation(processing_class, args, args.seed, has_own_collator=data_collator is not None)
         if data_collator is None:
             lengths = [stage.sequence_length for stage in args.stages]
@@ -132,7 +140,7 @@ class DistillationTrainer(
         self.model_accepts_loss_kwargs = True
         student.add_model_tags(MODEL_TAGS)
         if isinstance(student.config, HybridGDNConfig):
-            self.add_callback(TrainingRecord(student.config))
+            self.add_callback(TrainingRecord(self, student.config))
         self.teacher = self._place_teacher(teacher)
         if self.is_local_process_zero() or not self.is_fsdp_enabled:  # elsewhere FSDP brings the weights later
             check_finite_weights(student, "student")

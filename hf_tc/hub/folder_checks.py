@@ -22,6 +22,7 @@ logger = logging.get_logger(__name__)
 CARD_FILE = "README.md"
 FIGURES = ("Perplexity", "Layer by layer")  # sections of a card that are of the weights of the conversion
 EVALUATION = "Evaluation"  # the section that is of weights of its own
+CURVE = "\n| tokens | perplexity |"  # the table that is, too
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
@@ -64,6 +65,8 @@ def check_card(folder: Path) -> None:
     measured = [report.student_weights for title in FIGURES if f"\n## {title}\n" in text]
     if report.evaluation and f"\n## {EVALUATION}\n" in text:
         measured.append(report.evaluation["student_weights"])
+    if report.distillations and CURVE in text:
+        measured.append(report.distillations[-1].get("student_weights") or {})
     saved = saved_weights_fingerprint(folder) if any(measured) else None
     if any(weights and not same_weights(weights, saved) for weights in measured):
         raise ValueError(

@@ -12,7 +12,8 @@ from huggingface_hub import ModelCard, ModelCardData, hf_hub_url, model_info
 from hf_tc.hub.folder_checks import CARD_FILE
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.supported_versions import NEWEST_TRANSFORMERS, OLDEST_TRANSFORMERS, transformers_bounds
-from hf_tc.report.page import is_local, report_sections, teacher_name, template
+from hf_tc.report.page import report_sections, template
+from hf_tc.report.summary import is_local, teacher_name
 
 CARD_MARK = "Converted with hf_tc"  # in every card from template.md
 HUB_SECONDS = 10.0  # to answer for the teacher's licence

@@ -5,7 +5,9 @@ Both hold to the weights that the figures were measured on. However a student wa
 card has figures of the weights beside it or none.
 """
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hf_tc.hub.folder_checks import CARD_FILE, saved_weights_fingerprint
 from hf_tc.hub.model_card import CARD_MARK, render_card
@@ -13,7 +15,7 @@ from hf_tc.modeling import HybridGDNPreTrainedModel
 from hf_tc.report import REPORT_FILE
 from hf_tc.report.page import PAGE_FILE, marked_as_changed, report_page, without_figures
 from hf_tc.report.plots import PICTURES, picture_file, save_conversion_plots
-from hf_tc.report.records import LOG_FILE
+from hf_tc.report.records import HELD_OUT_FILE, LOG_FILE
 from hf_tc.resume.fingerprint import same_weights
 
 
@@ -30,16 +32,16 @@ def save_extras(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -
     """
     report, known, plots = student.conversion_report, dict(student.config.calibration or {}), {}
     known |= {} if report is None else report.to_dict()
-    has_figures, evaluation = bool(known.get("layers") or known.get("perplexity")), known.get("evaluation")
-    saved = saved_weights_fingerprint(folder) if has_figures or evaluation else None
+    has_figures = bool(known.get("layers") or known.get("perplexity"))
+    has_later = known.get("evaluation") or known.get("distillations")
+    saved = saved_weights_fingerprint(folder) if has_figures or has_later else None
     is_changed = has_figures and not same_weights(known.get("student_weights"), saved)
-    if evaluation and not same_weights(evaluation["student_weights"], saved):
-        known["evaluation"] = None  # of weights that were trained on, say; what was measured since then is kept
+    known |= later_figures(known, saved)
     if report is None:
         remove_report(folder)
     else:
         report.save(folder)
-        plots = save_conversion_plots(report, folder)
+        plots = save_conversion_plots(replace(report, distillations=known["distillations"]), folder)
         page = report_page(marked_as_changed(known) if is_changed else known, plots, student.config.num_hidden_layers)
         (folder / PAGE_FILE).write_text(page, encoding="utf-8")
     path = folder / CARD_FILE
@@ -47,12 +49,24 @@ def save_extras(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -
         return
     if is_changed:
         known = without_figures(known, has_page=report is not None)
-        plots = {name: file for name, file in plots.items() if name == "selection"}  # which is about the teacher
+        # About the teacher, and about these weights.
+        plots = {name: file for name, file in plots.items() if name in ("selection", "distillation")}
     card = render_card(student.config, known, repo_id, student.model_tags or [], plots)
     path.write_text(card, encoding="utf-8")
 
 
+def later_figures(known: dict[str, Any], saved: dict[str, str] | None) -> dict[str, Any]:
+    """Of what was measured after the conversion, the evaluation and the curve of the last training as far as they are
+    of the saved weights; what was trained is told in any case."""
+    evaluation, runs = known.get("evaluation"), list(known.get("distillations") or [])
+    if evaluation and not same_weights(evaluation["student_weights"], saved):
+        evaluation = None
+    if runs and not same_weights(runs[-1].get("student_weights"), saved):
+        runs[-1] = {**runs[-1], "curve": []}
+    return {"evaluation": evaluation, "distillations": runs}
+
+
 def remove_report(folder: Path) -> None:
     """Removes a report with its page and pictures."""
-    for name in (REPORT_FILE, LOG_FILE, PAGE_FILE, *map(picture_file, PICTURES)):
+    for name in (REPORT_FILE, LOG_FILE, HELD_OUT_FILE, PAGE_FILE, *map(picture_file, PICTURES)):
         (folder / name).unlink(missing_ok=True)

@@ -1,19 +1,18 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """The report of a conversion as Markdown: a page of its own, and the same as part of the model card."""
 
-import math
-import os
 import re
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import jinja2
 
 from hf_tc.report.comparison import comparison, how_measured
+from hf_tc.report.distillation_section import curve_table, facts_table
 from hf_tc.report.records import ERROR, known_by_stage, seconds_in_words, words
+from hf_tc.report.summary import is_known, summary, teacher_name
 
 PAGE_FILE = "conversion_report.md"
 MANY_LAYERS = 16  # beyond, the table of layers is folded
@@ -46,12 +45,15 @@ def report_sections(report: dict[str, Any], plots: Mapping[str, str], layer_coun
         layer_count: layers of the teacher.
     """
     layers, evaluation = report.get("layers") or [], report.get("evaluation")
+    runs = report.get("distillations") or []
     text = jinja2.Template(template("report.md")).render(
-        summary=_summary(report, layer_count),
+        summary=summary(report, layer_count),
         plots=plots,
         perplexity_table=_perplexity_table(report),
         evaluation_table=_table(*comparison({"student": evaluation["figures"]})) if evaluation else "",
         evaluation_note=how_measured(evaluation) if evaluation else "",
+        facts_table=_table(*_heading_and_rows(facts_table(runs))) if runs else "",
+        curve_table=_table(*_heading_and_rows(curve_table(runs))) if runs and runs[-1]["curve"] else "",
         layer_table=_layer_table(layers),
         many_layers=len(layers) if len(layers) > MANY_LAYERS else None,
         heads=_heads(layers),
@@ -83,72 +85,6 @@ def without_figures(report: dict[str, Any], has_page: bool) -> dict[str, Any]:
     return {**report, **figures, "changed": f"{told}{place}."}
 
 
-def teacher_name(report: dict[str, Any]) -> str:
-    """The teacher as it may be published: of a folder its name alone."""
-    teacher = str(report.get("teacher") or "")
-    return Path(teacher).name if is_local(teacher) else teacher
-
-
-def is_local(teacher: str) -> bool:
-    """Whether this is a folder rather than a Hub id."""
-    return os.path.isabs(teacher) or teacher.startswith((".", "~")) or os.path.isdir(teacher)
-
-
-def _summary(report: dict[str, Any], layer_count: int) -> str:
-    """The conversion in a few sentences, and what was done to the student after it."""
-    return " ".join([*_conversion(report, layer_count), *_aftermath(report)])
-
-
-def _conversion(report: dict[str, Any], layer_count: int) -> list[str]:
-    linear, known = report.get("linear_layers"), known_by_stage(report.get("perplexity") or {})
-    if linear is None:
-        return []
-    name = f"`{teacher_name(report)}`" if report.get("teacher") else "the teacher"
-    sentences = [
-        f"{len(linear)} of the {layer_count} attention layers of {name} became Gated DeltaNet, calibrated on "
-        f"{report.get('calibration_tokens') or 0:,} tokens of {report.get('data') or 'text'}."
-    ]
-    if "teacher" in known and len(known) > 1:
-        teacher, (stage, value) = known["teacher"], list(known.items())[-1]
-        sentences.append(
-            f"On {report.get('perplexity_tokens') or 0:,} held-out tokens the student ({words(stage)}) has "
-            f"{value / teacher:.3g} times the teacher's perplexity: {value:,.2f} against {teacher:,.2f}."
-        )
-    errors = _last_errors(report.get("layers") or [])
-    if len(errors) > 1:
-        worst, best = max(errors, key=errors.__getitem__), min(errors, key=errors.__getitem__)
-        sentences.append(
-            f"Layer {worst} lost the most of what its attention said ({errors[worst]:.3f}), layer {best} the least "
-            f"({errors[best]:.3f})."
-        )
-    return sentences
-
-
-def _aftermath(report: dict[str, Any]) -> list[str]:
-    sentences, tokens, steps = [], report.get("distilled_tokens"), report.get("distilled_steps")
-    if tokens or steps:
-        amount = (f" on {tokens:,} tokens" if tokens else "") + (f" in {steps:,} steps" if steps else "")
-        sentences.append(f"Then the student was distilled{amount}.")
-    if report.get("changed") and not report.get("student_weights"):
-        sentences.append("It was not recorded whether the weights are still those that the conversion gave it.")
-    elif report.get("changed") and not sentences:
-        sentences.append("Since then the student was trained further or changed in another way.")
-    if report.get("changed"):
-        sentences.append(report["changed"])
-    return sentences
-
-
-def _last_errors(layers: list[dict[str, Any]]) -> dict[int, float]:
-    """The error of each layer at the last stage it was measured at."""
-    last = {row["layer"]: [row[key] for key in row if key.startswith(ERROR) and is_known(row[key])] for row in layers}
-    return {layer: errors[-1] for layer, errors in last.items() if errors}
-
-
-def is_known(value: Any) -> bool:
-    """Whether a figure was measured."""
-    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
-
-
 def _number(value: Any) -> str:
     if not is_known(value):
         return ""
@@ -158,6 +94,10 @@ def _number(value: Any) -> str:
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _heading_and_rows(table: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    return table[0], table[1:]
 
 
 def _layer_table(layers: list[dict[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hf_tc.report.distillation_section import curve_figure
 from hf_tc.report.plot_style import (
     FAINT,
     INK,
@@ -33,7 +34,7 @@ from hf_tc.report.records import ERROR, ConversionReport, LayerReport, words
 from hf_tc.report.selection_plot import plot_selection
 from hf_tc.selection import LayerSelection
 
-PICTURES = ("perplexity", "errors", "memory", "write_gates", "selection")
+PICTURES = ("perplexity", "errors", "memory", "write_gates", "selection", "distillation")
 
 
 def picture_file(name: str) -> str:
@@ -68,6 +69,8 @@ def conversion_figures(report: ConversionReport) -> dict[str, Figure]:
             figures["write_gates"] = _write_gate_figure(report.layers)
         if report.selection is not None and report.selection.ranking:
             figures["selection"] = _selection_figure(report.selection)
+        if (curve := curve_figure(report.distillations)) is not None:
+            figures["distillation"] = curve
     return figures
 
 

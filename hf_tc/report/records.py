@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +21,8 @@ from hf_tc.resume.fingerprint import weights_fingerprint
 from hf_tc.selection import LayerSelection
 
 LOG_FILE = "calibration_log.csv"
+# Token ids of the text that perplexities were measured on. Neither the library nor hf_tc uploads files named like this.
+HELD_OUT_FILE = "_held_out_tokens.json"
 TABLE_HEADINGS = ("layer", "distance", "half-life", "beta", "value", "gate")
 ERROR = "error_"  # before a stage, the name of a layer's error at it
 STAGES = ("teacher", "copied", "closed_form", "aligned", "joint")  # in the order in which a conversion reaches them
@@ -63,6 +64,8 @@ class ConversionReport:
         device: what it ran on, in words.
         arguments: those of `from_teacher`, as JSON has them.
         evaluation: what `add_evaluation` recorded.
+        distillations: what was trained since, a run each; see `hf_tc.distillation.training_record.run_record`.
+        held_out_tokens: blocks of token ids that the perplexities are of, in a file of their own, which stays here.
     """
 
     teacher: str
@@ -85,6 +88,8 @@ class ConversionReport:
     arguments: dict[str, Any] = field(default_factory=dict)
     stage_seconds: dict[str, float] = field(default_factory=dict)
     evaluation: dict[str, Any] | None = None
+    distillations: list[dict[str, Any]] = field(default_factory=list)
+    held_out_tokens: list[list[int]] = field(default_factory=list, repr=False)
 
     def add_evaluation(self, evaluation: Evaluation, student: nn.Module, data: str) -> None:
         """Records what was measured of the student as it is now; it is shown as long as the weights are these.
@@ -96,12 +101,14 @@ class ConversionReport:
         self.evaluation = {"data": data, "student_weights": weights, "figures": evaluation.to_dict()}
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """All but the text, ready for JSON."""
+        return {name: value for name, value in asdict(self).items() if name != "held_out_tokens"}
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What goes into the student's configuration: all that is not per layer, nor about the machine or the call."""
-        left_out = ("layers", "seconds", "selection", "device", "arguments", "stage_seconds", "evaluation")
+        left_out = {"layers", "seconds", "selection", "device", "arguments", "stage_seconds"}
+        left_out |= {"evaluation", "distillations"}
         provenance = {name: value for name, value in self.to_dict().items() if name not in left_out}
         return provenance | ({} if self.selection is None else {"layer_policy": self.selection.policy})
 
@@ -127,8 +134,12 @@ class ConversionReport:
         return [name.removeprefix(ERROR) for name in measured]
 
     def save(self, folder: str | Path) -> None:
-        """Writes the report as JSON and its rows as CSV, in which what is per head is a JSON list in its cell."""
+        """Writes the report and its held-out text as JSON, its rows as CSV; what is per head is a JSON list there."""
         folder = Path(folder)
+        if self.held_out_tokens:
+            (folder / HELD_OUT_FILE).write_text(json.dumps(self.held_out_tokens), encoding="utf-8")
+        else:
+            (folder / HELD_OUT_FILE).unlink(missing_ok=True)
         (folder / REPORT_FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
         with (folder / LOG_FILE).open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, [item.name for item in fields(LayerReport)])
@@ -149,8 +160,11 @@ class ConversionReport:
             ValueError: the file is no report, or a damaged one.
         """
         path = Path(folder) / REPORT_FILE
+        held_out = path.with_name(HELD_OUT_FILE)
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            report = cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            report.held_out_tokens = json.loads(held_out.read_text(encoding="utf-8")) if held_out.is_file() else []
+            return report
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} cannot be read ({type(error).__name__}: {error}). Remove it, and the student has no report."
@@ -194,13 +208,6 @@ def known_by_stage(perplexity: Mapping[str, float | None]) -> dict[str, float]:
     """
     known = {stage: value for stage, value in perplexity.items() if value is not None and math.isfinite(value)}
     return dict(sorted(known.items(), key=lambda item: STAGES.index(item[0]) if item[0] in STAGES else len(STAGES)))
-
-
-def device_name(device: torch.device) -> str:
-    """The model of a GPU, or the threads that a CPU computes with."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, threads: {torch.get_num_threads()}"
 
 
 def words(stage: str) -> str:

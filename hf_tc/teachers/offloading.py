@@ -33,6 +33,13 @@ def execution_device(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
+def device_name(device: torch.device) -> str:
+    """The model of a GPU, or the threads that a CPU computes with."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, threads: {torch.get_num_threads()}"
+
+
 def is_dispatched(model: nn.Module) -> bool:
     """Whether accelerate's hooks move the model's weights or inputs between devices."""
     return any(hasattr(module, "_hf_hook") for module in model.modules())

@@ -52,7 +52,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("demo", ["--out"]),
         ("select", ["--retain", "--calibration-tokens", "--sequence-length", "--dtype", "--seed"]),
         ("convert", ["--alignment-steps", "--calibration-tokens", "--sequence-length", "--seed"]),
-        ("distill", ["--sequence-length", "--batch-size", "--learning-rate", "--seed"]),
+        ("distill", ["--sequence-length", "--learning-rate", "--seed", "--ce-weight", "--evaluations"]),
         ("evaluate", ["--sequence-length", "--batch-size"]),
     ],
 )

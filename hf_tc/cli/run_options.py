@@ -1,0 +1,129 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Every field of `DistillationConfig` as an option, and options from a file and a recipe.
+
+What the command line says goes before the file, the file before the recipe, and the recipe before the defaults.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+# Set by the command itself, and how.
+LEFT_OUT = {
+    "output_dir": "give --out",
+    "resume_from_checkpoint": "a run that was interrupted goes on by itself",
+    "push_to_hub": "use hf-tc push afterwards",
+    "do_train": "leave it out",
+    "do_eval": "see --evaluations",
+    "do_predict": "use hf-tc evaluate",
+    "cross_entropy_share": "it is now --ce-weight",
+}
+SHORT_NAMES = {"--batch-size": "per_device_train_batch_size"}
+FILE_ONLY_ONCE = ("config", "student", "help")
+
+
+class RunOptions:
+    """The options of a command that take seconds to know: `complete` adds them to its parser.
+
+    Args:
+        required: names of options that the command line or the file must have.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser, required: Sequence[str]) -> None:
+        self.parser, self.required, self._are_there = parser, required, False
+
+    def complete(self, words: list[str]) -> list[str]:
+        """Adds the options with the defaults of the recipe asked for; gives the words with those of the file before
+        them."""
+        if not self._are_there:
+            self._add()
+            self._are_there = True
+        early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        early.add_argument("--config", type=Path)
+        early.add_argument("--recipe")
+        asked, _ = early.parse_known_args(words)
+        given = {} if asked.config is None else self._read(asked.config)
+        self._set_defaults(asked.recipe or given.get("recipe"))
+        from_file = [word for name, value in given.items() for word in as_words(name, value)]
+        # A positional argument after them would be taken for one more of the values of an option with several.
+        return [*words[:1], *from_file, *words[1:]] if words and not words[0].startswith("-") else [*from_file, *words]
+
+    def _add(self) -> None:
+        from transformers import HfArgumentParser
+
+        from hf_tc.distillation.config import DistillationConfig
+
+        settings: Any = HfArgumentParser(DistillationConfig, add_help=False)  # type: ignore[arg-type]  # a NewType there
+        for action in settings._actions:
+            action.option_strings = [name for name in action.option_strings if "_" not in name]
+            action.required = False
+            if action.dest in LEFT_OUT:
+                action.help = argparse.SUPPRESS
+        self.parser._add_container_actions(settings)
+        for name, field in SHORT_NAMES.items():
+            self.parser.add_argument(name, dest=field, type=int, help=f"the same as --{field.replace('_', '-')}")
+
+    def _set_defaults(self, recipe: str | None) -> None:
+        import torch
+
+        from hf_tc.distillation.recipes import DEFAULT_RECIPE, settings_of
+
+        recipe = recipe or DEFAULT_RECIPE
+        try:
+            chosen = settings_of(recipe)
+        except ValueError as error:
+            self.parser.error(str(error))
+        self.parser.set_defaults(recipe=recipe, bf16=torch.cuda.is_available(), **chosen)
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        import yaml
+
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            self.parser.error(f"--config {path} cannot be read: {error.strerror}.")
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            self.parser.error(f"--config {path} is neither YAML nor JSON: {' '.join(str(error).split())}")
+        if not isinstance(found, Mapping):
+            self.parser.error(f"--config {path} holds {type(found).__name__}; it must hold options by their names.")
+        given = {str(name).replace("-", "_"): value for name, value in found.items()}
+        known = {action.dest for action in self.parser._actions} - {*FILE_ONLY_ONCE}
+        unknown = sorted(given.keys() - known)
+        if unknown:
+            self.parser.error(f"--config {path} has {', '.join(unknown)}, which are no options of the command.")
+        return given
+
+    def check(self, options: argparse.Namespace) -> None:
+        """Ends with an error where what is required was in neither place, or is for the command to set."""
+        missing = [f"--{name}" for name in self.required if getattr(options, name) is None]
+        if options.tokens is None and options.curriculum is None:
+            missing.append("--tokens")
+        if missing:
+            self.parser.error(f"the following arguments are required: {', '.join(missing)}")
+        for name, way_out in LEFT_OUT.items():
+            if getattr(options, name):
+                self.parser.error(f"--{name.replace('_', '-')} is not for this command: {way_out}.")
+
+
+def as_words(name: str, value: Any) -> list[str]:
+    """An option of a file as the words that a command line would have for it."""
+    option = f"--{name.replace('_', '-')}"
+    if value is None:
+        return []
+    if isinstance(value, list):
+        parts = [":".join(map(str, item.values())) if isinstance(item, Mapping) else str(item) for item in value]
+        return [option, *parts]
+    if isinstance(value, Mapping):
+        return [f"{option}={json.dumps(value)}"]
+    return [f"{option}={str(value).lower() if isinstance(value, bool) else value}"]
+
+
+def settings_of_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `DistillationConfig` among what was parsed."""
+    from hf_tc.distillation.config import DistillationConfig
+
+    names = (field.name for field in fields(DistillationConfig))
+    return {name: getattr(options, name) for name in names if name not in LEFT_OUT}

@@ -1,0 +1,165 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""How a student comes closer to its teacher while it is trained: evaluated at token counts that double."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import logging
+
+from hf_tc.assets import sample_text_path
+from hf_tc.data.repeated_passages import PASSAGE_TOKENS
+from hf_tc.data.text_files import source_name
+from hf_tc.data.token_blocks import bos_prefix, read_documents, token_blocks
+from hf_tc.evaluation.evaluate import Evaluator, Measures
+from hf_tc.evaluation.figures import Evaluation
+from hf_tc.evaluation.perplexity import EVAL_TOKENS
+from hf_tc.evaluation.recall import DISTANCES, RecallRows, recall_rows
+from hf_tc.teachers.adapters import is_peft_model
+
+if TYPE_CHECKING:
+    from hf_tc.distillation.trainer import DistillationTrainer
+
+logger = logging.get_logger(__name__)
+
+PREFIX = "heldout_"  # of the figures in the log
+EVALUATIONS = 8
+BLOCK_TOKENS = 1024  # of a block, or fewer where the student is trained on shorter sequences
+TOKENS_PER_PASS = 4096
+OF_THE_CONVERSION = "the held-out text of the conversion"
+OF_THE_PACKAGE = "the held-out sample text that ships with hf_tc"
+
+
+class LearningCurve(TrainerCallback):
+    """Measures the student before training, at its end and at halves of it, quarters and so on, on held-out text.
+
+    Perplexity, KL, agreement with the teacher, recall, and what is kept of the teacher's go to the log, and so to
+    `trainer.state.log_history`, to checkpoints and to trackers (`report_to`), as `heldout_...`. In the end they are
+    added to the student's conversion report, and with them the curve, so that its model card tells them.
+
+    Use: `trainer.add_callback(LearningCurve(trainer))`.
+
+    Args:
+        trainer: it has the student, the teacher and the tokenizer (`processing_class`).
+        text: to measure on, none of it trained on; see `hf_tc.data.token_blocks.read_documents`. By default the text
+            on which the conversion's own figures were measured, where it is beside the student, else the sample text
+            that ships with hf_tc. Of all the first 16,384 tokens.
+        evaluations: how many there are at most, beside the one before training; at least 1.
+
+    Raises:
+        ValueError: there is no tokenizer, weights are sharded (FSDP, DeepSpeed), or the text is too short for a block.
+    """
+
+    def __init__(self, trainer: DistillationTrainer, text: Any = None, *, evaluations: int = EVALUATIONS) -> None:
+        if evaluations < 1:
+            raise ValueError(f"evaluations is {evaluations}; it must be at least 1.")
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise ValueError(
+                "LearningCurve needs all weights in one place. Leave it out under FSDP and DeepSpeed, and evaluate the "
+                "saved student."
+            )
+        if trainer.processing_class is None:
+            raise ValueError("LearningCurve needs a tokenizer. Give one as processing_class.")
+        self.trainer, self.evaluations = trainer, evaluations
+        length = min(BLOCK_TOKENS, trainer.args.row_length)
+        blocks, self.data = held_out_blocks(self._student, trainer.processing_class, text, length)
+        teacher: Any = trainer.teacher
+        rows = recall_of(blocks, trainer.processing_class, (self._student, teacher))
+        self._evaluator = Evaluator(
+            Measures(trainer.processing_class, blocks, rows),
+            teacher,
+            batch_size=max(1, TOKENS_PER_PASS // blocks.shape[1]),
+            show_progress=False,
+        )
+        self._last: Evaluation | None = None
+
+    @property
+    def _student(self) -> Any:
+        return self.trainer.accelerator.unwrap_model(self.trainer.model)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measures what there is before the first step."""
+        self._last = None
+        if state.global_step == 0:
+            self._measure()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measures at the steps that are due, and where training ends before its time."""
+        due = {-(-state.max_steps // 2**half) for half in range(self.evaluations)}
+        if state.global_step in due or control.should_training_stop:
+            self._measure()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Puts the figures into the student's report; those of an adapter's student once it is merged, by hand."""
+        if not is_peft_model(self._student):
+            self._add_to_report(self._student, None if self.trainer.args.load_best_model_at_end else self._last)
+
+    def add_to_report(self, student: PreTrainedModel) -> None:
+        """Measures a student and puts the figures into its conversion report, if it has one."""
+        self._add_to_report(student, None)
+
+    def _add_to_report(self, student: Any, known: Evaluation | None) -> None:
+        report = getattr(student, "conversion_report", None)
+        if report is not None:
+            report.add_evaluation(known or self._evaluator.evaluation_of(student), student, self.data)
+
+    def _measure(self) -> None:
+        self._last = self._evaluator.evaluation_of(self._student)
+        self.trainer.log({f"{PREFIX}{name}": value for name, value in figures_of(self._last).items()})
+
+
+def held_out_blocks(student: Any, tokenizer: Any, text: Any, length: int) -> tuple[Tensor, str]:
+    """Blocks `[N, T]` to measure on, and what they are called; arguments as in `LearningCurve`."""
+    kept = getattr(getattr(student, "conversion_report", None), "held_out_tokens", None)
+    if text is None and kept:
+        return torch.tensor(kept), OF_THE_CONVERSION
+    name = OF_THE_PACKAGE if text is None else source_name(text)
+    source = sample_text_path("heldout") if text is None else text
+    return token_blocks(read_documents(source, EVAL_TOKENS), tokenizer, length, EVAL_TOKENS), name
+
+
+def recall_of(blocks: Tensor, tokenizer: Any, models: Iterable[Any]) -> RecallRows | None:
+    """Rows for recall made of the text, at those of the usual distances that fit into text and models, if any does."""
+    positions = (getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models)
+    most = min(known or blocks.numel() for known in positions)
+    passages = blocks.flatten()[: blocks.numel() // PASSAGE_TOKENS * PASSAGE_TOKENS].view(-1, PASSAGE_TOKENS)
+    prefix = torch.tensor(bos_prefix(tokenizer), dtype=torch.long)
+    for count in range(len(DISTANCES), 0, -1):
+        try:
+            rows = recall_rows(passages, prefix, DISTANCES[:count])
+        except ValueError:  # too little text for the longest of them
+            continue
+        if rows.longest <= most:
+            return rows
+    logger.warning("The held-out text or a model's positions are too short for recall, which is not measured.")
+    return None
+
+
+def figures_of(evaluation: Evaluation) -> dict[str, float]:
+    """The figures of an evaluation with a teacher that a curve is made of; what is kept is a share of the teacher's."""
+    names = ("perplexity", "teacher_perplexity", "kl", "top1_agreement")
+    figures: dict[str, float] = {name: getattr(evaluation, name) for name in names}
+    if evaluation.recall is not None and evaluation.teacher is not None and evaluation.teacher.recall is not None:
+        own, teacher = evaluation.recall, evaluation.teacher.recall
+        found, known = (sum(x.lookup_accuracy.values()) / len(x.lookup_accuracy) for x in (own, teacher))
+        figures |= {"second_copy_nll": own.second_copy_nll, "lookup_accuracy": found}
+        figures |= {"lookup_kept": found / known} if known else {}
+    return figures
+
+
+def curve_of(log_history: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The points of a curve, by what they are called in `figures_of`, with "tokens" and "step"."""
+    return [
+        {"tokens": entry.get("num_input_tokens_seen", 0), "step": entry["step"]}
+        | {name.removeprefix(PREFIX): value for name, value in entry.items() if name.startswith(PREFIX)}
+        for entry in log_history
+        if f"{PREFIX}kl" in entry
+    ]
