@@ -23,6 +23,7 @@ import hf_tc.moved_modules  # noqa: F401, which old names of modules lead to
 if TYPE_CHECKING:
     from hf_tc.convert import from_teacher, select_layers
     from hf_tc.distillation.config import DistillationConfig
+    from hf_tc.distillation.learning_curve import LearningCurve
     from hf_tc.distillation.trainer import DistillationTrainer
     from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
     from hf_tc.evaluation.evaluate import evaluate
@@ -47,6 +48,7 @@ PUBLIC = {
     "HybridGDNForCausalLM": "hf_tc.modeling",
     "HybridGDNModel": "hf_tc.modeling",
     "LayerSelection": "hf_tc.selection",
+    "LearningCurve": "hf_tc.distillation.learning_curve",
     "UndecayedMemoryMixin": "hf_tc.distillation.weight_decay",
     "evaluate": "hf_tc.evaluation.evaluate",
     "from_teacher": "hf_tc.convert",
@@ -84,6 +86,7 @@ __all__ = [
     "HybridGDNForCausalLM",
     "HybridGDNModel",
     "LayerSelection",
+    "LearningCurve",
     "UndecayedMemoryMixin",
     "__version__",
     "evaluate",

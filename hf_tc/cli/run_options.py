@@ -11,6 +11,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from hf_tc.cli.shared import DEFAULT
+
 # Set by the command itself, and how.
 LEFT_OUT = {
     "output_dir": "give --out",
@@ -60,6 +62,9 @@ class RunOptions:
         for action in settings._actions:
             action.option_strings = [name for name in action.option_strings if "_" not in name]
             action.required = False
+            is_told = action.default is None or action.default is False or "default" in str(action.help).lower()
+            if action.help and not is_told:
+                action.help = f"{action.help} {DEFAULT}"
             if action.dest in LEFT_OUT:
                 action.help = argparse.SUPPRESS
         self.parser._add_container_actions(settings)

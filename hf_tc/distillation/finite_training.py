@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,7 @@ class FiniteTrainingMixin:
         norm = super()._get_grad_norm(*args, **kwargs)  # type: ignore[misc]
         value = norm.item() if isinstance(norm, Tensor) else norm
         if value is not None and not math.isfinite(value) and not self._scaler_skips_the_step():
-            self._stop(f"the gradient norm of step {self.state.global_step + 1} is {value}")
+            self.stop_diverged(f"the gradient norm of step {self.state.global_step + 1} is {value}")
         return norm
 
     def _scaler_skips_the_step(self) -> bool:
@@ -82,7 +82,7 @@ class FiniteTrainingMixin:
 
     def _check_loss(self, loss: float) -> None:
         if not math.isfinite(loss):
-            self._stop(f"the loss is {loss} at step {self.state.global_step}")
+            self.stop_diverged(f"the loss is {loss} at step {self.state.global_step}")
 
     def _check_weights(self) -> None:
         for name, parameter in self.model.named_parameters():
@@ -92,7 +92,8 @@ class FiniteTrainingMixin:
                     f"and nothing is saved. {self._way_out('student')}."
                 )
 
-    def _stop(self, what: str) -> None:
+    def stop_diverged(self, what: str) -> NoReturn:
+        """Ends the training for what was found not to be finite, in words."""
         role, where = self._culprit()
         raise DivergedError(f"Distillation diverged: {what}; {where}. {self._way_out(role)}.")
 

@@ -17,6 +17,7 @@ from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import bos_prefix, read_documents, token_blocks
 from hf_tc.evaluation.evaluate import Evaluator, Measures
 from hf_tc.evaluation.figures import Evaluation
+from hf_tc.evaluation.lm_head import NotFiniteError
 from hf_tc.evaluation.perplexity import EVAL_TOKENS
 from hf_tc.evaluation.recall import DISTANCES, RecallRows, recall_rows
 from hf_tc.teachers.adapters import is_peft_model
@@ -112,8 +113,17 @@ class LearningCurve(TrainerCallback):
             report.add_evaluation(known or self._evaluator.evaluation_of(student), student, self.data)
 
     def _measure(self) -> None:
-        self._last = self._evaluator.evaluation_of(self._student)
+        step = self.trainer.state.global_step
+        try:
+            self._last = self._evaluator.evaluation_of(self._student)
+        except NotFiniteError:
+            if step == 0:
+                raise
+            self.trainer.stop_diverged(f"the student's logits are not finite after step {step}")
+        control = self.trainer.control
+        should_log = control.should_log  # the loss of this step, too; `log` takes it for done
         self.trainer.log({f"{PREFIX}{name}": value for name, value in figures_of(self._last).items()})
+        control.should_log = should_log
 
 
 def held_out_blocks(student: Any, tokenizer: Any, text: Any, length: int) -> tuple[Tensor, str]:

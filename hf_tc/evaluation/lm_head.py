@@ -31,6 +31,10 @@ logger = logging.get_logger(__name__)
 NOT_FOR_THE_BACKBONE = frozenset({"labels", "shift_labels", "num_items_in_batch", "logits_to_keep", "use_cache"})
 
 
+class NotFiniteError(ValueError):
+    """A model whose logits are NaN or infinite."""
+
+
 class BackboneThenHead:
     """A causal LM (PEFT-wrapped or not) split at the input of its language-model head.
 
@@ -40,6 +44,7 @@ class BackboneThenHead:
     Raises:
         ValueError: the model is an encoder-decoder, or a PEFT prompt-learning model (its virtual tokens shift the
             positions).
+        NotFiniteError: its logits of two tokens are NaN or infinite.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -160,6 +165,12 @@ class BackboneThenHead:
         except (AttributeError, TypeError, ValueError) as error:
             logger.warning("Running the head of %s alone failed: %s", type(self.model).__name__, error)
             return False
+        if not expected.isfinite().all():
+            name = self.model.name_or_path or "without a name"
+            raise NotFiniteError(
+                f"The logits of the {type(self.model).__name__} {name} are NaN or infinite. Load it in bfloat16 or "
+                "float32, or take weights from before its training diverged."
+            )
         if logits.shape != expected.shape:
             return False
         # The same operations on the same numbers: a hundredth of the largest logit leaves room for bf16 rounding only.

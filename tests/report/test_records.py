@@ -95,6 +95,7 @@ def test_provenance_is_the_report_without_rows_and_times() -> None:
         "arguments",
         "stage_seconds",
         "evaluation",
+        "distillations",
     }
     report.selection = LayerSelection("kl", [0], [0, 1], [0.5, 0.1], seconds=3.0)
     assert report.provenance["layer_policy"] == "kl"
