@@ -39,6 +39,8 @@ def anchors(page: Path) -> set[str]:
 
 def subcommands() -> dict[str, argparse.ArgumentParser]:
     (action,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for parser in action.choices.values():
+        parser.format_help()  # some add their options when they are needed
     return dict(action.choices)
 
 

@@ -55,7 +55,6 @@ RECIPES: Mapping[str, Recipe] = {
             "curriculum": ["0.5:512", "0.5:16384"],
             "per_device_train_batch_size": 1,
             "gradient_accumulation_steps": 4,
-            "gradient_checkpointing": True,
             "learning_rate": 1e-4,
             "lr_scheduler_type": "cosine_with_min_lr",
             "lr_scheduler_kwargs": {"min_lr": 1e-5},

@@ -40,7 +40,7 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_recipe(su
         "recipe": "paper",
         "learning-rate": 2e-5,
         "adam_beta2": 0.97,
-        "gradient_checkpointing": True,
+        "dataloader_drop_last": True,
         "lr_scheduler_kwargs": {"num_cycles": 2},
         "report_to": ["none"],
         "run_name": None,
@@ -50,7 +50,7 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_recipe(su
     found = settings("--config", path, "--adam-beta2", "0.98", "--packing", "false")
     assert (found.adam_beta2, found.learning_rate, found.gate_learning_rate) == (0.98, 2e-5, 1e-4)
     assert (found.sequence_length, found.lr_scheduler_type, found.num_train_epochs) == (4096, "constant", 1)
-    assert (found.gradient_checkpointing, found.lr_scheduler_kwargs, found.packing) == (True, {"num_cycles": 2}, False)
+    assert (found.dataloader_drop_last, found.lr_scheduler_kwargs, found.packing) == (True, {"num_cycles": 2}, False)
     assert settings("--config", path, "--recipe", "fast").sequence_length == 1024
 
 

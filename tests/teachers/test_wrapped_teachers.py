@@ -88,7 +88,7 @@ def test_commands_refuse_an_adapter_in_one_line(
 def test_distill_refuses_an_adapter_as_student(
     base: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["--teacher", base, "--data", "missing.txt", "--out", tmp_path / "out", "--tokens", 64]
+    options = ["--teacher", base, "--data", "missing.txt", "--out", tmp_path / "out", "--tokens", 2048]
     assert "is a PEFT adapter of" in refused(capsys, "distill", adapter, *options)
 
 
