@@ -87,7 +87,7 @@ def written_at(folder: Path) -> dict[str, int]:
 def assert_same_folder(found: Path, expected: Path) -> None:
     assert [path.name for path in found.parent.iterdir()] == ["student"]  # nothing unfinished is left
     assert {path.name for path in found.iterdir()} == {path.name for path in expected.iterdir()}
-    timed = {"conversion_report.json", "conversion_report.md", "calibration_log.csv", "README.md"}
+    timed = {"conversion_report.json", "conversion_report.md", "calibration_log.csv", "README.md", "distillation.json"}
     for path in expected.iterdir():
         if path.name not in timed and path.suffix != ".png":
             assert (found / path.name).read_bytes() == path.read_bytes(), path.name
