@@ -52,7 +52,8 @@ class LearningCurve(TrainerCallback):
         evaluations: how many there are at most, beside the one before training; at least 1.
 
     Raises:
-        ValueError: there is no tokenizer, weights are sharded (FSDP, DeepSpeed), or the text is too short for a block.
+        ValueError: there is no tokenizer or no teacher, weights are sharded (FSDP, DeepSpeed), or the text is too short
+            for a block.
     """
 
     def __init__(self, trainer: DistillationTrainer, text: Any = None, *, evaluations: int = EVALUATIONS) -> None:
@@ -65,6 +66,8 @@ class LearningCurve(TrainerCallback):
             )
         if trainer.processing_class is None:
             raise ValueError("LearningCurve needs a tokenizer. Give one as processing_class.")
+        if getattr(trainer, "teacher", None) is None:
+            raise ValueError("LearningCurve needs a teacher in memory. Give the trainer one, or leave the curve out.")
         self.trainer, self.evaluations = trainer, evaluations
         length = min(BLOCK_TOKENS, trainer.args.row_length)
         blocks, self.data = held_out_blocks(self._student, trainer.processing_class, text, length)

@@ -1,6 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """`hf-tc distill`: a student that has learned, going on after an interruption, and what it refuses."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from command_lines import DISTILLATION, evaluated, refused
 from conversion_inputs import state_of
 from safetensors.torch import load_file
+from student_folders import letter_tokenizer
 from transformers import AutoModelForCausalLM
 
 from hf_tc.assets import tiny_teacher_path
@@ -103,6 +106,39 @@ def test_distill_refuses_a_teacher_with_another_vocabulary(
     line = refused(capsys, "distill", student, *given)
     assert "The student's tokenizer and the teacher's differ: 'a' is 4 here, 66 there" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_conversations_are_trained_on_what_the_assistant_says(
+    student: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, given = tmp_path / "talks.jsonl", tmp_path / "marked"
+    talk = [{"role": "user", "content": "Hello, who are you?"}, {"role": "assistant", "content": "Nobody."}]
+    data.write_text((json.dumps({"messages": talk}) + "\n") * 20)
+    inputs = ["--teacher", teacher, "--data", data, "--tokens", "256", "--sequence-length", "64"]
+    line = refused(capsys, "distill", student, *inputs, "--out", tmp_path / "no")
+    assert "no {% generation %} block" in line
+    tokenizer = letter_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}"
+        "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+    )
+    shutil.copytree(student, given)
+    tokenizer.save_pretrained(given)
+    seen: list[str] = []
+    step = DistillationTrainer.compute_loss
+
+    def watched(self: Any, model: Any, inputs: Any, **kwargs: Any) -> Any:
+        for row in inputs["shift_labels"]:
+            seen.extend(tokenizer.decode(row[row != -100]).split("."))
+        return step(self, model, inputs, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DistillationTrainer, "compute_loss", watched)
+        options = ["--batch-size", "2", "--evaluations", "0", "--out", tmp_path / "out"]
+        assert main(["distill", *map(str, [given, *inputs, *options])]) == 0
+    assert len(seen) >= 4
+    assert {part.strip() for part in seen} == {"Nobody", ""}
+    assert json.loads((tmp_path / "out" / "distillation.json").read_text())["curve"] == []
 
 
 def test_a_run_that_diverges_is_no_result(

@@ -28,7 +28,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
+from hf_tc.evaluation.lm_head import BackboneThenHead, NotFiniteError, call_through_wrapper
 
 INPUTS = {
     "input_ids": torch.arange(3, 23).view(2, 10),
@@ -179,3 +179,10 @@ def test_call_through_wrapper_runs_hooks_and_restores_forward() -> None:
     module.forward = own_forward
     call_through_wrapper(wrapper, module, lambda inputs: None, {})
     assert vars(module)["forward"] is own_forward
+
+
+def test_a_model_whose_logits_are_not_finite_is_named() -> None:
+    model = tiny_llama()
+    model.lm_head.weight.data[3] = float("nan")
+    with pytest.raises(NotFiniteError, match=r"The logits of the LlamaForCausalLM .* are NaN or infinite"):
+        BackboneThenHead(model)

@@ -10,6 +10,7 @@ from fake_hub import REPO, FakeHub
 from student_folders import assert_same_student, load_in_fresh_process, logits_of, run_python
 
 import hf_tc
+from hf_tc.report.records import HELD_OUT_FILE
 
 PUSH_MODEL = """
 import sys
@@ -47,9 +48,12 @@ def test_pushed_folder_comes_back_unchanged(
 ) -> None:
     environment = {**hub.environment, "HF_HOME": str(tmp_path / "home")}
     folder = shutil.copytree(saved, tmp_path / "complete-student")
+    (folder / HELD_OUT_FILE).write_text("[[1, 2]]")  # text, which is not to be published
     result = run_python(PUSH_FOLDER, folder, REPO, with_hf_tc=True, **environment)
     assert result.returncode == 0, result.stderr[-3000:]
     received = hub.repos[REPO]
+    assert HELD_OUT_FILE not in received
+    (folder / HELD_OUT_FILE).unlink()
     for path in folder.iterdir():
         assert received[path.name] == path.read_bytes(), path.name
     card = received["README.md"].decode()
