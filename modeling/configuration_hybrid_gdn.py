@@ -152,6 +152,14 @@ class HybridGDNConfig(PreTrainedConfig):
         """Early exit, a way of assisted decoding, lowers `num_hidden_layers` while it runs."""
         return (self.layer_types or [])[: self.num_hidden_layers]
 
+    def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """The rotary settings are the teacher's, whose class knows their form; some have a set a kind of layer."""
+        return self.teacher_config.convert_rope_params_to_dict(**kwargs)
+
+    def validate_rope(self) -> None:
+        """As above: the teacher's configuration checks them."""
+        self.teacher_config.validate_rope()
+
     def validate_architecture(self) -> None:
         """Raises `ValueError` where `layer_types` does not fit the teacher."""
         own, expected, family = self.layer_types or [], self.teacher_layer_types, self.teacher_config.model_type
