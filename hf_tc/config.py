@@ -67,7 +67,8 @@ class AlignmentConfig:
     Attributes:
         batch_tokens: tokens of a minibatch, rounded to whole blocks; one block at least.
         gate_learning_rate: of what the teacher does not have (gates, decay, convolution, norm).
-        teacher_learning_rate: of the projections and norms that came from the teacher.
+        teacher_step: of the projections and norms that came from the teacher, as a share of their size; see
+            `alignment.step_sizes` for both.
     """
 
     steps: int = field(
@@ -78,8 +79,8 @@ class AlignmentConfig:
         },
     )
     batch_tokens: int = STEP_TOKENS
-    gate_learning_rate: float = 9e-3
-    teacher_learning_rate: float = 3e-3
+    gate_learning_rate: float = 4e-3
+    teacher_step: float = 1.6e-2
     warmup_ratio: float = 0.05
     gradient_clip: float = 1.0
 
@@ -112,8 +113,8 @@ class JointConfig:
         },
     )
     batch_tokens: int = 8192
-    gate_learning_rate: float = 3e-3
-    teacher_learning_rate: float = 9e-4
+    gate_learning_rate: float = 1.5e-3
+    teacher_step: float = 5e-3
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 0:
@@ -122,7 +123,7 @@ class JointConfig:
     def budget(self, has_room: bool) -> AlignmentConfig:
         """Steps and step sizes, where it is known whether the teacher is on a GPU with room for joint alignment."""
         steps = JOINT_STEPS * has_room if self.steps is None else self.steps
-        return AlignmentConfig(steps, self.batch_tokens, self.gate_learning_rate, self.teacher_learning_rate)
+        return AlignmentConfig(steps, self.batch_tokens, self.gate_learning_rate, self.teacher_step)
 
 
 @dataclass(frozen=True)
