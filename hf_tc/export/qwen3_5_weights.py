@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hf_tc.export.qwen3_5_config import head_dim_of
 from hf_tc.modeling.configuration_hybrid_gdn import HybridGDNConfig
 
 GATE = 0.5  # sigmoid(0)
@@ -47,10 +48,10 @@ def exported_weights(weights: Mapping[str, Tensor], config: HybridGDNConfig) -> 
         own = {name.removeprefix(inside): tensor for name, tensor in weights.items() if name.startswith(inside)}
         if kind == "linear_attention":
             groups = own["q_proj.weight"].shape[0] // own["k_proj.weight"].shape[0]
-            layer = recurrent_layer_weights(own, groups, _head_dim(config))
+            layer = recurrent_layer_weights(own, groups, head_dim_of(config))
             exported |= {f"{prefix}{RECURRENT}.{name}": tensor for name, tensor in layer.items()}
         else:
-            layer = attention_weights(own, _head_dim(config), config.teacher_config.rms_norm_eps)
+            layer = attention_weights(own, head_dim_of(config), config.teacher_config.rms_norm_eps)
             exported |= {f"{prefix}{ATTENTION}.{name}": tensor for name, tensor in layer.items()}
     if config.tie_word_embeddings:
         exported.pop("lm_head.weight", None)
@@ -108,8 +109,3 @@ def _norm_weight(name: str, tensor: Tensor) -> Tensor:
 def _repeated(rows: Tensor, groups: int, head_dim: int) -> Tensor:
     """`[KV * D, ...]` to `[H * D, ...]`: what query heads share, once for each of them."""
     return rows.unflatten(0, (-1, head_dim)).repeat_interleave(groups, 0).flatten(0, 1)
-
-
-def _head_dim(config: HybridGDNConfig) -> int:
-    teacher = config.teacher_config
-    return getattr(teacher, "head_dim", None) or teacher.hidden_size // teacher.num_attention_heads
