@@ -80,5 +80,5 @@ def _reasons_of_engine(config: HybridGDNConfig, format: str) -> Iterator[str]:
             f"layers {list(config.retained_layers)} keep attention; MLX wants every n-th one. Convert with such as "
             f"--retained-layers {layers}."
         )
-    if format == "gguf" and teacher.model_type == "llama" and getattr(teacher, "attention_bias", False):
+    if format == "gguf" and teacher.model_type != "qwen2" and getattr(teacher, "attention_bias", False):
         yield "its attention's output projection has a bias, which llama.cpp does not read. Use --format qwen3_5."

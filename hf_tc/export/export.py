@@ -90,7 +90,7 @@ def _restore_buffers(model: PreTrainedModel) -> None:
 def _save(student: HybridGDNForCausalLM, folder: Path, format: str) -> None:
     model = exported_model(student)
     weights = model.state_dict()
-    if format == "gguf":  # llama.cpp has no place for this bias, which is 0 in every teacher that it is exported of
+    if format == "gguf":  # llama.cpp has no place for this bias, which is there for Qwen2's sake alone, and 0
         weights = {name: tensor for name, tensor in weights.items() if not name.endswith("self_attn.o_proj.bias")}
     model.save_pretrained(folder, state_dict=weights)
     tokenizer = getattr(student, "tokenizer", None)

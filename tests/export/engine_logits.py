@@ -32,11 +32,12 @@ def of_mlx(path: str, rows: list[list[int]], new_tokens: int) -> list[dict[str, 
 
 
 def of_gguf(path: str, rows: list[list[int]], new_tokens: int) -> list[dict[str, Any]]:
-    from llama_cpp import Llama
+    from llama_cpp import GGML_TYPE_F32, Llama
 
     answers = []
     for row in rows:
-        model = Llama(path, n_ctx=512, logits_all=True, verbose=False)
+        precise = {"type_k": GGML_TYPE_F32, "type_v": GGML_TYPE_F32, "flash_attn": False}
+        model = Llama(path, n_ctx=512, logits_all=True, verbose=False, **precise)
         model.eval(row)
         logits = model.scores[: len(row)].tolist()
         tokens = []

@@ -118,6 +118,11 @@ REFUSED: dict[str, tuple[tuple[str, dict[str, Any], tuple[int, ...]], str, str]]
     "epsilon": (("qwen3", {**QWEN3_5, "rms_norm_eps": 1e-5}, (0, 1, 2)), "qwen3_5", "have output_norm_eps 1e-06"),
     "layout": (RETAINED_FIRST, "mlx", r"layers \[0\] keep attention; MLX wants every n-th one.*--retained-layers 3"),
     "rope of mlx": (("llama", {**QWEN3_5, **TEACHERS["llama, yarn"][1]}, (0, 1, 2)), "mlx", "RoPE is of type 'yarn'"),
+    "output bias": (
+        ("qwen3", {**QWEN3_5, "attention_bias": True}, (0, 1, 2)),
+        "gguf",
+        "output projection has a bias, which llama.cpp does not read",
+    ),
     "rope of gguf": (("llama", QWEN3_5, (0, 1, 2)), "gguf", "RoPE is of type 'llama3'; there it is default"),
     "format": (("qwen3", QWEN3_5, (0, 1, 2)), "onnx", "format is 'onnx'; it must be one of qwen3_5, mlx, gguf"),
 }  # fmt: skip
