@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
     from hf_tc.evaluation.evaluate import evaluate
     from hf_tc.evaluation.figures import Evaluation
+    from hf_tc.export.export import export_student
     from hf_tc.hub.push import push_folder
     from hf_tc.hub.refresh import refresh
     from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
@@ -49,6 +50,7 @@ PUBLIC = {
     "LayerSelection": "hf_tc.selection",
     "UndecayedMemoryMixin": "hf_tc.distillation.weight_decay",
     "evaluate": "hf_tc.evaluation.evaluate",
+    "export_student": "hf_tc.export.export",
     "from_teacher": "hf_tc.convert",
     "plan_conversion": "hf_tc.planning.plan",
     "push_folder": "hf_tc.hub.push",
@@ -87,6 +89,7 @@ __all__ = [
     "UndecayedMemoryMixin",
     "__version__",
     "evaluate",
+    "export_student",
     "from_teacher",
     "plan_conversion",
     "push_folder",

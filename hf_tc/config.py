@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # How a share of layers becomes a list of them.
 LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl", "recall", "restore")
 DEFAULT_POLICY = "restore"
+# What recurrent layers compute: as in `hf_tc.modeling.gated_deltanet`, or as in Transformers' Qwen3.5.
+MIXER_FORMS = ("gdn", "qwen3_5")
 # What of a student trains in a distillation; `hf_tc.distillation.trained_parts` says what each is.
 TRAINS = ("all", "mixers", "mixers_and_norms", "attention_too", "lora")
 STEP_TOKENS = 2048  # of a minibatch of the alignment of one layer
@@ -128,11 +130,42 @@ class JointConfig:
 
 @dataclass(frozen=True)
 class MixerConfig:
-    """What the recurrent layers are: fields of `HybridGDNConfig`."""
+    """What the recurrent layers are; `fields` gives those of `HybridGDNConfig`."""
 
+    form: str = field(
+        default="gdn",
+        metadata={
+            "name": "mixer_form",
+            "help": "of the recurrent layers: hf_tc's own, or Qwen3.5's, which `hf-tc export` needs",
+            "choices": MIXER_FORMS,
+        },
+    )
     recurrent_rope: bool = field(default=True, metadata={"help": "recurrent layers rotate q and k as the teacher does"})
     conv_kernel_size: int = field(default=4, metadata={"help": "of the convolution over q, k and v; 0: none"})
     output_norm: bool = field(default=False, metadata={"help": "norm each head's output before the output gate"})
+
+    def __post_init__(self) -> None:
+        if self.form not in MIXER_FORMS:
+            raise ValueError(f"mixer_form is {self.form!r}; it must be one of {', '.join(MIXER_FORMS)}.")
+        if self.form == "qwen3_5" and self.conv_kernel_size < 2:
+            raise ValueError(
+                f"mixer_form is 'qwen3_5' and conv_kernel_size {self.conv_kernel_size}; that form has a convolution. "
+                "Give 2 or more."
+            )
+
+    def fields(self, text_config: Any) -> dict[str, Any]:
+        """Fields of `HybridGDNConfig` for the recurrent layers of a teacher with this configuration."""
+        chosen = {"conv_kernel_size": self.conv_kernel_size}
+        if self.form == "gdn":
+            return chosen | {"recurrent_rope": self.recurrent_rope, "output_norm": self.output_norm}
+        return chosen | {
+            "recurrent_rope": False,
+            "output_norm": True,
+            "output_norm_eps": getattr(text_config, "rms_norm_eps", 1e-6),  # there one number for all norms
+            "conv_activation": "silu",
+            "recurrent_bias": False,
+            "recurrent_qk_norm": False,
+        }
 
 
 @dataclass(frozen=True)
