@@ -67,6 +67,14 @@ class DistillationConfig(TrainingArguments):
         },
     )
 
+    teacher_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder that hf-tc cache-teacher wrote: its text is learned from the predictions in it, without a "
+            "teacher. Text given beside it must be the same."
+        },
+    )
+
     logging_nan_inf_filter: bool = field(
         default=False,
         metadata={"help": "Off: a loss that is NaN or infinite stops the run and is not logged as another number."},

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
-from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, targets_of
+from hf_tc.distillation.cached_data import cached_blocks, check_is_no_cache, check_known_teacher
+from hf_tc.distillation.checkpoints import WholeCheckpointMixin
+from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, targets_of, weights_of
 from hf_tc.distillation.config import LESS_MEMORY_IN_TRAINING, DistillationConfig
 from hf_tc.distillation.data_checks import CheckedDataMixin
 from hf_tc.distillation.exact_evaluation import ExactEvaluationMixin
@@ -23,12 +26,14 @@ from hf_tc.distillation.input_checks import (
     upcast_trainable_parameters,
     use_one_gpu_per_process,
 )
+from hf_tc.distillation.teacher_cache import top_k_of
 from hf_tc.distillation.trained_parts import select_trained_parts
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.evaluation.chunked_objective import chunked_objective
-from hf_tc.evaluation.kd_loss import IGNORE_INDEX
+from hf_tc.evaluation.kd_loss import IGNORE_INDEX, TOKEN_WEIGHTS, LazyLogits
 from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
+from hf_tc.evaluation.top_k import TOP_K_COLUMNS, TopK
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.teachers.finite_weights import check_finite_weights
@@ -39,7 +44,13 @@ MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 
 
 class DistillationTrainer(
-    FiniteTrainingMixin, CheckedDataMixin, ExactEvaluationMixin, GateRateMixin, UndecayedMemoryMixin, Trainer
+    WholeCheckpointMixin,
+    FiniteTrainingMixin,
+    CheckedDataMixin,
+    ExactEvaluationMixin,
+    GateRateMixin,
+    UndecayedMemoryMixin,
+    Trainer,
 ):
     """Trains a student to give the teacher's next-token distribution.
 
@@ -47,10 +58,12 @@ class DistillationTrainer(
 
     The loss is the mean of `kd_loss.Objective` over the labelled tokens of the whole optimiser step: all
     accumulated batches and all processes. Position t counts if labels[t + 1] is not -100; without labels every token
-    that is not padding is one. Where `output_router_logits` of the student's configuration is on, its family's
-    load-balancing loss of every batch comes on top, with the family's coefficient, as under `Trainer`. Evaluation adds
-    `eval_kl` (nats per token, temperature 1), `eval_student_perplexity` and `eval_teacher_perplexity`, exact over
-    the labelled tokens of the dataset.
+    that is not padding is one. A column `token_weights` [B, T], 0 or more, makes every mean a weighted one: position t
+    weighs the prediction of token t + 1. Where `output_router_logits` of the student's configuration is on, its
+    family's load-balancing loss of every batch comes on top, with the family's coefficient, as under `Trainer`.
+    Evaluation adds `eval_kl` (nats per token, temperature 1), `eval_student_perplexity` and `eval_teacher_perplexity`,
+    exact over the labelled tokens of the dataset. Of data that `cache_teacher` made no teacher is asked, and the KL is
+    over the tokens that it kept, see `hf_tc.evaluation.top_k`.
 
     The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. Weight decay
     spares what decides how much a layer forgets. Training stops with `DivergedError` before a step whose gradient is
@@ -62,14 +75,14 @@ class DistillationTrainer(
         model: the student, any decoder-only causal LM, PEFT-wrapped or not; or its folder or Hub id, then with the
             tokenizer beside it unless there is a `processing_class`. Loaded as the teacher is.
         teacher: a loaded causal LM, PEFT-wrapped or not, a folder, or a Hub id (loaded in its own dtype, without remote
-            code), of an adapter as well.
+            code), of an adapter as well; None where all data bring its predictions.
         args, data_collator, train_dataset, eval_dataset, processing_class, callbacks, optimizers: as in `Trainer`.
 
     Raises:
         ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies or tokenizers differ,
             the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, a
-            weight of either is NaN or infinite, a file of the teacher's weights is damaged, or the model has not what
-            `args.trains` or `gate_learning_rate` are for.
+            weight of either is NaN or infinite, a file of the teacher's weights is damaged, the model has not what
+            `args.trains` or `gate_learning_rate` are for, or predictions in the data are of another teacher.
     """
 
     args: DistillationConfig
@@ -78,7 +91,7 @@ class DistillationTrainer(
     def __init__(
         self,
         model: PreTrainedModel | str | Path,
-        teacher: PreTrainedModel | str | Path,
+        teacher: PreTrainedModel | str | Path | None,
         args: DistillationConfig,
         data_collator: Collator | None = None,
         train_dataset: Any = None,
@@ -93,12 +106,18 @@ class DistillationTrainer(
             processing_class = processing_class or tokenizer_of(model)
         student = load_student(model) if isinstance(model, str | Path) else model
         tokenizers = {"The processing_class": processing_class, "The student's tokenizer": tokenizer_of(student)}
-        check_tokenizers_agree(tokenizers, teacher)
+        check_is_no_cache(teacher)
+        if args.teacher_cache is not None:
+            train_dataset = cached_blocks(args.teacher_cache, train_dataset)
+        if teacher is not None:
+            check_tokenizers_agree(tokenizers, teacher)
         if isinstance(teacher, str | Path):
             teacher = load_causal_lm(teacher, dtype="auto")
         set_seed(args.seed)  # as Trainer does, too late for an adapter's first weights
         student = select_trained_parts(student, args.trains)
         check_student_and_teacher(student, teacher, processing_class)
+        data = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        check_known_teacher(data, student, teacher, tokenizers, args)
         check_rates(student, args.gate_learning_rate, optimizers[0])
         upcast_trainable_parameters(student, args)
         use_one_gpu_per_process(args)
@@ -121,12 +140,13 @@ class DistillationTrainer(
         student.add_model_tags(MODEL_TAGS)
         if isinstance(student.config, HybridGDNConfig):
             self.add_callback(TrainingRecord(student.config))
-        self.teacher = self._place_teacher(teacher)
+        self.teacher = None if teacher is None else self._place_teacher(teacher)
         if self.is_local_process_zero() or not self.is_fsdp_enabled:  # elsewhere FSDP brings the weights later
             check_finite_weights(student, "student")
-        check_finite_weights(self.teacher, "teacher")
         self._student_parts = BackboneThenHead(student)
-        self._teacher_parts = BackboneThenHead(self.teacher)
+        if self.teacher is not None:
+            check_finite_weights(self.teacher, "teacher")
+            self._teacher_parts = BackboneThenHead(self.teacher)
 
     def _place_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
         if getattr(teacher, "hf_device_map", None) is None:
@@ -158,13 +178,14 @@ class DistillationTrainer(
         Args:
             model: the student in its wrapper (DDP, FSDP) or bare.
             inputs: `input_ids` [B, T] and `labels` or `shift_labels` [B, T], with what else the backbone takes.
-            num_items_in_batch: labelled tokens of the whole step, over all processes if
+            num_items_in_batch: labelled tokens of the whole step, or their weights, over all processes if
                 `args.average_tokens_across_devices`.
         """
-        summed, router_loss = self._through_both(chunked_objective, model, inputs)
+        weights = weights_of(inputs) if TOKEN_WEIGHTS in inputs else None
+        summed, router_loss = self._through_both(partial(chunked_objective, weights=weights), model, inputs)
         alone = num_items_in_batch is None
-        tokens = (targets_of(inputs) != IGNORE_INDEX).sum() if alone else num_items_in_batch
-        tokens = torch.as_tensor(tokens, device=summed.device).clamp(min=1)
+        tokens = torch.as_tensor(weights_of(inputs).sum() if alone else num_items_in_batch, device=summed.device)
+        tokens = tokens.masked_fill(tokens <= 0, 1)
         loss = summed / tokens + router_loss  # which the library does not divide by batches either
         if not alone and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP averages the gradients of the processes
@@ -178,16 +199,15 @@ class DistillationTrainer(
         Returns:
             What that gives, and the load-balancing loss of the student's routers, a number.
         """
-        student, teacher = self._student_parts, self._teacher_parts
+        student = self._student_parts
 
         def forward(inputs: Mapping[str, Any]) -> Any:
             with self.accelerator.autocast():
-                with torch.no_grad():
-                    teacher_hidden = teacher.hidden_states(inputs)
+                taught = self._teacher_of(inputs)
                 student_hidden, router_loss = student.hidden_states_and_router_loss(inputs)
                 losses = chunked(
                     student.lazy_logits(student_hidden),
-                    teacher.lazy_logits(teacher_hidden),
+                    taught,
                     targets_of(inputs),
                     self.args.objective,
                     chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
@@ -195,3 +215,28 @@ class DistillationTrainer(
                 return losses, router_loss
 
         return call_through_wrapper(model, self.accelerator.unwrap_model(model), forward, inputs)
+
+    @torch.no_grad()
+    def _teacher_of(self, inputs: Mapping[str, Any]) -> LazyLogits | TopK:
+        """The predictions that a batch brings, or the teacher's logits, not computed yet."""
+        if (cached := top_k_of(inputs)) is not None:
+            return cached
+        if self.teacher is None:
+            raise ValueError(
+                f"teacher is None and a batch has no predictions of one (columns {', '.join(TOP_K_COLUMNS)}). Give a "
+                "teacher, or make the data with hf_tc.cache_teacher."
+            )
+        return self._teacher_parts.lazy_logits(self._teacher_parts.hidden_states(inputs))
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """As in `Trainer`, a token counting what its weight says."""
+        tokens = super()._get_num_items_in_batch(batch_samples, device)
+        if tokens is None:
+            return None
+        labelled = torch.stack([(targets_of(batch) != IGNORE_INDEX).sum() for batch in batch_samples]).sum()
+        weight = torch.stack([weights_of(batch).sum() for batch in batch_samples]).sum()
+        both = torch.stack([weight, labelled.to(weight)]).to(device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            both = self.accelerator.gather(both[None]).sum(0)
+        # By a mean weight, since the library divides its count where several processes share a batch.
+        return tokens * (both[0] / both[1].clamp(min=1))

@@ -58,6 +58,6 @@ def test_own_arguments_have_help() -> None:
     own = [field for field in fields(DistillationConfig) if field.name not in inherited]
     assert {field.name for field in own} == {
         *("temperature", "ce_weight", "divergence", "jsd_beta", "cross_entropy_share", "chunk_tokens"),
-        *("trains", "gate_learning_rate"),
+        *("trains", "gate_learning_rate", "teacher_cache"),
     }
     assert all(len(field.metadata["help"]) > 40 for field in own)
