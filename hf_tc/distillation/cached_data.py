@@ -71,6 +71,11 @@ def check_known_teacher(
             )
         if identity is not None and is_cached:
             _check_identity(identity, logit_count(student), tokenizers, teacher)
+        if is_cached and args.layer_weight:
+            raise ValueError(
+                f"layer_weight is {args.layer_weight}, and {name} has a teacher's predictions, not its layers. Train "
+                "on data without them beside the teacher, or leave layer_weight at 0."
+            )
         if is_cached:
             _check_outcomes(name, torch.as_tensor(example["teacher_ids"]), logit_count(student), args.temperature)
 

@@ -56,6 +56,19 @@ class DistillationConfig(TrainingArguments):
         default=0.5,
         metadata={"help": "Weight, between 0 and 1, of the teacher in a jsd: it leans to forward_kl near 0."},
     )
+    layer_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the outputs of recurrent layers in the loss: their squared distance from the teacher's "
+            "attention at the same layers, over its square."
+        },
+    )
+    distribution_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Weight of KL and cross-entropy in the loss; 0 trains on layer_weight's term alone, without logits."
+        },
+    )
     cross_entropy_share: float | None = field(
         default=None, metadata={"help": "The old name of ce_weight, which goes with hf_tc 0.2."}
     )
@@ -121,6 +134,7 @@ class DistillationConfig(TrainingArguments):
                 f"jsd_beta is {self.jsd_beta}; it must lie between 0 and 1. For the ends, set divergence to forward_kl "
                 "or reverse_kl."
             )
+        self._check_weights_of_terms()
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 1, or None for the default.")
         if self.trains not in TRAINS:
@@ -133,6 +147,16 @@ class DistillationConfig(TrainingArguments):
     @property
     def objective(self) -> Objective:
         return Objective(self.temperature, self.ce_weight, self.divergence, self.jsd_beta)
+
+    def _check_weights_of_terms(self) -> None:
+        for name in ("layer_weight", "distribution_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}; it must be a number of 0 or more. Use 0 to leave the term out.")
+        if self.layer_weight == self.distribution_weight == 0:
+            raise ValueError("layer_weight and distribution_weight are 0, which leaves no loss. Set one of them.")
+        if self.distribution_weight == 0 and self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = True  # what comes after the last recurrent layer has no gradient
 
     def _check_library_options(self) -> None:
         if self.label_smoothing_factor != 0:

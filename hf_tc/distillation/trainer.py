@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hf_tc.distillation.input_checks import (
     upcast_trainable_parameters,
     use_one_gpu_per_process,
 )
+from hf_tc.distillation.layer_outputs import ConvertedLayers
 from hf_tc.distillation.teacher_cache import top_k_of
 from hf_tc.distillation.trained_parts import select_trained_parts
 from hf_tc.distillation.training_record import TrainingRecord
@@ -62,7 +64,7 @@ class DistillationTrainer(
     weighs the prediction of token t + 1. Where `output_router_logits` of the student's configuration is on, its
     family's load-balancing loss of every batch comes on top, with the family's coefficient, as under `Trainer`.
     Evaluation adds `eval_kl` (nats per token, temperature 1), `eval_student_perplexity` and `eval_teacher_perplexity`,
-    exact over the labelled tokens of the dataset. Of data that `cache_teacher` made no teacher is asked, and the KL is
+    exact over the labelled tokens of the dataset, and `eval_layer_error` with a `layer_weight`. Of data that `cache_teacher` made no teacher is asked, and the KL is
     over the tokens that it kept, see `hf_tc.evaluation.top_k`.
 
     The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. Weight decay
@@ -147,6 +149,9 @@ class DistillationTrainer(
         if self.teacher is not None:
             check_finite_weights(self.teacher, "teacher")
             self._teacher_parts = BackboneThenHead(self.teacher)
+        self._converted_layers = None
+        if args.layer_weight and self.teacher is not None:
+            self._converted_layers = ConvertedLayers(self._student_parts.model, self._teacher_parts.model)
 
     def _place_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
         if getattr(teacher, "hf_device_map", None) is None:
@@ -182,29 +187,39 @@ class DistillationTrainer(
                 `args.average_tokens_across_devices`.
         """
         weights = weights_of(inputs) if TOKEN_WEIGHTS in inputs else None
-        summed, router_loss = self._through_both(partial(chunked_objective, weights=weights), model, inputs)
+        chunked = partial(chunked_objective, weights=weights) if self.args.distribution_weight else None
+        distance, layer_errors, router_loss = self._through_both(chunked, model, inputs)
+        summed = self.args.layer_weight * layer_errors.sum()
+        if distance is not None:
+            summed = self.args.distribution_weight * distance + summed.to(distance.device)
         alone = num_items_in_batch is None
         tokens = torch.as_tensor(weights_of(inputs).sum() if alone else num_items_in_batch, device=summed.device)
         tokens = tokens.masked_fill(tokens <= 0, 1)
-        loss = summed / tokens + router_loss  # which the library does not divide by batches either
+        loss = summed / tokens + router_loss.to(summed.device)  # which the library does not divide by batches either
         if not alone and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP averages the gradients of the processes
         return (loss, {}) if return_outputs else loss
 
     def _through_both(
-        self, chunked: Callable[..., Any], model: nn.Module, inputs: Mapping[str, Any]
-    ) -> tuple[Any, Tensor]:
-        """Run student and teacher on a batch and give their logits, not computed yet, to a `chunked_*`.
+        self, chunked: Callable[..., Any] | None, model: nn.Module, inputs: Mapping[str, Any]
+    ) -> tuple[Any, Tensor, Tensor]:
+        """Run student and teacher on a batch and give their logits, not computed yet, to a `chunked_*` if there is one.
 
         Returns:
-            What that gives, and the load-balancing loss of the student's routers, a number.
+            What that gives; the errors of the recurrent layers [B], see `LayerOutputs`, or zeros where they do not
+            count; and the load-balancing loss of the student's routers, a number.
         """
-        student = self._student_parts
+        student, compared = self._student_parts, self._converted_layers
+        nothing = torch.zeros(len(targets_of(inputs)), device=self.args.device)
 
         def forward(inputs: Mapping[str, Any]) -> Any:
             with self.accelerator.autocast():
-                taught = self._teacher_of(inputs)
-                student_hidden, router_loss = student.hidden_states_and_router_loss(inputs)
+                with nullcontext() if compared is None else compared.recording() as outputs:
+                    taught = self._teacher_of(inputs)
+                    student_hidden, router_loss = student.hidden_states_and_router_loss(inputs)
+                layer_errors = nothing if outputs is None else outputs.errors(weights_of(inputs))
+                if chunked is None:
+                    return None, layer_errors, router_loss
                 losses = chunked(
                     student.lazy_logits(student_hidden),
                     taught,
@@ -212,7 +227,7 @@ class DistillationTrainer(
                     self.args.objective,
                     chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
                 )
-                return losses, router_loss
+                return losses, layer_errors, router_loss
 
         return call_through_wrapper(model, self.accelerator.unwrap_model(model), forward, inputs)
 

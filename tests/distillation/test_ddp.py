@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ddp_worker import main
+from ddp_worker import KINDS, main
 from safetensors.torch import load_file
 
 WORKER = Path(__file__).parents[1] / "testing" / "ddp_worker.py"
@@ -32,7 +32,7 @@ def test_two_processes_equal_one_with_the_double_batch(tmp_path: Path) -> None:
     assert completed.returncode == 0, completed.stderr[-4000:]
     main(tmp_path / "single", 4, 2)
 
-    for kind in ("plain", "checkpointed"):  # this decides find_unused_parameters of DDP
+    for kind in KINDS:
         pair, single = tmp_path / "pair" / kind, tmp_path / "single" / kind
         in_pair, alone = (json.loads((folder / "result.json").read_text()) for folder in (pair, single))
         assert (in_pair.pop("processes"), alone.pop("processes")) == (2, 1)

@@ -10,7 +10,9 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -18,14 +20,38 @@ from library_names import checkpointing_argument
 from tiny_causal_lms import labelled_examples, tiny_llama, tiny_qwen3
 
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
+from hf_tc.teachers.new_student import build_student
+
+# By what is told apart: this decides find_unused_parameters of DDP, and which parameters are unused.
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"checkpointing": False},
+    "checkpointed": {"checkpointing": True},  # with token weights
+    "layers": {"checkpointing": True, "layer_weight": 1.0, "distribution_weight": 0.0},
+}
 
 
 def main(output_dir: Path, batch_size: int, accumulation_steps: int) -> None:
-    for name, checkpointing in (("plain", False), ("checkpointed", True)):
-        distil(output_dir / name, batch_size, accumulation_steps, checkpointing)
+    for name, changes in KINDS.items():
+        distil(output_dir / name, batch_size, accumulation_steps, **changes)
 
 
-def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpointing: bool) -> None:
+def models(name: str) -> tuple[Any, Any]:
+    if name == "layers":
+        return build_student(tiny_qwen3(), ["linear_attention", "full_attention"]), tiny_qwen3(2)
+    return tiny_llama(), tiny_qwen3()
+
+
+def examples(name: str, count: int, seed: int = 0) -> list[dict[str, torch.Tensor]]:
+    plain = labelled_examples(count, seed)
+    if name == "plain":
+        return plain
+    generator = torch.Generator().manual_seed(seed)
+    return [{**example, "token_weights": torch.rand(12, generator=generator)} for example in plain]
+
+
+def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpointing: bool, **changes: Any) -> None:
+    name = output_dir.name
+    student, teacher = models(name)
     args = DistillationConfig(
         output_dir=str(output_dir),
         use_cpu=True,
@@ -43,13 +69,14 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpoin
         disable_tqdm=True,
         ce_weight=0.2,
         chunk_tokens=5,
+        **changes,
     )
     trainer = DistillationTrainer(
-        model=tiny_llama(),
-        teacher=tiny_qwen3(),
+        model=student,
+        teacher=teacher,
         args=args,
-        train_dataset=labelled_examples(32),
-        eval_dataset=labelled_examples(7, seed=1),  # not a multiple of the batch: the sampler repeats examples
+        train_dataset=examples(name, 32),
+        eval_dataset=examples(name, 7, seed=1),  # not a multiple of the batch: the sampler repeats examples
     )
     trainer.train()
     metrics = trainer.evaluate()
