@@ -88,6 +88,18 @@ class DistillationConfig(TrainingArguments):
         },
     )
 
+    teacher_device_map: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where a teacher given by name goes, if not beside the student: another device (cuda:1, cpu), or "
+            "auto, over all there are and host memory."
+        },
+    )
+    teacher_in_8bit: bool = field(
+        default=False,
+        metadata={"help": "Loads a teacher given by name in 8 bits (bitsandbytes), in a quarter of float32's memory."},
+    )
+
     logging_nan_inf_filter: bool = field(
         default=False,
         metadata={"help": "Off: a loss that is NaN or infinite stops the run and is not logged as another number."},

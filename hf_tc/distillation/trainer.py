@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
 from hf_tc.distillation.cached_data import cached_blocks, check_is_no_cache, check_known_teacher
@@ -29,17 +30,23 @@ from hf_tc.distillation.input_checks import (
 )
 from hf_tc.distillation.layer_outputs import ConvertedLayers
 from hf_tc.distillation.teacher_cache import top_k_of
+from hf_tc.distillation.teacher_placement import (
+    beside,
+    inside_forward,
+    load_distillation_teacher,
+    place_teacher,
+)
 from hf_tc.distillation.trained_parts import select_trained_parts
 from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
+from hf_tc.distillation.weighted_count import WeightedCountMixin
 from hf_tc.evaluation.chunked_objective import chunked_objective
-from hf_tc.evaluation.kd_loss import IGNORE_INDEX, TOKEN_WEIGHTS, LazyLogits
+from hf_tc.evaluation.kd_loss import TOKEN_WEIGHTS, LazyLogits
 from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
 from hf_tc.evaluation.top_k import TOP_K_COLUMNS, TopK
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.teachers.finite_weights import check_finite_weights
-from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 
 MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
@@ -51,6 +58,7 @@ class DistillationTrainer(
     CheckedDataMixin,
     ExactEvaluationMixin,
     GateRateMixin,
+    WeightedCountMixin,
     UndecayedMemoryMixin,
     Trainer,
 ):
@@ -64,14 +72,14 @@ class DistillationTrainer(
     weighs the prediction of token t + 1. Where `output_router_logits` of the student's configuration is on, its
     family's load-balancing loss of every batch comes on top, with the family's coefficient, as under `Trainer`.
     Evaluation adds `eval_kl` (nats per token, temperature 1), `eval_student_perplexity` and `eval_teacher_perplexity`,
-    exact over the labelled tokens of the dataset, and `eval_layer_error` with a `layer_weight`. Of data that `cache_teacher` made no teacher is asked, and the KL is
-    over the tokens that it kept, see `hf_tc.evaluation.top_k`.
+    exact over the labelled tokens of the dataset, and `eval_layer_error` with a `layer_weight`. Data that
+    `cache_teacher` made need no teacher; their KL is over the tokens that it kept, see `hf_tc.evaluation.top_k`.
 
     The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. Weight decay
     spares what decides how much a layer forgets. Training stops with `DivergedError` before a step whose gradient is
     not finite. A checkpoint resumes to the same trajectory. Tested with DDP, gradient checkpointing, PEFT and mixed
-    precision; several GPUs need `torchrun` or `accelerate launch`. Under FSDP or DeepSpeed every process holds the
-    whole teacher.
+    precision; several GPUs need `torchrun` or `accelerate launch`. Under FSDP2 (accelerate's `fsdp_version: 2`) the
+    teacher is sharded, as the student is; under FSDP1 or DeepSpeed every process holds it whole.
 
     Args:
         model: the student, any decoder-only causal LM, PEFT-wrapped or not; or its folder or Hub id, then with the
@@ -88,6 +96,7 @@ class DistillationTrainer(
     """
 
     args: DistillationConfig
+    teacher: PreTrainedModel | None
     _tag_names = MODEL_TAGS
 
     def __init__(
@@ -113,8 +122,7 @@ class DistillationTrainer(
             train_dataset = cached_blocks(args.teacher_cache, train_dataset)
         if teacher is not None:
             check_tokenizers_agree(tokenizers, teacher)
-        if isinstance(teacher, str | Path):
-            teacher = load_causal_lm(teacher, dtype="auto")
+            teacher = load_distillation_teacher(teacher, args)
         set_seed(args.seed)  # as Trainer does, too late for an adapter's first weights
         student = select_trained_parts(student, args.trains)
         check_student_and_teacher(student, teacher, processing_class)
@@ -142,24 +150,15 @@ class DistillationTrainer(
         student.add_model_tags(MODEL_TAGS)
         if isinstance(student.config, HybridGDNConfig):
             self.add_callback(TrainingRecord(student.config))
-        self.teacher = None if teacher is None else self._place_teacher(teacher)
+        self.teacher, self._converted_layers = teacher, None
         if self.is_local_process_zero() or not self.is_fsdp_enabled:  # elsewhere FSDP brings the weights later
             check_finite_weights(student, "student")
         self._student_parts = BackboneThenHead(student)
-        if self.teacher is not None:
-            check_finite_weights(self.teacher, "teacher")
-            self._teacher_parts = BackboneThenHead(self.teacher)
-        self._converted_layers = None
-        if args.layer_weight and self.teacher is not None:
-            self._converted_layers = ConvertedLayers(self._student_parts.model, self._teacher_parts.model)
-
-    def _place_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
-        if getattr(teacher, "hf_device_map", None) is None:
-            teacher.to(self.args.device)  # type: ignore[arg-type]  # `to` is wrapped
-        teacher = self.accelerator.prepare_model(teacher.eval(), evaluation_mode=True)
-        # Trainer takes the first prepared model for the student, and would not prepare it before an evaluation.
-        self.accelerator._models.remove(teacher)
-        return teacher
+        if teacher is not None:
+            self._teacher_parts = place_teacher(teacher, self.accelerator, args.device)
+            check_finite_weights(teacher, "teacher")
+            if args.layer_weight:
+                self._converted_layers = ConvertedLayers(self._student_parts.model, self._teacher_parts.model)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes Trainer's card only where saving the student has not written its own."""
@@ -212,13 +211,17 @@ class DistillationTrainer(
         student, compared = self._student_parts, self._converted_layers
         nothing = torch.zeros(len(targets_of(inputs)), device=self.args.device)
 
-        def forward(inputs: Mapping[str, Any]) -> Any:
+        def compute() -> Any:
             with self.accelerator.autocast():
                 with nullcontext() if compared is None else compared.recording() as outputs:
                     taught = self._teacher_of(inputs)
                     student_hidden, router_loss = student.hidden_states_and_router_loss(inputs)
                 layer_errors = nothing if outputs is None else outputs.errors(weights_of(inputs))
                 if chunked is None:
+                    if isinstance(
+                        model, FSDPModule
+                    ):  # which brings a layer's weights back once its output has a gradient
+                        layer_errors = layer_errors + 0.0 * student_hidden.sum()
                     return None, layer_errors, router_loss
                 losses = chunked(
                     student.lazy_logits(student_hidden),
@@ -228,6 +231,9 @@ class DistillationTrainer(
                     chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
                 )
                 return losses, layer_errors, router_loss
+
+        def forward(_: Mapping[str, Any]) -> Any:
+            return inside_forward(self.teacher, compute)
 
         return call_through_wrapper(model, self.accelerator.unwrap_model(model), forward, inputs)
 
@@ -241,17 +247,5 @@ class DistillationTrainer(
                 f"teacher is None and a batch has no predictions of one (columns {', '.join(TOP_K_COLUMNS)}). Give a "
                 "teacher, or make the data with hf_tc.cache_teacher."
             )
-        return self._teacher_parts.lazy_logits(self._teacher_parts.hidden_states(inputs))
-
-    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
-        """As in `Trainer`, a token counting what its weight says."""
-        tokens = super()._get_num_items_in_batch(batch_samples, device)
-        if tokens is None:
-            return None
-        labelled = torch.stack([(targets_of(batch) != IGNORE_INDEX).sum() for batch in batch_samples]).sum()
-        weight = torch.stack([weights_of(batch).sum() for batch in batch_samples]).sum()
-        both = torch.stack([weight, labelled.to(weight)]).to(device)
-        if self.args.average_tokens_across_devices and self.args.world_size > 1:
-            both = self.accelerator.gather(both[None]).sum(0)
-        # By a mean weight, since the library divides its count where several processes share a batch.
-        return tokens * (both[0] / both[1].clamp(min=1))
+        teacher = self._teacher_parts
+        return teacher.lazy_logits(teacher.hidden_states(beside(teacher, inputs)))

@@ -62,5 +62,6 @@ def test_own_arguments_have_help() -> None:
     assert {field.name for field in own} == {
         *("temperature", "ce_weight", "divergence", "jsd_beta", "cross_entropy_share", "chunk_tokens"),
         *("trains", "gate_learning_rate", "teacher_cache", "layer_weight", "distribution_weight"),
+        *("teacher_device_map", "teacher_in_8bit"),
     }
     assert all(len(field.metadata["help"]) > 40 for field in own)

@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Trains and evaluates a tiny student; run alone or in several processes by test_ddp.py.
 
-Usage: ddp_worker.py OUTPUT_DIR BATCH_SIZE_PER_PROCESS ACCUMULATION_STEPS
+Usage: ddp_worker.py OUTPUT_DIR BATCH_SIZE_PER_PROCESS ACCUMULATION_STEPS [fsdp2]
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -80,16 +82,38 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpoin
     )
     trainer.train()
     metrics = trainer.evaluate()
+    shards = {part: sum(map(is_shard, getattr(trainer, part).parameters())) for part in ("model", "teacher")}
+    whole = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    weights = {key: weight.full_tensor() if is_shard(weight) else weight for key, weight in whole.items()}
     if trainer.is_world_process_zero():
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         figures = {name: metrics[name] for name in ("eval_loss", "eval_kl", "eval_teacher_perplexity")}
         output_dir.mkdir(parents=True, exist_ok=True)
-        result = {"processes": args.world_size, "losses": losses, **figures}
+        result = {"processes": args.world_size, "shards": shards, "losses": losses, **figures}
         (output_dir / "result.json").write_text(json.dumps(result))
-        save_file(
-            dict(trainer.accelerator.unwrap_model(trainer.model).state_dict()), output_dir / "weights.safetensors"
-        )
+        save_file(weights, output_dir / "weights.safetensors")
+
+
+def is_shard(tensor: torch.Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")
+
+
+def shard_by_fsdp2_on_cpus() -> None:
+    """What `accelerate launch` sets for it. accelerate shards on accelerators alone, which torch does not mind."""
+    names = {"VERSION": "2", "AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "CPU_RAM_EFFICIENT_LOADING": "false"}
+    names |= {"STATE_DICT_TYPE": "FULL_STATE_DICT", "RESHARD_AFTER_FORWARD": "true"}
+    os.environ.update({"ACCELERATE_USE_FSDP": "true", **{f"FSDP_{name}": value for name, value in names.items()}})
+    begin = PartialState.__init__
+
+    def begin_as_on_accelerators(self: PartialState, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        if self.distributed_type is DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_XPU
+
+    PartialState.__init__ = begin_as_on_accelerators
 
 
 if __name__ == "__main__":
+    if sys.argv[4:] == ["fsdp2"]:
+        shard_by_fsdp2_on_cpus()
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
