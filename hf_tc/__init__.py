@@ -22,7 +22,9 @@ import hf_tc.moved_modules  # noqa: F401, which old names of modules lead to
 
 if TYPE_CHECKING:
     from hf_tc.convert import from_teacher, select_layers
+    from hf_tc.distillation.cache_teacher import cache_teacher
     from hf_tc.distillation.config import DistillationConfig
+    from hf_tc.distillation.teacher_cache import load_teacher_cache
     from hf_tc.distillation.trainer import DistillationTrainer
     from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
     from hf_tc.evaluation.evaluate import evaluate
@@ -49,9 +51,11 @@ PUBLIC = {
     "HybridGDNModel": "hf_tc.modeling",
     "LayerSelection": "hf_tc.selection",
     "UndecayedMemoryMixin": "hf_tc.distillation.weight_decay",
+    "cache_teacher": "hf_tc.distillation.cache_teacher",
     "evaluate": "hf_tc.evaluation.evaluate",
     "export_student": "hf_tc.export.export",
     "from_teacher": "hf_tc.convert",
+    "load_teacher_cache": "hf_tc.distillation.teacher_cache",
     "plan_conversion": "hf_tc.planning.plan",
     "push_folder": "hf_tc.hub.push",
     "refresh": "hf_tc.hub.refresh",
@@ -88,9 +92,11 @@ __all__ = [
     "LayerSelection",
     "UndecayedMemoryMixin",
     "__version__",
+    "cache_teacher",
     "evaluate",
     "export_student",
     "from_teacher",
+    "load_teacher_cache",
     "plan_conversion",
     "push_folder",
     "refresh",

@@ -18,8 +18,9 @@ def add_parser(commands: Any) -> None:
         "student --teacher Qwen/Qwen3-0.6B --data books.txt --out distilled --tokens 1000000",
     )
     parser.add_argument("student", help="folder or Hub id")
-    parser.add_argument("--teacher", required=True, help="folder or Hub id")
-    parser.add_argument("--data", required=True, nargs="+", help=DATA_HELP)
+    parser.add_argument("--teacher", help="folder or Hub id")
+    parser.add_argument("--teacher-cache", help="in its place: what hf-tc cache-teacher wrote, whose text is learned")
+    parser.add_argument("--data", nargs="+", help=f"{DATA_HELP}; that of the cache by default")
     parser.add_argument("--out", type=Path, required=True, help="folder of the distilled student")
     parser.add_argument("--tokens", type=int, required=True, help="tokens to train on")
     add_sequence_length(parser)
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> None:
         learning_rate=options.learning_rate,
         gate_learning_rate=options.gate_learning_rate,
         trains=options.trains,
+        teacher_cache=options.teacher_cache,
         seed=options.seed,
     )
     console.print(f"Distilled student in {options.out}. Next: hf-tc push {options.out} USER/NAME")

@@ -1,24 +1,25 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """One distillation from files to a folder: what `hf-tc distill` does."""
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 from transformers import AutoTokenizer
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import sort_checkpoints
 
 from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
+from hf_tc.distillation.checkpoints import last_complete_checkpoint
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.input_checks import check_is_no_adapter, load_student
+from hf_tc.distillation.teacher_cache import CacheIdentity, load_teacher_cache
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.resume.fingerprint import fingerprint
+from hf_tc.resume.full_disk import full_disk_advice
 from hf_tc.resume.unfinished_work import WorkFolder
 from hf_tc.teachers.adapters import is_peft_model
 from hf_tc.teachers.finite_weights import check_finite_weights
@@ -48,7 +49,7 @@ class BlockDataset(Dataset[dict[str, torch.Tensor]]):
 
 def distill(
     student: str | Path,
-    teacher: str | Path,
+    teacher: str | Path | None,
     data: Any,
     out: str | Path,
     *,
@@ -58,11 +59,13 @@ def distill(
     learning_rate: float = 3e-4,
     gate_learning_rate: float | None = None,
     trains: str = "all",
+    teacher_cache: str | Path | None = None,
     seed: int = 0,
 ) -> None:
     """Trains the student in a folder on `tokens` tokens of text, once through, and saves it to `out`.
 
-    `learning_rate`, `gate_learning_rate` and `trains` are as in `DistillationConfig`; LoRA is merged in the end.
+    `learning_rate`, `gate_learning_rate`, `trains` and `teacher_cache` are as in `DistillationConfig`; LoRA is merged
+    in the end. With a cache, teacher and data may be None; those that are given must be what it was made of.
     Checkpoints are kept in `out` + ".unfinished" until it is done; the same call goes on from the last complete one.
 
     Raises:
@@ -74,7 +77,8 @@ def distill(
     work = WorkFolder(out)
     options = {
         "student": str(student),
-        "teacher": str(teacher),
+        "teacher": None if teacher is None else str(teacher),
+        "teacher_cache": None if teacher_cache is None else str(teacher_cache),
         "data": data,
         "tokens": tokens,
         "sequence_length": sequence_length,
@@ -84,6 +88,9 @@ def distill(
         "trains": trains,
         "seed": seed,
     }
+    if teacher_cache is None and (teacher is None or data is None):
+        missing = "teacher" if teacher is None else "text"
+        raise ValueError(f"There is no {missing} to learn from. Give a --teacher and --data, or a --teacher-cache.")
     is_done = work.has_result(options)
     arguments = _training_arguments(work.folder, options)
     if not is_done:
@@ -101,6 +108,7 @@ def _training_arguments(folder: Path, options: dict[str, Any]) -> DistillationCo
         learning_rate=options["learning_rate"],
         gate_learning_rate=options["gate_learning_rate"],
         trains=options["trains"],
+        teacher_cache=options["teacher_cache"],
         lr_scheduler_type="cosine",
         warmup_steps=WARMUP_RATIO,
         bf16=torch.cuda.is_available(),
@@ -113,16 +121,12 @@ def _training_arguments(folder: Path, options: dict[str, Any]) -> DistillationCo
 
 
 def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFolder) -> None:
-    student, tokens, sequence_length = options["student"], options["tokens"], options["sequence_length"]
+    student = options["student"]
     check_is_no_adapter(student)
     tokenizer = AutoTokenizer.from_pretrained(student)
-    check_tokenizers_agree({"The student's tokenizer": tokenizer}, options["teacher"])
-    blocks = token_blocks(read_documents(options["data"], tokens), tokenizer, sequence_length, tokens)
-    if len(blocks) < tokens // sequence_length:
-        raise CalibrationDataError(
-            f"{source_name(options['data'])} has {blocks.numel():,} tokens in blocks of {sequence_length}, "
-            f"{tokens:,} were asked for. Give more text or ask for fewer tokens."
-        )
+    if options["teacher"] is not None:
+        check_tokenizers_agree({"The student's tokenizer": tokenizer}, options["teacher"])
+    blocks = _blocks(options, tokenizer)
     model = load_student(student)
     dtype = model.dtype
     trainer = DistillationTrainer(
@@ -132,7 +136,7 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
         found = {
             "text": fingerprint([blocks]),
             "student_weights": fingerprint(model.state_dict().values()),
-            "teacher_weights": fingerprint(trainer.teacher.state_dict().values()),
+            "teacher_weights": _teacher_fingerprint(trainer),
             "processes": arguments.world_size,
         }
         record_arguments(work.folder / ARGUMENTS_FILE, {**options, **found})
@@ -144,15 +148,29 @@ def _train(arguments: DistillationConfig, options: dict[str, Any], work: WorkFol
     model = (trained.merge_and_unload() if is_peft_model(trained) else trained).to(dtype)
     check_finite_weights(model, "distilled student")  # in float16 a weight may be infinite that was not in float32
     model.tokenizer = tokenizer
-    work.save(lambda folder: model.save_pretrained(folder, repo_id=work.out.resolve().name), options)
+    with full_disk_advice(work.folder, lambda: f"{work.folder} keeps the last checkpoint. Make room, and go on there."):
+        work.save(lambda folder: model.save_pretrained(folder, repo_id=work.out.resolve().name), options)
 
 
-def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint of a trainer that was written to its end: its state is written last."""
-    for path in reversed(sort_checkpoints(str(folder))):
-        try:
-            json.loads((Path(path) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
+def _blocks(options: dict[str, Any], tokenizer: Any) -> torch.Tensor:
+    """Token ids `[N, T]` of the text or, without one, of the teacher's cache."""
+    data, tokens, sequence_length = options["data"], options["tokens"], options["sequence_length"]
+    if data is None:
+        cache = load_teacher_cache(options["teacher_cache"]).select_columns("input_ids")
+        data, sequence_length = options["teacher_cache"], len(cache[0]["input_ids"])
+        blocks = cache[: max(1, tokens // sequence_length)]["input_ids"]
+    else:
+        blocks = token_blocks(read_documents(data, tokens), tokenizer, sequence_length, tokens)
+    if len(blocks) < tokens // sequence_length:
+        raise CalibrationDataError(
+            f"{source_name(data)} has {blocks.numel():,} tokens in blocks of {sequence_length}, {tokens:,} were asked "
+            "for. Give more text or ask for fewer tokens."
+        )
+    return blocks
+
+
+def _teacher_fingerprint(trainer: DistillationTrainer) -> Any:
+    if trainer.teacher is not None:
+        return fingerprint(trainer.teacher.state_dict().values())
+    identity = CacheIdentity.of(trainer.train_dataset)
+    return None if identity is None else asdict(identity)
