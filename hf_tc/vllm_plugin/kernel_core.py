@@ -58,7 +58,7 @@ def delta_rule(inputs: PagedInputs, states: PagedStates, batch: PagedBatch) -> t
 
 
 def _one_token_each(inputs: PagedInputs, states: PagedStates, batch: PagedBatch) -> torch.Tensor:
-    q, k, v, log_decay, beta = (x[None].contiguous() for x in inputs)
+    q, k, v, log_decay, beta = (x[None] for x in inputs)
     output, _ = fused_recurrent_gated_delta_rule(
         q=q,
         k=k,
@@ -79,7 +79,7 @@ def _many_tokens_each(inputs: PagedInputs, states: PagedStates, batch: PagedBatc
     assert slots is not None
     assert known is not None
     state = states.recurrent[slots.long()].masked_fill(~known[:, None, None, None], 0.0)
-    q, k, v, log_decay, beta = (x[None].contiguous() for x in inputs)
+    q, k, v, log_decay, beta = (x[None] for x in inputs)
     output, state = chunk_gated_delta_rule(
         q=q,
         k=k,
