@@ -24,7 +24,7 @@ pytestmark = pytest.mark.serving
 MESSAGES = [{"role": "user", "content": "Where is the lighthouse?"}]
 REQUESTS, PROMPTS, TOKENS = 300, 30, 20
 # 16 sequences at once, of which these blocks do not hold all: vLLM takes some back and begins them anew.
-SHORT_OF_MEMORY = ("--max-num-seqs", "16", "--num-gpu-blocks-override", "60", "--enable-prefix-caching")
+SHORT_OF_MEMORY = ("--max-num-seqs", "16", "--num-gpu-blocks-override", "22", "--enable-prefix-caching")
 
 
 class Served(NamedTuple):
@@ -73,7 +73,13 @@ def test_nothing_is_lost_or_wrong_under_load(served: Served, expected: list[Answ
     assert len(answers) == REQUESTS
     assert not wrong
     assert metric(server, "vllm:num_preemptions_total") > 0
-    assert metric(server, "vllm:prefix_cache_hits_total") > 0
+
+
+def test_what_was_read_before_is_not_read_again(served: Served, expected: list[Answer]) -> None:
+    before = metric(served.server, "vllm:prefix_cache_hits_total")
+    for _ in range(2):
+        assert same(served.server.complete(prompts()[-1], TOKENS), expected[-1])
+    assert metric(served.server, "vllm:prefix_cache_hits_total") > before
 
 
 def chat_answer(served: Served) -> str:

@@ -26,9 +26,9 @@ CHANGES = {
 def test_prompts_of_all_lengths_at_once_get_generates_tokens(family: str, tmp_path: Path) -> None:
     student = save_tiny_student(family, tmp_path / "student", **CHANGES.get(family, {}))
     prompts = [token_ids(length, seed=length).tolist() for length in LENGTHS]
-    with serving(tmp_path / "student", tmp_path, *CROWDED, *EAGER) as server:
-        with ThreadPoolExecutor(len(prompts)) as pool:
-            answers = list(pool.map(lambda prompt: server.complete(prompt, TOKENS), prompts))
+    served = serving(tmp_path / "student", tmp_path, *CROWDED, *EAGER)
+    with served as server, ThreadPoolExecutor(len(prompts)) as pool:
+        answers = list(pool.map(lambda prompt: server.complete(prompt, TOKENS), prompts))
     for prompt, answer in zip(prompts, answers, strict=True):
         expected = expected_answer(student, prompt, TOKENS)
         assert answer.tokens == expected.tokens, len(prompt)

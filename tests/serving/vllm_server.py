@@ -49,12 +49,12 @@ class Server(NamedTuple):
         return Answer([int(name.removeprefix("token_id:")) for name in names], values)
 
 
-def save_tiny_student(family: str, folder: Path, **changes: Any) -> HybridGDNForCausalLM:
+def save_tiny_student(family: str, folder: Path, max_shard_size: str = "5GB", **changes: Any) -> HybridGDNForCausalLM:
     """Four layers, of which the first and the third are recurrent, with a letter a token."""
     torch.manual_seed(0)
     sizes = {"vocab_size": len(VOCABULARY), "hidden_size": 64, "head_dim": 32, "max_position_embeddings": CONTEXT}
     student = HybridGDNForCausalLM(student_config(family, (0, 2), **{**sizes, **changes}))
-    perturb(student).save_pretrained(folder)
+    perturb(student).save_pretrained(folder, max_shard_size=max_shard_size)
     letter_tokenizer().save_pretrained(folder)
     # Not by the default, which leaves out the soft-cap that Gemma 2 has and vLLM computes.
     return HybridGDNForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
