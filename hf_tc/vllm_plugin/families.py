@@ -11,12 +11,17 @@ from typing import Any, NamedTuple
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 SERVED_FAMILIES = (
+    "ernie4_5",
     "gemma",
     "gemma2",
     "gemma3_text",
+    "glm4",
+    "granite",
+    "hyperclovax",
     "llama",
     "mistral",
     "qwen2",
+    "qwen2_moe",
     "qwen3",
     "qwen3_moe",
 )

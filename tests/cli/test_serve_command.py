@@ -36,5 +36,5 @@ def test_vllm_is_not_named_for_another(
 
 
 def test_a_folder_that_is_no_student_is_refused(served: list[tuple[Path, list[str]]], tmp_path: Path) -> None:
-    assert main(["serve", str(tmp_path)]) == 1
+    assert main(["serve", str(tmp_path)]) == 2
     assert not served

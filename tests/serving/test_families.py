@@ -15,9 +15,14 @@ pytestmark = pytest.mark.serving
 
 LENGTHS = (1, 2, 7, 63, 64, 65, 128, 200)
 TOKENS = 12
+GRANITE = {"attention_multiplier": 0.3, "logits_scaling": 2.0, "residual_multiplier": 0.5, "embedding_multiplier": 3.0}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 CHANGES = {
-    # vLLM's class of it knows no window in some of its layers, and no other head size than this.
-    "qwen2": {"use_sliding_window": False, "hidden_size": 128},
+    # In vLLM some know no other head size than this, and no window in some layers only.
+    "ernie4_5": {"hidden_size": 128},
+    "granite": {**GRANITE, "hidden_size": 128},
+    "qwen2": {"hidden_size": 128, "use_sliding_window": False},
+    "qwen2_moe": {**EXPERTS, "hidden_size": 128, "shared_expert_intermediate_size": 32},
     "gemma2": {"query_pre_attn_scalar": 24, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 5.0},
 }
 
