@@ -38,6 +38,7 @@ PROGRAMS = {
     "transformers": [sys.executable, "-m", "hf_tc.cli.main", "serve"],
     "transformers, teacher": [str(Path(sys.executable).with_name("transformers")), "serve"],
 }
+OPTIONS: dict[str, dict[str, Any]] = {"vllm": {"ignore_eos": True}, "transformers": {}}  # which knows no such option
 CONCURRENCY = re.compile(r"Maximum concurrency for [\d,]+ tokens per request: ([\d,.]+)x")
 
 
@@ -52,7 +53,7 @@ def main() -> None:
         for model, folder in {"student": options.student, "teacher": options.teacher}.items():
             for server in ("vllm", "transformers"):
                 with serving(server, model, folder, length, options) as (url, log):
-                    row = load(url, folder, prompts, options)
+                    row = load(url, folder, prompts, options, **OPTIONS[server])
                     if server == "vllm":
                         row["cache bytes a token"] = round(cache_bytes(log, options.cache_gib) / length)
                 results.add(server=server, model=model, length=length, **row)
@@ -92,11 +93,11 @@ def serving(
             process.wait(timeout=60)
 
 
-def load(url: str, model: str, prompts: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of all requests, sent by `clients` threads; tokens are those written."""
+def load(url: str, model: str, prompts: list[str], options: argparse.Namespace, **further: Any) -> dict[str, Any]:
+    """Requests and written tokens a second, asked for by `clients` threads. `further`: of each request."""
 
     def ask(prompt: str) -> int:
-        request = {"model": model, "prompt": prompt, "max_tokens": options.new, "temperature": 0, "ignore_eos": True}
+        request = {"model": model, "prompt": prompt, "max_tokens": options.new, "temperature": 0, **further}
         message = urllib.request.Request(
             f"{url}/v1/completions", json.dumps(request).encode(), {"Content-Type": "application/json"}
         )
