@@ -3,9 +3,9 @@
 
 | the teacher | is |
 |---|---|
-| on one device, without a device map | moved beside the student, whole on every process |
+| in host memory; with several processes wherever it is | moved beside the student, whole on every process |
 | the same under FSDP2 | in shards over the processes, as the student is |
-| with a device map: another GPU, host memory, disk | left where it is; its inputs go there |
+| on another GPU, or with a device map (host memory, disk, several devices) | left where it is; its inputs go there |
 | in 8 bits | left where it is, whole on every process |
 """
 
@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from accelerate import Accelerator
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
@@ -54,17 +53,24 @@ def load_distillation_teacher(teacher: PreTrainedModel | str | Path, args: Any) 
     return load_causal_lm(teacher, dtype="auto", **options)
 
 
-def place_teacher(teacher: PreTrainedModel, accelerator: Accelerator, device: torch.device) -> BackboneThenHead:
+def place_teacher(teacher: PreTrainedModel, accelerator: Accelerator, args: Any) -> BackboneThenHead:
     """Puts a teacher where it computes, in eval mode and in place, and splits it."""
     teacher.eval()
-    has_its_place = getattr(teacher, "hf_device_map", None) is not None or is_dispatched(teacher) or is_8bit(teacher)
+    has_its_place = bool(args.teacher_device_map) or _has_its_place(teacher, accelerator)
     is_sharded = getattr(accelerator, "is_fsdp2", False) and not has_its_place  # accelerate 1.6 and later have it
     if not (has_its_place or is_sharded):
-        teacher.to(device)  # type: ignore[arg-type]  # `to` is wrapped
+        teacher.to(args.device)
     parts = BackboneThenHead(teacher)
     if is_sharded:
         _shard(teacher, accelerator)
     return parts
+
+
+def _has_its_place(teacher: PreTrainedModel, accelerator: Accelerator) -> bool:
+    if getattr(teacher, "hf_device_map", None) is not None or is_dispatched(teacher) or is_8bit(teacher):
+        return True
+    on_another_gpu = teacher.device.type != "cpu" and teacher.device != accelerator.device
+    return on_another_gpu and accelerator.num_processes == 1
 
 
 def _shard(teacher: PreTrainedModel, accelerator: Accelerator) -> None:

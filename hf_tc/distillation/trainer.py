@@ -155,7 +155,7 @@ class DistillationTrainer(
             check_finite_weights(student, "student")
         self._student_parts = BackboneThenHead(student)
         if teacher is not None:
-            self._teacher_parts = place_teacher(teacher, self.accelerator, args.device)
+            self._teacher_parts = place_teacher(teacher, self.accelerator, args)
             check_finite_weights(teacher, "teacher")
             if args.layer_weight:
                 self._converted_layers = ConvertedLayers(self._student_parts.model, self._teacher_parts.model)
