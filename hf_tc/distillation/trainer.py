@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
+from hf_tc.distillation.both_models import BothModelsMixin
 from hf_tc.distillation.cached_data import cached_blocks, check_is_no_cache, check_known_teacher
 from hf_tc.distillation.checkpoints import WholeCheckpointMixin
-from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, targets_of, weights_of
+from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, weights_of
 from hf_tc.distillation.config import LESS_MEMORY_IN_TRAINING, DistillationConfig
 from hf_tc.distillation.data_checks import CheckedDataMixin
 from hf_tc.distillation.exact_evaluation import ExactEvaluationMixin
@@ -29,10 +28,7 @@ from hf_tc.distillation.input_checks import (
     use_one_gpu_per_process,
 )
 from hf_tc.distillation.layer_outputs import ConvertedLayers
-from hf_tc.distillation.teacher_cache import top_k_of
 from hf_tc.distillation.teacher_placement import (
-    beside,
-    inside_forward,
     load_distillation_teacher,
     place_teacher,
 )
@@ -41,9 +37,8 @@ from hf_tc.distillation.training_record import TrainingRecord
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
 from hf_tc.distillation.weighted_count import WeightedCountMixin
 from hf_tc.evaluation.chunked_objective import chunked_objective
-from hf_tc.evaluation.kd_loss import TOKEN_WEIGHTS, LazyLogits
-from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
-from hf_tc.evaluation.top_k import TOP_K_COLUMNS, TopK
+from hf_tc.evaluation.kd_loss import TOKEN_WEIGHTS
+from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.teachers.finite_weights import check_finite_weights
@@ -54,6 +49,7 @@ MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 
 class DistillationTrainer(
     WholeCheckpointMixin,
+    BothModelsMixin,
     FiniteTrainingMixin,
     CheckedDataMixin,
     ExactEvaluationMixin,
@@ -198,54 +194,3 @@ class DistillationTrainer(
         if not alone and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP averages the gradients of the processes
         return (loss, {}) if return_outputs else loss
-
-    def _through_both(
-        self, chunked: Callable[..., Any] | None, model: nn.Module, inputs: Mapping[str, Any]
-    ) -> tuple[Any, Tensor, Tensor]:
-        """Run student and teacher on a batch and give their logits, not computed yet, to a `chunked_*` if there is one.
-
-        Returns:
-            What that gives; the errors of the recurrent layers [B], see `LayerOutputs`, or zeros where they do not
-            count; and the load-balancing loss of the student's routers, a number.
-        """
-        student, compared = self._student_parts, self._converted_layers
-        nothing = torch.zeros(len(targets_of(inputs)), device=self.args.device)
-
-        def compute() -> Any:
-            with self.accelerator.autocast():
-                with nullcontext() if compared is None else compared.recording() as outputs:
-                    taught = self._teacher_of(inputs)
-                    student_hidden, router_loss = student.hidden_states_and_router_loss(inputs)
-                layer_errors = nothing if outputs is None else outputs.errors(weights_of(inputs))
-                if chunked is None:
-                    if isinstance(
-                        model, FSDPModule
-                    ):  # which brings a layer's weights back once its output has a gradient
-                        layer_errors = layer_errors + 0.0 * student_hidden.sum()
-                    return None, layer_errors, router_loss
-                losses = chunked(
-                    student.lazy_logits(student_hidden),
-                    taught,
-                    targets_of(inputs),
-                    self.args.objective,
-                    chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
-                )
-                return losses, layer_errors, router_loss
-
-        def forward(_: Mapping[str, Any]) -> Any:
-            return inside_forward(self.teacher, compute)
-
-        return call_through_wrapper(model, self.accelerator.unwrap_model(model), forward, inputs)
-
-    @torch.no_grad()
-    def _teacher_of(self, inputs: Mapping[str, Any]) -> LazyLogits | TopK:
-        """The predictions that a batch brings, or the teacher's logits, not computed yet."""
-        if (cached := top_k_of(inputs)) is not None:
-            return cached
-        if self.teacher is None:
-            raise ValueError(
-                f"teacher is None and a batch has no predictions of one (columns {', '.join(TOP_K_COLUMNS)}). Give a "
-                "teacher, or make the data with hf_tc.cache_teacher."
-            )
-        teacher = self._teacher_parts
-        return teacher.lazy_logits(teacher.hidden_states(beside(teacher, inputs)))
