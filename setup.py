@@ -21,6 +21,7 @@ DATA = ["datasets>=5.0"]  # earlier ones may hang at exit after part of a parque
 EVALUATION = ["lm-eval>=0.4.13"]
 # requests: the command line of Transformers imported it without asking for it until some version after 5.15.
 SERVING = ["fastapi", "uvicorn", "openai", "pydantic", "requests"]
+VLLM = ["vllm>=0.32,<0.33"]  # hf_tc.vllm_plugin refuses others, whose recurrent states may be laid out otherwise
 LINT = ["ruff>=0.9", "mypy>=1.14"]
 DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=1.0", "pygments>=2.17"]
 TEST = [
@@ -83,6 +84,9 @@ setup(
         "rich>=13",
         "tqdm>=4.66",
     ],
-    extras_require={"data": DATA, "docs": DOCS, "eval": EVALUATION, "serve": SERVING, "test": TEST},
-    entry_points={"console_scripts": ["hf-tc = hf_tc.cli.main:main"]},
+    extras_require={"data": DATA, "docs": DOCS, "eval": EVALUATION, "serve": SERVING, "test": TEST, "vllm": VLLM},
+    entry_points={
+        "console_scripts": ["hf-tc = hf_tc.cli.main:main"],
+        "vllm.general_plugins": ["hf_tc = hf_tc.vllm_plugin.plugin:register"],
+    },
 )

@@ -22,12 +22,15 @@ import hf_tc.moved_modules  # noqa: F401, which old names of modules lead to
 
 if TYPE_CHECKING:
     from hf_tc.convert import from_teacher, select_layers
+    from hf_tc.distillation.cache_teacher import cache_teacher
     from hf_tc.distillation.config import DistillationConfig
     from hf_tc.distillation.learning_curve import LearningCurve
+    from hf_tc.distillation.teacher_cache import load_teacher_cache
     from hf_tc.distillation.trainer import DistillationTrainer
     from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
     from hf_tc.evaluation.evaluate import evaluate
     from hf_tc.evaluation.figures import Evaluation
+    from hf_tc.export.export import export_student
     from hf_tc.hub.push import push_folder
     from hf_tc.hub.refresh import refresh
     from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM, HybridGDNModel
@@ -50,8 +53,11 @@ PUBLIC = {
     "LayerSelection": "hf_tc.selection",
     "LearningCurve": "hf_tc.distillation.learning_curve",
     "UndecayedMemoryMixin": "hf_tc.distillation.weight_decay",
+    "cache_teacher": "hf_tc.distillation.cache_teacher",
     "evaluate": "hf_tc.evaluation.evaluate",
+    "export_student": "hf_tc.export.export",
     "from_teacher": "hf_tc.convert",
+    "load_teacher_cache": "hf_tc.distillation.teacher_cache",
     "plan_conversion": "hf_tc.planning.plan",
     "push_folder": "hf_tc.hub.push",
     "refresh": "hf_tc.hub.refresh",
@@ -89,8 +95,11 @@ __all__ = [
     "LearningCurve",
     "UndecayedMemoryMixin",
     "__version__",
+    "cache_teacher",
     "evaluate",
+    "export_student",
     "from_teacher",
+    "load_teacher_cache",
     "plan_conversion",
     "push_folder",
     "refresh",

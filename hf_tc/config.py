@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # How a share of layers becomes a list of them.
 LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl", "recall", "restore")
 DEFAULT_POLICY = "restore"
+# What recurrent layers compute: as in `hf_tc.modeling.gated_deltanet`, or as in Transformers' Qwen3.5.
+MIXER_FORMS = ("gdn", "qwen3_5")
 # What of a student trains in a distillation; `hf_tc.distillation.trained_parts` says what each is.
 TRAINS = ("all", "mixers", "mixers_and_norms", "attention_too", "lora")
 STEP_TOKENS = 2048  # of a minibatch of the alignment of one layer
@@ -67,7 +69,8 @@ class AlignmentConfig:
     Attributes:
         batch_tokens: tokens of a minibatch, rounded to whole blocks; one block at least.
         gate_learning_rate: of what the teacher does not have (gates, decay, convolution, norm).
-        teacher_learning_rate: of the projections and norms that came from the teacher.
+        teacher_step: of the projections and norms that came from the teacher, as a share of their size; see
+            `alignment.step_sizes` for both.
     """
 
     steps: int = field(
@@ -78,8 +81,8 @@ class AlignmentConfig:
         },
     )
     batch_tokens: int = STEP_TOKENS
-    gate_learning_rate: float = 9e-3
-    teacher_learning_rate: float = 3e-3
+    gate_learning_rate: float = 4e-3
+    teacher_step: float = 1.6e-2
     warmup_ratio: float = 0.05
     gradient_clip: float = 1.0
 
@@ -112,8 +115,8 @@ class JointConfig:
         },
     )
     batch_tokens: int = 8192
-    gate_learning_rate: float = 3e-3
-    teacher_learning_rate: float = 9e-4
+    gate_learning_rate: float = 1.5e-3
+    teacher_step: float = 5e-3
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 0:
@@ -122,16 +125,47 @@ class JointConfig:
     def budget(self, has_room: bool) -> AlignmentConfig:
         """Steps and step sizes, where it is known whether the teacher is on a GPU with room for joint alignment."""
         steps = JOINT_STEPS * has_room if self.steps is None else self.steps
-        return AlignmentConfig(steps, self.batch_tokens, self.gate_learning_rate, self.teacher_learning_rate)
+        return AlignmentConfig(steps, self.batch_tokens, self.gate_learning_rate, self.teacher_step)
 
 
 @dataclass(frozen=True)
 class MixerConfig:
-    """What the recurrent layers are: fields of `HybridGDNConfig`."""
+    """What the recurrent layers are; `fields` gives those of `HybridGDNConfig`."""
 
+    form: str = field(
+        default="gdn",
+        metadata={
+            "name": "mixer_form",
+            "help": "of the recurrent layers: hf_tc's own, or Qwen3.5's, which `hf-tc export` needs",
+            "choices": MIXER_FORMS,
+        },
+    )
     recurrent_rope: bool = field(default=True, metadata={"help": "recurrent layers rotate q and k as the teacher does"})
     conv_kernel_size: int = field(default=4, metadata={"help": "of the convolution over q, k and v; 0: none"})
     output_norm: bool = field(default=False, metadata={"help": "norm each head's output before the output gate"})
+
+    def __post_init__(self) -> None:
+        if self.form not in MIXER_FORMS:
+            raise ValueError(f"mixer_form is {self.form!r}; it must be one of {', '.join(MIXER_FORMS)}.")
+        if self.form == "qwen3_5" and self.conv_kernel_size < 2:
+            raise ValueError(
+                f"mixer_form is 'qwen3_5' and conv_kernel_size {self.conv_kernel_size}; that form has a convolution. "
+                "Give 2 or more."
+            )
+
+    def fields(self, text_config: Any) -> dict[str, Any]:
+        """Fields of `HybridGDNConfig` for the recurrent layers of a teacher with this configuration."""
+        chosen = {"conv_kernel_size": self.conv_kernel_size}
+        if self.form == "gdn":
+            return chosen | {"recurrent_rope": self.recurrent_rope, "output_norm": self.output_norm}
+        return chosen | {
+            "recurrent_rope": False,
+            "output_norm": True,
+            "output_norm_eps": getattr(text_config, "rms_norm_eps", 1e-6),  # there one number for all norms
+            "conv_activation": "silu",
+            "recurrent_bias": False,
+            "recurrent_qk_norm": False,
+        }
 
 
 @dataclass(frozen=True)

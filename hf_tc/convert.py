@@ -51,6 +51,7 @@ def from_teacher(
     sequence_length: int = ConversionConfig.sequence_length,
     alignment_steps: int = AlignmentConfig.steps,
     joint_steps: int | None = None,
+    mixer_form: str = MixerConfig.form,
     recurrent_rope: bool = MixerConfig.recurrent_rope,
     conv_kernel_size: int = MixerConfig.conv_kernel_size,
     output_norm: bool = MixerConfig.output_norm,
@@ -81,6 +82,8 @@ def from_teacher(
             form.
         joint_steps: gradient steps of all recurrent layers together afterwards, see `hf_tc.alignment.joint`; by default
             as many as `hf_tc.config.JOINT_STEPS` where the teacher is on a GPU with room for them, and none elsewhere.
+        mixer_form: what the recurrent layers compute: "gdn", or "qwen3_5", Qwen3.5's layers, which `hf_tc.export`
+            needs; those have no rotation and an output norm, whatever the options below say.
         recurrent_rope, conv_kernel_size, output_norm: see `HybridGDNConfig`.
         device, dtype: where and in what precision a teacher given by name is loaded; a model is moved to `device`.
         device_map: instead of `device`, where the parts of a teacher given by name go, as in `from_pretrained`: "auto"
@@ -103,7 +106,7 @@ def from_teacher(
         selection=SelectionConfig(retained_layers, layer_policy),
         alignment=AlignmentConfig(alignment_steps),
         joint=JointConfig(joint_steps),
-        mixer=MixerConfig(recurrent_rope, conv_kernel_size, output_norm),
+        mixer=MixerConfig(mixer_form, recurrent_rope, conv_kernel_size, output_norm),
         seed=seed,
         loading=LoadingConfig(device, device_map, dtype, allow_unreviewed, merge_adapter),
     )

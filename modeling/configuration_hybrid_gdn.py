@@ -41,6 +41,16 @@ class HybridGDNConfig(PreTrainedConfig):
         output_norm (`bool`, *optional*, defaults to `False`):
             Whether recurrent layers norm their output per head before the output gate. Without it the gate, the
             values and the queries can be solved for more exactly (see `hf_tc.calibration`).
+        output_norm_eps (`float`, *optional*, defaults to 1e-5):
+            What that norm adds to the mean square.
+        conv_activation (`str`, *optional*):
+            What follows the convolution: nothing, or `"silu"`.
+        recurrent_bias (`bool`, *optional*, defaults to `True`):
+            Whether recurrent layers have biases: those of the teacher's projections, of the write gate and of the
+            output gate.
+        recurrent_qk_norm (`bool`, *optional*, defaults to `True`):
+            Whether recurrent layers have the teacher's norms of q and k. Without them their weights are part of the
+            projections.
         calibration (`dict`, *optional*):
             Where the weights come from: teacher, data, tokens, seed and versions of the conversion.
         hf_tc_version (`str`, *optional*):
@@ -58,6 +68,10 @@ class HybridGDNConfig(PreTrainedConfig):
     conv_kernel_size: int = 4
     recurrent_rope: bool = True
     output_norm: bool = False
+    output_norm_eps: float = 1e-5
+    conv_activation: str | None = None
+    recurrent_bias: bool = True
+    recurrent_qk_norm: bool = True
     nope_layers: list[int] | None = None
     calibration: dict[str, Any] | None = None
     hf_tc_version: str | None = None
@@ -152,6 +166,14 @@ class HybridGDNConfig(PreTrainedConfig):
         """Early exit, a way of assisted decoding, lowers `num_hidden_layers` while it runs."""
         return (self.layer_types or [])[: self.num_hidden_layers]
 
+    def convert_rope_params_to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """The rotary settings are the teacher's, whose class knows their form; some have a set a kind of layer."""
+        return self.teacher_config.convert_rope_params_to_dict(**kwargs)
+
+    def validate_rope(self) -> None:
+        """As above: the teacher's configuration checks them."""
+        self.teacher_config.validate_rope()
+
     def validate_architecture(self) -> None:
         """Raises `ValueError` where `layer_types` does not fit the teacher."""
         own, expected, family = self.layer_types or [], self.teacher_layer_types, self.teacher_config.model_type
@@ -168,6 +190,13 @@ class HybridGDNConfig(PreTrainedConfig):
                 )
         if self.conv_kernel_size < 0:
             raise ValueError(f"conv_kernel_size is {self.conv_kernel_size}; it must be 0 (no convolution) or more.")
+        if self.conv_activation not in (None, "silu"):
+            raise ValueError(f"conv_activation is {self.conv_activation!r}; it must be None or 'silu'.")
+        if self.conv_activation is not None and self.conv_kernel_size < 2:
+            raise ValueError(
+                f"conv_activation is {self.conv_activation!r} and conv_kernel_size {self.conv_kernel_size}; without a "
+                "convolution of 2 or more nothing is activated. Leave conv_activation out."
+            )
 
 
 if __name__.startswith("transformers_modules"):  # the student's own code, trusted by whoever loads it

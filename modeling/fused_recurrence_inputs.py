@@ -1,7 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """When a layer's recurrence inputs come from the fused kernels, and how they are asked for.
 
-For GPUs, and for families whose q/k norms are RMS norms (or none) and whose RoPE is Llama's (or none), which are most.
+For GPUs, and for families whose q/k norms are RMS norms (or none) and whose RoPE is Llama's (or none), which are most,
+without an activation after the convolution.
 An RMS norm that an L2 norm follows is its weight alone, and a weight per channel is part of the convolution's.
 """
 
@@ -49,7 +50,7 @@ def has_kernels(
     if device.type != "cuda" or triton is None or torch.compiler.is_compiling() or dtype == torch.float64:
         return False
     head_dim = mixer.head_dim
-    if mixer.short_conv is None or mixer.clip_qkv is not None or head_dim % 2:
+    if mixer.short_conv is None or mixer.short_conv.activated or mixer.clip_qkv is not None or head_dim % 2:
         return False
     if mixer.q_norm is not None and (mixer.norm_after_rotation or rms_norm_offset(mixer.q_norm) is None):
         return False

@@ -36,6 +36,7 @@ from .teacher_attention import (
     projection,
     query_key_norms,
     rotary_function,
+    without_bias,
 )
 from .tensor_parallel import HeadShard, find_head_shard
 
@@ -63,23 +64,25 @@ class GatedDeltaNet(nn.Module):
         shape = head_shape(attention, config.teacher_config)
         self.num_heads, self.num_kv_heads, self.head_dim = shape
         hidden, inner = config.hidden_size, self.num_heads * self.head_dim
-        self._adopt_projections(attention, hidden)
-        self.q_norm, self.k_norm, self.norm_after_rotation = query_key_norms(attention)
+        self._adopt_projections(attention, hidden, config.recurrent_bias)
+        norms = query_key_norms(attention) if config.recurrent_qk_norm else (None, None, False)
+        self.q_norm, self.k_norm, self.norm_after_rotation = norms
         self.rotary = None if layer_idx in (config.nope_layers or ()) else rotary_function(attention)
         self.recurrent_rope = config.recurrent_rope
         self.clip_qkv = getattr(getattr(attention, "config", None), "clip_qkv", None)
 
         channels = inner + 2 * self.num_kv_heads * self.head_dim
         kernel_size = config.conv_kernel_size
-        self.short_conv = ShortConvolution(channels, kernel_size) if kernel_size > 1 else None
+        activated = config.conv_activation == "silu"
+        self.short_conv = ShortConvolution(channels, kernel_size, activated) if kernel_size > 1 else None
         self.A_log = nn.Parameter(torch.empty(self.num_heads))
         self.dt_bias = nn.Parameter(torch.empty(self.num_heads))
         self.a_proj = GateProjection(hidden, self.num_heads, bias=False)
-        self.b_proj = GateProjection(hidden, self.num_heads)
-        self.g_proj = nn.Linear(hidden, inner)
-        self.o_norm = nn.RMSNorm(self.head_dim, eps=1e-5) if config.output_norm else None
+        self.b_proj = GateProjection(hidden, self.num_heads, bias=config.recurrent_bias)
+        self.g_proj = nn.Linear(hidden, inner, bias=config.recurrent_bias)
+        self.o_norm = nn.RMSNorm(self.head_dim, eps=config.output_norm_eps) if config.output_norm else None
 
-    def _adopt_projections(self, attention: nn.Module, hidden: int) -> None:
+    def _adopt_projections(self, attention: nn.Module, hidden: int, biases: bool) -> None:
         fused = fused_projection(attention)
         if fused is None:
             self.q_proj, self.k_proj, self.v_proj = (
@@ -91,6 +94,10 @@ class GatedDeltaNet(nn.Module):
             self.k_proj = nn.Linear(hidden, kv_rows, bias=has_bias)
             self.v_proj = nn.Linear(hidden, kv_rows, bias=has_bias)
         self.o_proj = output_projection(attention)
+        if not biases:
+            self.q_proj, self.k_proj, self.v_proj, self.o_proj = map(
+                without_bias, (self.q_proj, self.k_proj, self.v_proj, self.o_proj)
+            )
 
     def forward(
         self,

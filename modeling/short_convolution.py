@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Causal depthwise convolution over a few tokens of q, k and v, which starts as the identity.
 
-Source: Gated Delta Networks (arXiv 2412.06464), section 3.4, without its SiLU.
+Source: Gated Delta Networks (arXiv 2412.06464), section 3.4, where SiLU always follows.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,14 @@ from torch import nn
 
 
 class ShortConvolution(nn.Module):
-    """y_t = sum_j weight[j] * x_{t-j}, channel by channel; weight `[kernel_size, channels]`, row 0: the token."""
+    """y_t = sum_j weight[j] * x_{t-j}, channel by channel; weight `[kernel_size, channels]`, row 0: the token.
 
-    def __init__(self, channels: int, kernel_size: int) -> None:
+    With `activated`, SiLU(y_t).
+    """
+
+    def __init__(self, channels: int, kernel_size: int, activated: bool = False) -> None:
         super().__init__()
+        self.activated = activated
         self.weight = nn.Parameter(torch.empty(kernel_size, channels))
 
     @property
@@ -37,7 +41,8 @@ class ShortConvolution(nn.Module):
             own_channels: under tensor parallelism, takes from the weight the channels that x has.
         """
         weight = self.weight if own_channels is None else own_channels(self.weight)
-        return short_convolution(x, weight, past, document_position)
+        y = short_convolution(x, weight, past, document_position)
+        return F.silu(y) if self.activated else y
 
     def state_after(self, x: torch.Tensor, past: torch.Tensor | None) -> torch.Tensor:
         """The `past` of what follows x."""

@@ -54,6 +54,12 @@ def output_projection(attention: nn.Module) -> nn.Linear:
     raise ValueError(f"{type(attention).__name__} has none of {OUTPUT_PROJECTION_NAMES}.")
 
 
+def without_bias(linear: nn.Linear) -> nn.Linear:
+    """A projection whose bias, where it had one, was taken from it."""
+    linear.bias = None  # type: ignore[assignment]  # a module without a bias has None there
+    return linear
+
+
 def head_shape(attention: nn.Module, text_config: Any) -> tuple[int, int, int]:
     """(query heads, K/V heads, head dimension) of an attention module."""
     head_dim = getattr(attention, "head_dim", None) or getattr(attention, "head_size", None)

@@ -21,11 +21,13 @@ from benchmarks.reference_layer import (
     paper_write_gate,
     rows_repeated,
 )
+from benchmarks.serving import cache_bytes, cut
 from benchmarks.shapes import built, student, teacher
 from planted import captured_layer, random_blocks, tiny_teacher
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import DynamicCache
+from transformers import AutoTokenizer, DynamicCache
 
+from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.calibration.attention_statistics import AttentionStatistics
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from hf_tc.modeling.library_cache import cache_argument
@@ -194,6 +196,23 @@ def test_decoding_starts_from_a_cache_of_that_many_tokens(form: str, monkeypatch
     assert keys.shape[:2] == (2, 2)
     assert keys.shape[2] == (100 if form == "eager" else 100 + inference.GROWTH)
     assert (keys[:, :, :100] != 0).all()
+
+
+def test_prompts_of_the_servers_have_their_length_and_follow_one_another() -> None:
+    prompts = cut(Path(sample_text_path("heldout")), str(tiny_teacher_path()), 50, 3)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_teacher_path())
+    lengths = [len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) for prompt in prompts]
+    assert all(49 <= length <= 52 for length in lengths)  # a cut between two tokens may be read as others
+    assert "".join(prompts) in Path(sample_text_path("heldout")).read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="need 50000000"):
+        cut(Path(sample_text_path("heldout")), str(tiny_teacher_path()), 50, 1_000_000)
+
+
+def test_cache_of_a_sequence_is_what_vllm_says_of_how_many_fit(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(
+        "CPU KV cache size: 3,840 tokens, Maximum concurrency for 2,112 tokens per request: 1,024.00x"
+    )
+    assert cache_bytes(tmp_path / "log", 2) == 2 * 2**20
 
 
 def test_inference_measures_both_models_and_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

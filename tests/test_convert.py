@@ -111,6 +111,23 @@ def test_options_reach_the_student(text: Path) -> None:
     assert report.perplexity_tokens == 200 // 16 * 15
 
 
+def test_the_form_of_qwen3_5_reaches_the_student(text: Path) -> None:
+    """With the teacher's epsilon in the output norm: that architecture has one for all of its norms."""
+    teacher = letter_teacher()
+    options = {**QUICK, "mixer_form": "qwen3_5", "alignment_steps": 2, "joint_steps": 1}
+    student = from_teacher(teacher, letter_tokenizer(), calibration_data=text, **options)
+    config, report = student.config, student.conversion_report
+    assert (config.recurrent_rope, config.output_norm, config.output_norm_eps) == (False, True, 1e-6)
+    assert (config.conv_activation, config.recurrent_bias, config.recurrent_qk_norm) == ("silu", False, False)
+    assert report.arguments["mixer_form"] == "qwen3_5"
+    assert report.layers[0].head_distances
+    assert all(row.error_aligned <= row.error_closed_form for row in report.layers)
+    with pytest.raises(ValueError, match="mixer_form is 'qwen'; it must be one of gdn, qwen3_5"):
+        from_teacher(teacher, letter_tokenizer(), calibration_data=text, mixer_form="qwen")
+    with pytest.raises(ValueError, match="that form has a convolution"):
+        from_teacher(teacher, letter_tokenizer(), calibration_data=text, mixer_form="qwen3_5", conv_kernel_size=0)
+
+
 def test_going_on_from_a_checkpoint_folder(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"calibration_data": text, **QUICK}
     first = from_teacher(letter_teacher(), letter_tokenizer(), checkpoint_dir=tmp_path / "part", **options)

@@ -73,9 +73,9 @@ def test_options_reach_their_place_in_the_tree() -> None:
 def test_from_teacher_hands_every_option_to_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     other: dict[str, Any] = {
         "retained_layers": 0.5, "layer_policy": "uniform", "calibration_tokens": 512, "sequence_length": 64,
-        "alignment_steps": 7, "joint_steps": 8, "recurrent_rope": False, "conv_kernel_size": 2, "output_norm": True,
-        "seed": 9, "device": "cpu", "device_map": "auto", "dtype": "bfloat16", "allow_unreviewed": True,
-        "merge_adapter": True,
+        "alignment_steps": 7, "joint_steps": 8, "mixer_form": "qwen3_5", "recurrent_rope": False,
+        "conv_kernel_size": 2, "output_norm": True, "seed": 9, "device": "cpu", "device_map": "auto",
+        "dtype": "bfloat16", "allow_unreviewed": True, "merge_adapter": True,
     }  # fmt: skip
     assert other.keys() == OPTIONS.keys()
     monkeypatch.setattr(convert, "convert_teacher", lambda teacher, tokenizer, settings, **inputs: settings)

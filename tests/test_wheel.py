@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 # What a module is called, where the package that brings it is called otherwise.
 PACKAGES = {"fla": "flash-linear-attention", "huggingface_hub": "huggingface-hub"}
 # Imported where they are used alone, and asked for by extras.
-OPTIONAL = {"triton", "datasets", "pyarrow", "lm_eval", "bitsandbytes", "fastapi", "uvicorn"}
+OPTIONAL = {"triton", "datasets", "pyarrow", "lm_eval", "bitsandbytes", "fastapi", "uvicorn", "vllm"}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -20,7 +20,8 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_tc.alignment.joint_progress import Progress, ProgressFile, optimizer_state, restore_optimizer
-from hf_tc.alignment.layerwise import HELD_OUT_CHECKS, alignment_optimizer, cosine_schedule
+from hf_tc.alignment.layerwise import HELD_OUT_CHECKS, cosine_schedule
+from hf_tc.alignment.step_sizes import adam, input_sizes, step_sizes
 from hf_tc.alignment.training_step import snapshot, training_step
 from hf_tc.alignment.unmasked_rows import unmasked_rows
 from hf_tc.config import AlignmentConfig
@@ -99,11 +100,12 @@ class JointRun:
 
     def train(self, batches: Iterator[Tensor], settings: AlignmentConfig, at_once: int) -> "Best":
         """The steps that are left; the best weights of all of them."""
-        optimizer = alignment_optimizer(self.mixers, settings)
-        schedule, device = cosine_schedule(optimizer, settings), self.teacher.device
+        device, example = self.teacher.device, (next(batches).to(self.teacher.device),)
+        optimizer = self._optimizer(settings, example[0][:at_once])
+        schedule = cosine_schedule(optimizer, settings)
         check_every = max(1, settings.steps // HELD_OUT_CHECKS)
         best, progress = Best(self.mixers), tqdm(total=settings.steps, desc="Aligning jointly", unit="step")
-        loss, example = PredictionLoss(self.student, self.teacher), (next(batches).to(device),)
+        loss = PredictionLoss(self.student, self.teacher)
         take_step = training_step(self.mixers, optimizer, loss, example, clip=settings.gradient_clip, at_once=at_once)
         with take_step as step, progress:
             done = self._go_on(best, optimizer, schedule)
@@ -121,6 +123,13 @@ class JointRun:
                     if self.file.is_due():
                         self.file.write(best.progress(number, optimizer))
         return best
+
+    def _optimizer(self, settings: AlignmentConfig, tokens: Tensor) -> torch.optim.Optimizer:
+        """With step sizes as the mixers are now and as their inputs are on these tokens."""
+        mixers = [mixer for mixer in self.mixers if isinstance(mixer, GatedDeltaNet)]
+        sizes = input_sizes(self.student, mixers, tokens)
+        steps = (step_sizes(mixer, size, settings) for mixer, size in zip(mixers, sizes, strict=True))
+        return adam(chain.from_iterable(steps))
 
     def _go_on(self, best: "Best", optimizer: torch.optim.Optimizer, schedule: LambdaLR) -> int:
         """Takes up an earlier run, or looks at where this one begins; the steps that were done."""

@@ -10,14 +10,14 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from hf_tc.alignment.step_sizes import adam, size_of, step_sizes
 from hf_tc.alignment.training_step import snapshot, training_step
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.config import AlignmentConfig
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
-from hf_tc.teachers.new_student import is_new_in_mixer
 
 HELD_OUT_CHECKS = 10  # times the held-out error is looked at during a run
 
@@ -66,10 +66,11 @@ def align_layer(
     best_error, best_state = held_out_error(mixer, captured=held_out), snapshot(mixer)
     if settings.steps == 0:
         return best_error
-    optimizer = alignment_optimizer(mixer.requires_grad_(True), settings)
+    batches = _minibatches(captured, settings, seed)
+    input_size = size_of(captured.attn_input[batches[0]])
+    optimizer = adam(step_sizes(mixer.requires_grad_(True), input_size, settings))
     schedule = cosine_schedule(optimizer, settings)
     check_every = max(1, settings.steps // HELD_OUT_CHECKS)
-    batches = _minibatches(captured, settings, seed)
 
     def minibatch(rows: Tensor) -> tuple[Tensor, Tensor]:
         return captured.attn_input[rows], captured.teacher_output[rows]
@@ -97,23 +98,6 @@ def _minibatches(captured: CapturedAttention, settings: AlignmentConfig, seed: i
     batch = min(blocks, settings.batch_blocks(length))
     rows = [torch.randperm(blocks, generator=generator)[:batch] for _ in range(settings.steps)]
     return torch.stack(rows).to(captured.attn_input.device)
-
-
-def alignment_optimizer(mixers: nn.Module, settings: AlignmentConfig) -> torch.optim.Optimizer:
-    """Adam over one mixer or several, with a step size for what the teacher had and one for what is new."""
-    teacher_parts: list[nn.Parameter] = []
-    gates: list[nn.Parameter] = []
-    for name, parameter in mixers.named_parameters():
-        (gates if is_new_in_mixer(name) else teacher_parts).append(parameter)
-    groups = [
-        {"params": gates, "lr": settings.gate_learning_rate},
-        {"params": teacher_parts, "lr": settings.teacher_learning_rate},
-    ]
-    on_gpu = gates[0].is_cuda
-    if on_gpu:  # a CUDA graph reads its learning rates from memory
-        groups = [{**group, "lr": torch.tensor(group["lr"], device=gates[0].device)} for group in groups]
-    # No weight decay: the fit is short, and decay parameters pulled towards 0 would forget at another rate.
-    return torch.optim.Adam(groups, betas=(0.9, 0.95), capturable=on_gpu, fused=on_gpu)
 
 
 def cosine_schedule(optimizer: torch.optim.Optimizer, settings: AlignmentConfig) -> torch.optim.lr_scheduler.LambdaLR:

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import logging
 
-logger = logging.get_logger(__name__)
+from hf_tc.teachers.gpu_waits import waits_for_the_gpu
 
 WARM_UP_STEPS = 3
 Loss = Callable[..., Tensor]
@@ -47,29 +46,12 @@ def training_step(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    if minibatch[0].is_cuda and not _waits_for_the_gpu(lambda: loss(*(x[: at_once or len(x)] for x in minibatch))):
+    if minibatch[0].is_cuda and not waits_for_the_gpu(lambda: loss(*(x[: at_once or len(x)] for x in minibatch))):
         with _graphed(module, optimizer, step, minibatch) as replay:
             yield replay
     else:
         yield step
     optimizer.zero_grad(set_to_none=True)
-
-
-def _waits_for_the_gpu(loss: Callable[[], Tensor]) -> bool:
-    """Whether a loss reads a value back to decide what it launches, as routers of experts do; no graph holds that."""
-    loss()  # compiles and tunes kernels, which waits too
-    mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        loss()
-    except RuntimeError as error:
-        if "synchronizing" not in str(error):
-            raise
-        logger.info("Steps are launched kernel by kernel, since the model waits for values from the GPU: %s", error)
-        return True
-    finally:
-        torch.cuda.set_sync_debug_mode(mode)
-    return False
 
 
 @contextmanager

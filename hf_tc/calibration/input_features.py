@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.calibration.constant_direction import folded_bias
 
 RANK = 32  # principal directions; their number bounds the cost of a Jacobian
 
@@ -27,6 +28,10 @@ class InputFeatures(NamedTuple):
     def of(self, attn_input: Tensor) -> Tensor:
         """`[B, T, C]` to `[B, T, R]`."""
         return F.linear(attn_input, self.weight, self.bias)
+
+    def without_bias(self, constant: Tensor) -> "InputFeatures":
+        """About the same features for a projection without a bias; `constant` is `constant_direction`."""
+        return InputFeatures(folded_bias(self.weight, self.bias, constant), torch.zeros_like(self.bias))
 
 
 def principal_features(mean: Tensor, covariance: Tensor, rank: int = RANK) -> InputFeatures:

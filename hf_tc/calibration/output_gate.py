@@ -7,7 +7,8 @@ SiLU around a working point where SiLU is almost straight:
 
     SiLU(g_t) ~ SiLU(w) * s_t / size    for   g_t = w + SiLU(w) / SiLU'(w) * (s_t / size - 1),   w = 4
 
-The factor size / SiLU(w) of each head goes into o_proj (see `output_projection`).
+The factor size / SiLU(w) of each head goes into o_proj (see `output_projection`). Where the gate has no bias, u.x
+stands for 1 everywhere (see `constant_direction`), in the regression and in the gate.
 """
 
 import math
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.calibration.constant_direction import folded_bias
 from hf_tc.calibration.recurrence_outputs import before_gate, block_batches, context_by_head, recurrence_inputs
 from hf_tc.calibration.ridge import LeastSquares
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
@@ -59,22 +61,31 @@ def gate_from_regression(coefficients: Tensor, intercept: Tensor, size: Tensor) 
     )
 
 
-def solve_output_gate(mixer: GatedDeltaNet, captured: CapturedAttention) -> OutputGate:
-    """The gate of every head by weighted ridge regression towards a constant gate."""
-    return _regressed_gate(mixer, captured, captured.attn_input.shape[-1])
+def solve_output_gate(mixer: GatedDeltaNet, captured: CapturedAttention, constant: Tensor | None = None) -> OutputGate:
+    """The gate of every head by weighted ridge regression towards a constant gate.
+
+    Args:
+        constant: `constant_direction`, for a gate without a bias.
+    """
+    return _regressed_gate(mixer, captured, captured.attn_input.shape[-1], constant)
 
 
-def solve_constant_gate(mixer: GatedDeltaNet, captured: CapturedAttention) -> OutputGate:
+def solve_constant_gate(
+    mixer: GatedDeltaNet, captured: CapturedAttention, constant: Tensor | None = None
+) -> OutputGate:
     """One scale per head, as in the paper (arXiv 2606.16429, section 3.2): the gate of all tokens at its best size."""
-    gate = _regressed_gate(mixer, captured, 0)
-    return gate._replace(weight=F.pad(gate.weight, (0, captured.attn_input.shape[-1])))
+    return _regressed_gate(mixer, captured, 0, constant)
 
 
-def _regressed_gate(mixer: GatedDeltaNet, captured: CapturedAttention, channels: int) -> OutputGate:
-    """The gate as a function of the first channels of the layer's input; its weight is `[H, channels]`."""
+def _regressed_gate(
+    mixer: GatedDeltaNet, captured: CapturedAttention, channels: int, constant: Tensor | None
+) -> OutputGate:
+    """The gate as a function of the first channels of the layer's input."""
     sums = LeastSquares.empty(channels + 1, 1, captured.attn_input.device, mixer.num_heads)
     for rows in block_batches(captured):
-        features = F.pad(captured.attn_input[rows][..., :channels], (0, 1), value=1.0).flatten(0, 1)
+        x = captured.attn_input[rows]
+        one = torch.ones_like(x[..., :1]) if constant is None else (x @ constant)[..., None]
+        features = torch.cat([x[..., :channels], one], dim=-1).flatten(0, 1)
         recurrence_output, _ = before_gate(mixer, recurrence_inputs(mixer, captured, rows))
         context = context_by_head(captured, rows, mixer.head_dim)
         scale, weight = (
@@ -85,7 +96,11 @@ def _regressed_gate(mixer: GatedDeltaNet, captured: CapturedAttention, channels:
         for head in range(mixer.num_heads):
             sums.add(features * weight[:, head, None], wanted[:, head, None], head)
     solution, size = _solve_heads(sums)
-    return gate_from_regression(solution[:, :-1], solution[:, -1], size)
+    gate = gate_from_regression(solution[:, :-1], solution[:, -1], size)
+    gate = gate._replace(weight=F.pad(gate.weight, (0, captured.attn_input.shape[-1] - channels)))
+    if constant is None:
+        return gate
+    return gate._replace(weight=folded_bias(gate.weight, gate.bias, constant), bias=torch.zeros_like(gate.bias))
 
 
 def _solve_heads(sums: LeastSquares) -> tuple[Tensor, Tensor]:

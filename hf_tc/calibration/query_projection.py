@@ -5,14 +5,17 @@
     min over W_q of  sum_t |c_t - s_t o_t|^2                        (s_t: the output gate)
 
 rho_t, the length that the norms divide by, is held where it is; the gate, solved again afterwards, takes up its change.
+An activation behind the convolution is taken at its slope where the queries are: a Gauss-Newton step.
 The system has C * K unknowns a head, so it is solved by conjugate gradients: one pass over the tokens per iteration.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor
 
+from hf_tc.calibration.activation_range import is_activated, silu_slope
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.calibration.recurrence_outputs import (
@@ -25,6 +28,7 @@ from hf_tc.calibration.recurrence_outputs import (
 )
 from hf_tc.calibration.ridge import PRIOR_TOKENS
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
+from hf_tc.teachers.norm_direction import norm_direction
 
 ITERATIONS = 12
 PRECONDITIONER_RIDGE = 1e-3  # of the mean input variance
@@ -94,16 +98,27 @@ class _QueryProblem:
         self.context = context_by_head(captured, rows, mixer.head_dim)
         weight = mixer.q_proj.weight.unflatten(0, (mixer.num_heads, -1))
         self.bias = None if mixer.q_proj.bias is None else mixer.q_proj.bias.unflatten(0, (mixer.num_heads, -1))
-        self.length = self._queries(weight, self.bias).norm(dim=-1).clamp_min(1e-12)[..., None]
+        self.slope: Tensor | None = None
+        raw = self._queries(weight, self.bias)
+        self.answer: Tensor | None = None  # the output at hand, where it is not linear in the weight
+        if is_activated(mixer):
+            assert mixer.short_conv is not None
+            taps = mixer.short_conv.weight[0].unflatten(0, (-1, mixer.head_dim))[: mixer.num_heads]
+            self.slope, raw = taps * silu_slope(taps * raw), F.silu(taps * raw)
+            self.answer = self._output_of(inputs.q)
+        self.length = raw.norm(dim=-1).clamp_min(1e-12)[..., None]
 
     def _queries(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raw = torch.einsum("btc,hkc->bthk", self.x, weight)
         raw = raw if bias is None else raw + bias
+        raw = raw if self.slope is None else raw * self.slope
         return linear_queries(self.mixer, self.norm, raw, self.position_embeddings)
 
     def output(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Gated output `[B, T, H, V]` for queries made with `weight` `[H, K, C]`."""
-        q = self._queries(weight, bias) / self.length
+        return self._output_of(self._queries(weight, bias) / self.length)
+
+    def _output_of(self, q: Tensor) -> Tensor:
         return decayed_linear_attention(q=q, k=self.k, u=self.u, log_decay=self.log_decay) * self.gate_scale
 
     def _adjoint(self, weight: Tensor, residual: Callable[[Tensor], Tensor], bias: Tensor | None = None) -> Tensor:
@@ -118,7 +133,9 @@ class _QueryProblem:
 
     def gradient(self, weight: Tensor) -> Tensor:
         """J^T (context - output): the right-hand side for a change of `weight`."""
-        return self._adjoint(weight, lambda output: self.context - output, self.bias)
+        return self._adjoint(
+            weight, lambda output: self.context - (output if self.answer is None else self.answer), self.bias
+        )
 
 
 def linear_queries(
@@ -141,29 +158,6 @@ def _rotated(mixer: GatedDeltaNet, q: Tensor, position_embeddings: tuple[Tensor,
     if mixer.rotary is None or position_embeddings is None:
         return q
     return mixer.rotary(q.transpose(1, 2), q.transpose(1, 2), *position_embeddings)[0].transpose(1, 2)
-
-
-def norm_direction(norm: nn.Module | None, heads: int, head_dim: int) -> Callable[[Tensor], Tensor]:
-    """A q norm without its division: weight (and centring, for a LayerNorm) on `[B, T, H, K]`.
-
-    Read off the module's answers, since families differ in what they call the weight and whether they add 1 to it.
-    """
-    if norm is None:
-        return lambda q: q
-    own = norm.get_parameter("weight")
-    over_all_heads = own.shape == (heads * head_dim,)
-    probe = own.new_ones(1, 1, *((heads * head_dim,) if over_all_heads else (heads, head_dim)))
-    centres = bool(norm(probe).abs().max() < 1e-3)  # a LayerNorm maps constants to zero
-    probe[..., 1::2] = -1.0  # mean 0, mean square 1: every norm leaves its weight
-    weight = norm(probe) * probe
-
-    def direction(q: Tensor) -> Tensor:
-        z = q.flatten(2) if over_all_heads else q
-        if centres:
-            z = z - z.mean(-1, keepdim=True)
-        return (z * weight).view_as(q)
-
-    return direction
 
 
 def conjugate_gradient(

@@ -18,6 +18,10 @@ Half-life, write gate and the sign of the queries are searched together, the sam
 where the teacher's read badly, the output gate is all but closed, and a step behind it would see nothing. `token_gates`
 then makes decay and write gate respond to the token, before and after the queries are solved once more. The output gate
 is fitted again after every component before it.
+
+Of the form that Qwen3.5 has, q, k and v go through SiLU: before all solves, and after that of the values, they are made
+so small that it is nearly a line (`activation_range`). Its write and output gates have no bias, and a direction of the
+input stands in (`constant_direction`).
 """
 
 import copy
@@ -29,8 +33,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from hf_tc.calibration.activation_range import is_activated, solve_activation_range
 from hf_tc.calibration.attention_statistics import AttentionStatistics, attention_statistics
 from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.calibration.constant_direction import constant_direction, folded_bias
 from hf_tc.calibration.decay import HALF_LIFE_FACTORS, dt_bias_of, half_life_candidates
 from hf_tc.calibration.gauss_newton import features_to_fit
 from hf_tc.calibration.half_life_search import Memory, search_memory
@@ -71,6 +77,7 @@ def solve(
     *,
     scaling: float,
     window: int | None = None,
+    attention: GatedDeltaNet | None = None,
     components: Collection[str] = COMPONENTS,
 ) -> GDNInitialization:
     """The closed form of one layer. The mixer (float32, fresh from the teacher's projections) is only read.
@@ -78,6 +85,7 @@ def solve(
     Args:
         captured: the teacher's attention on the calibration blocks.
         scaling, window: of the teacher's attention, see `attention_statistics`.
+        attention: `teachers_mixer`, where the mixer's form leaves out norms or biases of the teacher's q and k.
         components: which of COMPONENTS to solve, in whatever order they are named.
 
     Raises:
@@ -88,24 +96,27 @@ def solve(
             f"No component of the closed form is called {sorted(unknown)}; there are {', '.join(COMPONENTS)}."
         )
     scratch, weights = copy.deepcopy(mixer), {}
+    constant = constant_direction(captured) if mixer.b_proj.bias is None else None
 
     def take(solved: dict[str, Tensor]) -> None:
         weights.update(solved)
         apply(scratch, solved)
 
-    fit_gate = solve_output_gate if "output_gate" in components else solve_constant_gate
-    statistics = layer_statistics(mixer, captured, scaling, window)
-    memory = _search(mixer, captured, statistics.mean_attention_distance, components)
+    fit_gate = partial(solve_output_gate if "output_gate" in components else solve_constant_gate, constant=constant)
+    statistics = layer_statistics(attention or mixer, captured, scaling, window)
+    if is_activated(mixer):
+        take(solve_activation_range(scratch, captured))
+    memory = _search(scratch, captured, statistics.mean_attention_distance, components)
     turned = turned_queries(mixer, memory.sign) if "query" in components else {}
-    take(_memory_weights(mixer, memory) | turned)
+    take(_memory_weights(mixer, memory, constant) | turned)
     gate = fit_gate(scratch, captured)
-    solvers = _solvers(captured, components)
+    solvers = _solvers(mixer, captured, components, constant)
     for component in REFITS:
         if component in components:
             for solve_part in solvers[component]:
                 take(solve_part(scratch, captured, gate))
             gate = fit_gate(scratch, captured)
-    take(_gate_weights(gate, mixer.head_dim))
+    take(_gate_weights(gate, mixer))
     values, scale = share_scale(scratch, gate.scale)
     take(values)
     if "output_projection" in components:
@@ -115,13 +126,19 @@ def solve(
     return GDNInitialization(weights, statistics, *_mean_memory(scratch, captured), gate.scale)
 
 
-def _solvers(captured: CapturedAttention, components: Collection[str]) -> dict[str, list[Solver]]:
+def _solvers(
+    mixer: GatedDeltaNet, captured: CapturedAttention, components: Collection[str], constant: Tensor | None
+) -> dict[str, list[Solver]]:
     """What solves each component of REFITS, in order."""
     solvers: dict[str, list[Solver]] = {"query": [solve_query_projection], "value": [solve_value_projection]}
+    if is_activated(mixer):
+        solvers["value"].append(lambda mixer, captured, gate: solve_activation_range(mixer, captured))
     if "token_gates" in components:
         features = features_to_fit(captured)
+        of_write_gate = features if constant is None else features.without_bias(constant)
         solvers["token_gates"] = [
-            partial(solve_gate, features=features) for solve_gate in (solve_token_write_gate, solve_token_decay)
+            partial(solve_token_write_gate, features=of_write_gate),
+            partial(solve_token_decay, features=features),
         ]
     return solvers
 
@@ -191,18 +208,21 @@ def _mean_memory(mixer: GatedDeltaNet, captured: CapturedAttention) -> tuple[Ten
     return -math.log(2) * tokens / log_decay, beta / tokens
 
 
-def _memory_weights(mixer: GatedDeltaNet, memory: Memory) -> dict[str, Tensor]:
-    return {
+def _memory_weights(mixer: GatedDeltaNet, memory: Memory, constant: Tensor | None) -> dict[str, Tensor]:
+    write_gate, bias = torch.zeros_like(mixer.b_proj.weight), write_gate_bias_of(memory.beta)
+    if constant is None:
+        written = {"b_proj.weight": write_gate, "b_proj.bias": bias}
+    else:
+        written = {"b_proj.weight": folded_bias(write_gate, bias, constant)}
+    return written | {
         "A_log": torch.zeros_like(mixer.A_log),
         "dt_bias": dt_bias_of(memory.half_life),
         "a_proj.weight": torch.zeros_like(mixer.a_proj.weight),
-        "b_proj.weight": torch.zeros_like(mixer.b_proj.weight),
-        "b_proj.bias": write_gate_bias_of(memory.beta),
     }
 
 
-def _gate_weights(gate: OutputGate, head_dim: int) -> dict[str, Tensor]:
-    return {
-        "g_proj.weight": gate.weight.repeat_interleave(head_dim, 0),
-        "g_proj.bias": gate.bias.repeat_interleave(head_dim, 0),
-    }
+def _gate_weights(gate: OutputGate, mixer: GatedDeltaNet) -> dict[str, Tensor]:
+    weights = {"g_proj.weight": gate.weight.repeat_interleave(mixer.head_dim, 0)}
+    if mixer.g_proj.bias is not None:
+        weights["g_proj.bias"] = gate.bias.repeat_interleave(mixer.head_dim, 0)
+    return weights

@@ -32,7 +32,7 @@ def write_gate_jacobian(features: Tensor, inputs: RecurrenceInputs) -> Tensor:
 def solve_token_write_gate(
     mixer: GatedDeltaNet, captured: CapturedAttention, gate: OutputGate, features: InputFeatures
 ) -> dict[str, Tensor]:
-    """New b_proj weight `[H, C]` and bias `[H]`."""
+    """New b_proj weight `[H, C]` and bias `[H]`, where the layer has one; without, no feature may need one."""
 
     def changed(x: Tensor, inputs: RecurrenceInputs, change: Tensor) -> RecurrenceInputs:
         return inputs._replace(beta=torch.sigmoid(mixer.b_proj(x) + change))
@@ -45,5 +45,5 @@ def solve_token_write_gate(
         jacobian=lambda f, inputs, heads: write_gate_jacobian(f, inputs),
         changed=changed,
     )
-    assert mixer.b_proj.bias is not None
-    return {"b_proj.weight": mixer.b_proj.weight + weight, "b_proj.bias": mixer.b_proj.bias + bias}
+    solved = {"b_proj.weight": mixer.b_proj.weight + weight}
+    return solved if mixer.b_proj.bias is None else solved | {"b_proj.bias": mixer.b_proj.bias + bias}

@@ -5,12 +5,14 @@
     min over W_v of  sum_t |c_t - s_t W_v z_t|^2                    (s_t: the output gate)
 
 z is the output of a memory whose values are the layer's inputs. Query heads that share a K/V head give rows to the
-same regression. The paper has one scale per head here (arXiv 2606.16429, section 3.2); this is its full-rank form.
+same regression. Where an activation follows the convolution, v is taken for the line through it, whose slope is in s_t.
+The paper has one scale per head here (arXiv 2606.16429, section 3.2); this is its full-rank form.
 """
 
 import torch
 from torch import Tensor
 
+from hf_tc.calibration.activation_range import SLOPE, is_activated
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.calibration.recurrence_outputs import block_batches, context_by_head, norm_factor, recurrence_inputs
@@ -46,7 +48,7 @@ def solve_value_projection(mixer: GatedDeltaNet, captured: CapturedAttention, ga
         inputs = recurrence_inputs(mixer, captured, rows)
         x = captured.attn_input[rows]
         values = torch.cat([x, torch.ones_like(x[..., :1])], -1) if has_bias else x
-        gate_scale = gate.gate_scale(x) * norm_factor(mixer, inputs)
+        gate_scale = gate.gate_scale(x) * norm_factor(mixer, inputs) * _slope(mixer)
         context = context_by_head(captured, rows, mixer.head_dim)
         for head in range(mixer.num_heads):
             one = slice(head, head + 1)
@@ -64,3 +66,12 @@ def solve_value_projection(mixer: GatedDeltaNet, captured: CapturedAttention, ga
     if not has_bias:
         return {"v_proj.weight": solution}
     return {"v_proj.weight": solution[:, :-1].contiguous(), "v_proj.bias": solution[:, -1].contiguous()}
+
+
+def _slope(mixer: GatedDeltaNet) -> Tensor | float:
+    """What stands between W_v x and the values: 1, or the tap of each query head's values times SiLU's slope, `[H]`."""
+    if not is_activated(mixer):
+        return 1.0
+    assert mixer.short_conv is not None
+    first_of_each = mixer.short_conv.weight[0].unflatten(0, (-1, mixer.head_dim))[-mixer.num_kv_heads :, 0]
+    return SLOPE * first_of_each.repeat_interleave(mixer.num_heads // mixer.num_kv_heads)

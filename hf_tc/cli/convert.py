@@ -10,6 +10,7 @@ from hf_tc.cli.shared import (
     DEFAULT,
     add_command,
     add_old_name,
+    add_setting,
     add_settings,
     arguments_of,
     console,
@@ -45,6 +46,7 @@ def add_parser(commands: Any) -> None:
         metavar="0,4,8",
         help="their indices instead of a share, or the file that hf-tc select wrote",
     )
+    add_setting(parser, "mixer_form")
     add_settings(parser, "mixer")
     add_old_name(parser, "--calibration-seq-len", "sequence_length")
 

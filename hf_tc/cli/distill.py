@@ -18,8 +18,8 @@ def add_parser(commands: Any) -> None:
         "student --teacher Qwen/Qwen3-0.6B --data books.txt --out distilled --tokens 1000000",
     )
     parser.add_argument("student", help="folder or Hub id")
-    parser.add_argument("--teacher", help="folder or Hub id")
-    parser.add_argument("--data", nargs="+", help=f"text or conversations: {DATA_HELP}")
+    parser.add_argument("--teacher", help="folder or Hub id; not needed with a --teacher-cache")
+    parser.add_argument("--data", nargs="+", help=f"text or conversations: {DATA_HELP}; that of a cache by default")
     parser.add_argument("--out", type=Path, help="folder of the distilled student")
     parser.add_argument(
         "--config", type=Path, metavar="RUN.yaml", help="options in a YAML or JSON file, by their names"

@@ -102,7 +102,7 @@ def _in_words(error: BaseException) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands. Raises `ModuleNotFoundError` where a package that they need is not installed."""
-    from hf_tc.cli import convert, demo, distill, evaluate, push, refresh, sample, select, serve
+    from hf_tc.cli import cache_teacher, convert, demo, distill, evaluate, export, push, refresh, sample, select, serve
 
     parser = OneLineParser(
         "hf-tc",
@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"hf_tc {version('hf_tc')}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (demo, sample, select, convert, distill, evaluate, push, serve, refresh):
+    for command in (demo, sample, select, convert, cache_teacher, distill, evaluate, export, push, serve, refresh):
         command.add_parser(commands)
     return parser
 

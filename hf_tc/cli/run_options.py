@@ -24,6 +24,7 @@ LEFT_OUT = {
     "cross_entropy_share": "it is now --ce-weight",
 }
 SHORT_NAMES = {"--batch-size": "per_device_train_batch_size"}
+IN_A_CACHE = ("teacher", "data")
 FILE_ONLY_ONCE = ("config", "student", "help")
 
 
@@ -31,7 +32,7 @@ class RunOptions:
     """The options of a command that take seconds to know: `complete` adds them to its parser.
 
     Args:
-        required: names of options that the command line or the file must have.
+        required: names of options that the command line or the file must have; `--teacher-cache` stands for some.
     """
 
     def __init__(self, parser: argparse.ArgumentParser, required: Sequence[str]) -> None:
@@ -103,11 +104,15 @@ class RunOptions:
 
     def check(self, options: argparse.Namespace) -> None:
         """Ends with an error where what is required was in neither place, or is for the command to set."""
-        missing = [f"--{name}" for name in self.required if getattr(options, name) is None]
+        in_place = () if options.teacher_cache is None else IN_A_CACHE
+        missing = [f"--{name}" for name in self.required if getattr(options, name) is None and name not in in_place]
         if options.tokens is None and options.curriculum is None:
             missing.append("--tokens")
         if missing:
-            self.parser.error(f"the following arguments are required: {', '.join(missing)}")
+            way_out = ""
+            if any(f"--{name}" in missing for name in IN_A_CACHE):
+                way_out = " (a --teacher-cache stands for --teacher and --data)"
+            self.parser.error(f"the following arguments are required: {', '.join(missing)}{way_out}")
         for name, way_out in LEFT_OUT.items():
             if getattr(options, name):
                 self.parser.error(f"--{name.replace('_', '-')} is not for this command: {way_out}.")

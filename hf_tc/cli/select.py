@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_tc.cli.convert import add_calibration_data, add_share, calibration_data, setting_options
-from hf_tc.cli.shared import add_command, add_old_name, add_settings, console
+from hf_tc.cli.shared import add_command, add_old_name, add_setting, add_settings, console
 from hf_tc.resume.arguments import replace_file
 from hf_tc.resume.unfinished_work import check_writable
 
@@ -24,6 +24,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, help="file for the ranking; must not exist")
     add_calibration_data(parser)
     add_share(parser)
+    add_setting(parser, "mixer_form")
     add_settings(parser, "mixer", "alignment", "joint")
     add_old_name(parser, "--calibration-seq-len", "sequence_length")
 

@@ -30,12 +30,14 @@ class LayerText:
         text_blocks: how many of these are the text itself, which alone is solved on, or as many as hold SOLVED_TOKENS.
         held_out: on blocks that no fit sees.
         softmax: scaling and window of the teacher's attention, see `attention_statistics`.
+        attention: `teachers_mixer`, where the student's form leaves out norms or biases of the teacher's q and k.
     """
 
     captured: CapturedAttention
     text_blocks: int
     held_out: CapturedAttention
     softmax: dict[str, Any]
+    attention: GatedDeltaNet | None = None
 
 
 @dataclass
@@ -85,7 +87,10 @@ def fit_layer(
 def _solve(mixer: GatedDeltaNet, text: LayerText) -> LayerReport:
     """Gives a mixer its closed form; returns its row, without what was before and comes after."""
     blocks = min(text.text_blocks, max(1, SOLVED_TOKENS // text.captured.attn_input.shape[1]))
-    initialization = solve(mixer, text.captured.first(blocks), **text.softmax)
+    attention = text.attention
+    if attention is not None:
+        attention = attention.to(text.captured.attn_input.device).float().requires_grad_(False)
+    initialization = solve(mixer, text.captured.first(blocks), **text.softmax, attention=attention)
     apply(mixer, initialization.weights)
     return LayerReport(
         layer=mixer.layer_idx,

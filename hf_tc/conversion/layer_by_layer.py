@@ -20,7 +20,7 @@ from hf_tc.data.corrupted_sequences import corrupted_sequences, number_of_corrup
 from hf_tc.memory.estimate import blocks_at_once, free_bytes, largest, layer_bytes, text_bytes, widths_of
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
-from hf_tc.teachers.new_student import mixer_of
+from hf_tc.teachers.new_student import mixer_of, teachers_mixer
 from hf_tc.teachers.offloading import execution_device
 
 
@@ -103,7 +103,10 @@ def _fit_layer(
     solved: FittedLayer | None,
     progress: tqdm,
 ) -> FittedLayer:
-    text = LayerText(captured[0], len(task.fitted_blocks), captured[1], _softmax_of(task, layer))
+    config = task.student.config
+    as_teacher = config.recurrent_qk_norm and config.recurrent_bias
+    attention = None if as_teacher or solved else teachers_mixer(task.teacher, task.student, layer)
+    text = LayerText(captured[0], len(task.fitted_blocks), captured[1], _softmax_of(task, layer), attention)
     mixer, seed = mixer_of(task.student, layer), settings.seed + layer
     return fit_layer(mixer, text, settings.alignment, seed, task.clock, solved=solved, on_step=progress.update)
 

@@ -72,7 +72,7 @@ class ConversionTask:
     def student(self) -> HybridGDNForCausalLM:
         """The student, built when it is first asked for, with the attention of all layers until `make_recurrent`."""
         with self.clock.stage("build"):
-            options = vars(self.settings.mixer)
+            options = self.settings.mixer.fields(self.teacher.config)
             return build_student(self.teacher, config_kwargs=options, share_weights=self.share_weights)
 
     @cached_property

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import DataCollatorForSeq2Seq, PreTrainedTokenizerBase, default_data_collator
 
-from hf_tc.evaluation.kd_loss import IGNORE_INDEX, next_token_targets
+from hf_tc.distillation.token_columns import laid_beside_tokens, split_token_columns
+from hf_tc.evaluation.kd_loss import IGNORE_INDEX, TOKEN_WEIGHTS, next_token_targets
 from hf_tc.modeling.masks import packed_positions
 
 Collator = Callable[[list[Any]], dict[str, Any]]
@@ -29,6 +30,8 @@ def default_collator(processing_class: Any) -> Collator:
 class TargetsCollator:
     """Adds `labels` (where absent: the input tokens) and `shift_labels`, both [B, T], to another collator's batches.
 
+    What examples have of `TOKEN_COLUMNS` is laid beside their tokens.
+
     A token is no target where one of its example's `MASK_COLUMNS` is 0, where it is padding or follows padding, nor as
     the first of a packed document. Padding is read from the attention mask, not from the pad token: many tokenizers pad
     with eos, which is a real token at the end of a document. `shift_labels` that a batch has already stay as they are.
@@ -44,7 +47,9 @@ class TargetsCollator:
     def __call__(self, features: list[Any]) -> dict[str, Any]:
         """Collate a list of examples."""
         features = [_masks_as_labels(feature) for feature in features]
+        features, columns = split_token_columns(features)
         batch = self.collator(features)
+        batch.update(laid_beside_tokens(columns, features, batch))
         if batch.get("labels") is None:
             batch["labels"] = batch["input_ids"].clone()
         self._check_labels_were_kept(features, batch["labels"])
@@ -73,6 +78,24 @@ def targets_of(batch: Mapping[str, Any]) -> Tensor:
     if batch.get("shift_labels") is not None:
         return batch["shift_labels"]
     return next_token_targets(batch["labels"])
+
+
+def weights_of(batch: Mapping[str, Any]) -> Tensor:
+    """What the prediction at each position counts, [B, T] fp32: its weight, 1 without weights, 0 without a target.
+
+    Raises:
+        ValueError: weights of another shape.
+    """
+    targets, weights = targets_of(batch), batch.get(TOKEN_WEIGHTS)
+    labelled = (targets != IGNORE_INDEX).float()
+    if weights is None:
+        return labelled
+    if weights.shape != targets.shape:
+        raise ValueError(
+            f"token_weights has shape {tuple(weights.shape)}, the tokens {tuple(targets.shape)}; give each token a "
+            "weight."
+        )
+    return labelled * weights.to(labelled)
 
 
 def _masks_as_labels(example: Any) -> Any:

@@ -57,6 +57,19 @@ class DistillationConfig(DataSettings, TrainingArguments):
         default=0.5,
         metadata={"help": "Weight, between 0 and 1, of the teacher in a jsd: it leans to forward_kl near 0."},
     )
+    layer_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the outputs of recurrent layers in the loss: their squared distance from the teacher's "
+            "attention at the same layers, over its square."
+        },
+    )
+    distribution_weight: float = field(
+        default=1.0,
+        metadata={
+            "help": "Weight of KL and cross-entropy in the loss; 0 trains on layer_weight's term alone, without logits."
+        },
+    )
     cross_entropy_share: float | None = field(
         default=None, metadata={"help": "The old name of ce_weight, which goes with hf_tc 0.2."}
     )
@@ -66,6 +79,26 @@ class DistillationConfig(DataSettings, TrainingArguments):
             "help": "Tokens whose logits exist at the same time; memory is 28 to 32 bytes x chunk_tokens x vocabulary, "
             "48 with a jsd. By default as many as make that about 1 GB."
         },
+    )
+
+    teacher_cache: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder that hf-tc cache-teacher wrote: its text is learned from the predictions in it, without a "
+            "teacher. Text given beside it must be the same, in blocks of its length."
+        },
+    )
+
+    teacher_device_map: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where a teacher given by name goes, if not beside the student: another device (cuda:1, cpu), or "
+            "auto, over all there are and host memory."
+        },
+    )
+    teacher_in_8bit: bool = field(
+        default=False,
+        metadata={"help": "Loads a teacher given by name in 8 bits (bitsandbytes), in a quarter of float32's memory."},
     )
 
     logging_nan_inf_filter: bool = field(
@@ -96,6 +129,11 @@ class DistillationConfig(DataSettings, TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        if self.teacher_cache is not None and self.curriculum:
+            raise ValueError(
+                f"curriculum is {self.curriculum}, and teacher_cache has blocks of one length. Leave curriculum out "
+                "and the recipe long, which has one; or train beside the teacher."
+            )
         self.check_data_settings()
         if self.curriculum:
             self.train_sampling_strategy = "sequential"
@@ -117,6 +155,7 @@ class DistillationConfig(DataSettings, TrainingArguments):
                 f"jsd_beta is {self.jsd_beta}; it must lie between 0 and 1. For the ends, set divergence to forward_kl "
                 "or reverse_kl."
             )
+        self._check_weights_of_terms()
         if self.chunk_tokens is not None and self.chunk_tokens < 1:
             raise ValueError(f"chunk_tokens is {self.chunk_tokens}; it must be at least 1, or None for the default.")
         if self.trains not in TRAINS:
@@ -129,6 +168,16 @@ class DistillationConfig(DataSettings, TrainingArguments):
     @property
     def objective(self) -> Objective:
         return Objective(self.temperature, self.ce_weight, self.divergence, self.jsd_beta)
+
+    def _check_weights_of_terms(self) -> None:
+        for name in ("layer_weight", "distribution_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}; it must be a number of 0 or more. Use 0 to leave the term out.")
+        if self.layer_weight == self.distribution_weight == 0:
+            raise ValueError("layer_weight and distribution_weight are 0, which leaves no loss. Set one of them.")
+        if self.distribution_weight == 0 and self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters = True  # what comes after the last recurrent layer has no gradient
 
     def _check_library_options(self) -> None:
         if self.label_smoothing_factor != 0:

@@ -15,17 +15,21 @@ from accelerate import Accelerator
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hf_tc.distillation.collator import MASK_COLUMNS, Collator
-from hf_tc.evaluation.kd_loss import IGNORE_INDEX
+from hf_tc.distillation.collator import MASK_COLUMNS, Collator, weights_of
+from hf_tc.distillation.token_columns import TOKEN_COLUMNS
 
-BATCH_COLUMNS = ("input_ids", "attention_mask", "position_ids", "seq_idx", "labels", "shift_labels", *MASK_COLUMNS)
+BATCH_COLUMNS = (
+    *("input_ids", "attention_mask", "position_ids", "seq_idx", "labels", "shift_labels"),
+    *MASK_COLUMNS,
+    *TOKEN_COLUMNS,
+)
 EXAMPLES_LOOKED_AT = 1_000
 FROM_TOKENIZERS = frozenset(
     {"token_type_ids", "special_tokens_mask"}
 )  # a number for each token, and no say in the loss
 WAY_OUT = (
-    "Examples need at least two tokens and some labels that are not -100; a mask of assistant tokens is all 0 where "
-    "the chat template has no {% generation %} block."
+    "Examples need at least two tokens, some labels that are not -100 and some token_weights, if any, above 0; a mask "
+    "of assistant tokens is all 0 where the chat template has no {% generation %} block."
 )
 
 
@@ -76,7 +80,7 @@ class CheckedDataMixin:
         batches, tokens = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
         if tokens is not None:
             # Waited for in the first step only.
-            if self._labels.is_first_step and int(tokens) == 0:
+            if self._labels.is_first_step and float(tokens) == 0:
                 collator = self._get_collator_with_removed_columns(self.data_collator)
                 check_any_label(self.train_dataset, collator)
             self._labels.note(tokens)
@@ -128,8 +132,8 @@ def check_dropped_columns(example: Any, kept: Collection[str]) -> None:
         if _is_number_a_token(example[name], length):
             raise ValueError(
                 f"The column {name} has a number for each token and would be dropped. Call it assistant_masks or "
-                "completion_mask if it says which tokens are learned (1) or not (0), write it into labels (-100), or "
-                "remove it from the data set."
+                "completion_mask if it says which tokens are learned (1) or not (0), token_weights if position t "
+                "weighs the prediction of token t + 1; write it into labels (-100), or remove it from the data set."
             )
 
 
@@ -142,7 +146,7 @@ def _is_number_a_token(value: Any, length: int) -> bool:
 def check_any_label(dataset: Iterable[Any], collator: Collator) -> None:
     """Raises ValueError if none of the first examples has a labelled token."""
     for example in islice(dataset, EXAMPLES_LOOKED_AT):
-        if collator([example])["shift_labels"].ne(IGNORE_INDEX).any():
+        if weights_of(collator([example])).any():
             return
     raise ValueError(
         f"No token of the training data is labelled, in the first batches and the first {EXAMPLES_LOOKED_AT:,} "

@@ -2,31 +2,36 @@
 """One distillation from files to a folder: what `hf-tc distill` does."""
 
 import json
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoTokenizer, ProgressCallback
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import sort_checkpoints
+from transformers.utils import logging
 
 from hf_tc.data.text_files import source_name, stream_documents
+from hf_tc.distillation.cached_data import asked_blocks, block_length
+from hf_tc.distillation.checkpoints import last_complete_checkpoint
 from hf_tc.distillation.config import DistillationConfig
-from hf_tc.distillation.datasets import DataPreparation, Examples
+from hf_tc.distillation.datasets import DataPreparation
 from hf_tc.distillation.input_checks import check_is_no_adapter, load_student
 from hf_tc.distillation.learning_curve import EVALUATIONS, LearningCurve
 from hf_tc.distillation.recipes import DEFAULT_RECIPE, settings_of
+from hf_tc.distillation.teacher_cache import CacheIdentity
 from hf_tc.distillation.throughput import TokenProgress
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.distillation.training_record import RECORD_FILE, run_record, sign_last_run
 from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.resume.fingerprint import fingerprint
+from hf_tc.resume.full_disk import full_disk_advice
 from hf_tc.resume.unfinished_work import WorkFolder
 from hf_tc.teachers.adapters import is_peft_model
 from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.vocabulary import check_tokenizers_agree
+
+logger = logging.get_logger(__name__)
 
 # Without effect on the weights: what is said and shown of them, which may change when a run goes on.
 SHOWN = ("report_to", "run_name", "project", "trackio_space_id", "disable_tqdm", "log_level", "logging_steps")
@@ -34,7 +39,7 @@ SHOWN = ("report_to", "run_name", "project", "trackio_space_id", "disable_tqdm",
 
 def distill(
     student: str | Path,
-    teacher: str | Path,
+    teacher: str | Path | None,
     data: Any,
     out: str | Path,
     *,
@@ -50,6 +55,10 @@ def distill(
     from the last complete one. The student is measured on held-out text on the way, see `LearningCurve`, and its report
     and card tell what was found and how it was trained.
 
+    With a `teacher_cache` among the settings, `teacher` and `data` may be None; those that are given must be what it
+    was made of. The length of its blocks goes before that of the recipe, and where there is no teacher nothing is
+    measured on the way.
+
     Args:
         data, evaluation_data: as `read_documents` takes them; the latter as in `LearningCurve`.
         recipe: one of `RECIPES`.
@@ -63,8 +72,11 @@ def distill(
             written, its checkpoints are those of a call with other arguments, or a setting is refused.
     """
     work = WorkFolder(out)
-    chosen = {**settings_of(recipe), "bf16": torch.cuda.is_available(), **settings, "tokens": tokens}
-    inputs = {"student": str(student), "teacher": str(teacher), "data": data}
+    if settings.get("teacher_cache") is None and (teacher is None or data is None):
+        missing = "teacher" if teacher is None else "text"
+        raise ValueError(f"There is no {missing} to learn from. Give a --teacher and --data, or a --teacher-cache.")
+    inputs = {"student": str(student), "teacher": None if teacher is None else str(teacher), "data": data}
+    chosen = _chosen({**settings, "tokens": tokens}, recipe)
     options = {**inputs, **_recorded(chosen, recipe)}
     is_done = work.has_result(options)
     arguments = DistillationConfig(output_dir=str(work.folder), **chosen)
@@ -73,14 +85,33 @@ def distill(
         model = load_student(student)
         dtype = model.dtype
         trainer = DistillationTrainer(model, teacher, arguments, train_dataset=examples, processing_class=tokenizer)
-        trainer.about_run |= {"data": source_name(data), "recipe": recipe}
-        curve = LearningCurve(trainer, evaluation_data, evaluations=evaluations) if evaluations else None
+        trainer.about_run |= {"recipe": recipe} if data is None else {"recipe": recipe, "data": source_name(data)}
+        curve = _curve(trainer, evaluation_data, evaluations)
         _train(trainer, curve, options, work)
         if trainer.is_world_process_zero():
             _save(trainer, curve, dtype, options, work)
     arguments.distributed_state.wait_for_everyone()  # every process has asked whether it is done
     if arguments.process_index == 0:
         work.publish()
+
+
+def _chosen(settings: dict[str, Any], recipe: str) -> dict[str, Any]:
+    """The settings that were given, and those of the recipe; of a cache, the length of its blocks.
+
+    Raises:
+        ValueError: another length than that was given.
+    """
+    of_recipe = settings_of(recipe)
+    chosen = {**of_recipe, "bf16": torch.cuda.is_available(), **settings}
+    if (cache := chosen.get("teacher_cache")) is None:
+        return chosen
+    length, usual = block_length(cache), of_recipe.get("sequence_length", DistillationConfig.sequence_length)
+    if (given := chosen.get("sequence_length", usual)) not in (usual, length):
+        raise ValueError(
+            f"sequence_length is {given}, and the blocks of {cache} have {length} tokens. Leave it out, or cache the "
+            "teacher on blocks of that length."
+        )
+    return {**chosen, "teacher_cache": str(cache), "sequence_length": length}
 
 
 def _recorded(chosen: dict[str, Any], recipe: str) -> dict[str, Any]:
@@ -94,13 +125,28 @@ def _recorded(chosen: dict[str, Any], recipe: str) -> dict[str, Any]:
     }
 
 
-def _tokenizer_and_examples(arguments: DistillationConfig, inputs: dict[str, Any]) -> tuple[Any, Examples]:
+def _tokenizer_and_examples(arguments: DistillationConfig, inputs: dict[str, Any]) -> tuple[Any, Any]:
     """What can be found wrong before models are loaded, and the data."""
     check_is_no_adapter(inputs["student"])
     tokenizer = AutoTokenizer.from_pretrained(inputs["student"])
-    check_tokenizers_agree({"The student's tokenizer": tokenizer}, inputs["teacher"])
-    preparation, data = DataPreparation(tokenizer, arguments, arguments.seed), inputs["data"]
+    data, teacher = inputs["data"], inputs["teacher"]
+    if teacher is not None:
+        check_tokenizers_agree({"The student's tokenizer": tokenizer}, teacher)
+    if arguments.teacher_cache is not None:
+        return tokenizer, asked_blocks(arguments.teacher_cache, data, tokenizer, arguments.tokens)
+    preparation = DataPreparation(tokenizer, arguments, arguments.seed)
     return tokenizer, preparation.examples(stream_documents(data), source_name(data))
+
+
+def _curve(trainer: DistillationTrainer, text: Any, evaluations: int) -> LearningCurve | None:
+    if evaluations and trainer.teacher is None:
+        if trainer.is_world_process_zero():
+            logger.warning(
+                "The student is not measured while it is trained: a teacher_cache has no teacher to compare it with. "
+                "Name --teacher too, or leave it at that with --evaluations 0."
+            )
+        return None
+    return LearningCurve(trainer, text, evaluations=evaluations) if evaluations else None
 
 
 def _train(
@@ -112,12 +158,7 @@ def _train(
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(TokenProgress(trainer.throughput))
     if trainer.is_world_process_zero():
-        found = {
-            "text": fingerprint(trainer.train_dataset.tensors()),
-            "student_weights": fingerprint(trainer.model.state_dict().values()),
-            "teacher_weights": fingerprint(trainer.teacher.state_dict().values()),
-            "processes": trainer.args.world_size,
-        }
+        found = {**_fingerprints(trainer), "processes": trainer.args.world_size}
         record_arguments(work.folder / ARGUMENTS_FILE, {**options, **found})
     with memory_advice("Set a smaller per_device_train_batch_size or a shorter sequence_length."):
         trainer.train(resume_from_checkpoint=last_complete_checkpoint(work.folder))
@@ -145,15 +186,20 @@ def _save(
         model.save_pretrained(folder, repo_id=work.out.resolve().name)
         (folder / RECORD_FILE).write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
 
-    work.save(write, options)
+    with full_disk_advice(work.folder, lambda: f"{work.folder} keeps the last checkpoint. Make room, and go on there."):
+        work.save(write, options)
 
 
-def last_complete_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint of a trainer that was written to its end: its state is written last."""
-    for path in reversed(sort_checkpoints(str(folder))):
-        try:
-            json.loads((Path(path) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        return path
-    return None
+def _fingerprints(trainer: DistillationTrainer) -> dict[str, Any]:
+    """What the run was begun with; a teacher that only its cache knows by what that says of it."""
+    data, teacher, identity = trainer.train_dataset, trainer.teacher, CacheIdentity.of(trainer.train_dataset)
+    if identity is None:
+        text = data.tensors()
+    else:
+        text = (rows["input_ids"] for rows in data.select_columns("input_ids").iter(batch_size=1_000))
+    of_cache = None if identity is None else asdict(identity)
+    return {
+        "text": fingerprint(text),
+        "student_weights": fingerprint(trainer.model.state_dict().values()),
+        "teacher_weights": of_cache if teacher is None else fingerprint(teacher.state_dict().values()),
+    }

@@ -43,7 +43,7 @@ class FiniteTrainingMixin:
     accelerator: Any
     model: Any
     model_wrapped: nn.Module
-    teacher: nn.Module
+    teacher: nn.Module | None
     _batches: list[Any]
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -102,7 +102,7 @@ class FiniteTrainingMixin:
 
     def _culprit(self) -> tuple[str, str]:
         """Student or teacher, and in words where it went wrong, found by running the batches of the step again."""
-        models = {"teacher": self.teacher, "student": self.model}
+        models = {"student": self.model} if self.teacher is None else {"teacher": self.teacher, "student": self.model}
         with torch.no_grad(), watching_outputs(models) as found:
             for batch in self._batches:
                 self.compute_loss(self.model_wrapped, self._prepare_inputs(batch))  # type: ignore[attr-defined]

@@ -41,15 +41,16 @@ def check_is_no_adapter(name: str | Path) -> None:
         )
 
 
-def check_student_and_teacher(student: nn.Module, teacher: nn.Module, processing_class: Any) -> None:
+def check_student_and_teacher(student: nn.Module, teacher: nn.Module | None, processing_class: Any) -> None:
     """Raises ValueError for models that are wrapped, share trained weights, or have other tokens than each other or the
-    tokenizer."""
+    tokenizer. Without a teacher the student alone is looked at."""
     check_not_wrapped(student, "student")
-    check_not_wrapped(teacher, "teacher")
-    check_vocabularies_agree(student, teacher)
+    if teacher is not None:
+        check_not_wrapped(teacher, "teacher")
+        check_vocabularies_agree(student, teacher)
+        check_no_shared_parameters(student, teacher)
     if hasattr(processing_class, "get_vocab"):
-        check_vocabulary(processing_class, teacher)
-    check_no_shared_parameters(student, teacher)
+        check_vocabulary(processing_class, student if teacher is None else teacher)
 
 
 def check_no_shared_parameters(student: nn.Module, teacher: nn.Module) -> None:

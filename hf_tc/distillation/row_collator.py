@@ -66,5 +66,9 @@ def _begins_at_all(part: int, positions: Tensor) -> bool:
 
 
 def wants_flat_rows(*models: Any) -> bool:
-    """Whether one of the models attends by flash attention, which keeps documents of one row apart, not of several."""
-    return any("flash" in str(getattr(model.config, "_attn_implementation", "")) for model in models)
+    """Whether one of the models attends by flash attention, which keeps documents of one row apart, not of several.
+
+    A teacher that is not there is None.
+    """
+    configs = [model.config for model in models if model is not None]
+    return any("flash" in str(getattr(config, "_attn_implementation", "")) for config in configs)

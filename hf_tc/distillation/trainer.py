@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, set_seed
 
-from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, targets_of
+from hf_tc.distillation.both_models import BothModelsMixin
+from hf_tc.distillation.cached_data import cached_blocks, check_is_no_cache, check_known_teacher
+from hf_tc.distillation.checkpoints import WholeCheckpointMixin
+from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, weights_of
 from hf_tc.distillation.config import LESS_MEMORY_IN_TRAINING, DistillationConfig
 from hf_tc.distillation.data_checks import CheckedDataMixin
 from hf_tc.distillation.datasets import DataPreparation
@@ -25,29 +29,34 @@ from hf_tc.distillation.input_checks import (
     upcast_trainable_parameters,
     use_one_gpu_per_process,
 )
+from hf_tc.distillation.layer_outputs import ConvertedLayers
 from hf_tc.distillation.row_collator import RowCollator, wants_flat_rows
+from hf_tc.distillation.teacher_placement import load_distillation_teacher, place_teacher
 from hf_tc.distillation.throughput import ThroughputMixin
 from hf_tc.distillation.trained_parts import select_trained_parts
-from hf_tc.distillation.training_record import TrainingRecord, data_name
+from hf_tc.distillation.training_record import TrainingRecord, about_data
 from hf_tc.distillation.weight_decay import UndecayedMemoryMixin
+from hf_tc.distillation.weighted_count import WeightedCountMixin
 from hf_tc.evaluation.chunked_objective import chunked_objective
-from hf_tc.evaluation.kd_loss import IGNORE_INDEX
-from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
+from hf_tc.evaluation.kd_loss import TOKEN_WEIGHTS
+from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.teachers.finite_weights import check_finite_weights
-from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, tokenizer_of
 
 MODEL_TAGS = ["hf_tc", "knowledge-distillation"]
 
 
 class DistillationTrainer(
+    WholeCheckpointMixin,
+    BothModelsMixin,
     FiniteTrainingMixin,
     CheckedDataMixin,
     ExactEvaluationMixin,
     ThroughputMixin,
     GateRateMixin,
+    WeightedCountMixin,
     UndecayedMemoryMixin,
     Trainer,
 ):
@@ -57,22 +66,24 @@ class DistillationTrainer(
 
     The loss is the mean of `kd_loss.Objective` over the labelled tokens of the whole optimiser step: all
     accumulated batches and all processes. Position t counts if labels[t + 1] is not -100; without labels every token
-    that is not padding is one. Where `output_router_logits` of the student's configuration is on, its family's
-    load-balancing loss of every batch comes on top, with the family's coefficient, as under `Trainer`. Evaluation adds
-    `eval_kl` (nats per token, temperature 1), `eval_student_perplexity` and `eval_teacher_perplexity`, exact over
-    the labelled tokens of the dataset.
+    that is not padding is one. A column `token_weights` [B, T], 0 or more, makes every mean a weighted one: position t
+    weighs the prediction of token t + 1. Where `output_router_logits` of the student's configuration is on, its
+    family's load-balancing loss of every batch comes on top, with the family's coefficient, as under `Trainer`.
+    Evaluation adds `eval_kl` (nats per token, temperature 1), `eval_student_perplexity` and `eval_teacher_perplexity`,
+    exact over the labelled tokens of the dataset, and `eval_layer_error` with a `layer_weight`. Data that
+    `cache_teacher` made need no teacher; their KL is over the tokens that it kept, see `hf_tc.evaluation.top_k`.
 
     The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. Weight decay
     spares what decides how much a layer forgets. Training stops with `DivergedError` before a step whose gradient is
     not finite. A checkpoint resumes to the same trajectory. Tested with DDP, gradient checkpointing, PEFT and mixed
-    precision; several GPUs need `torchrun` or `accelerate launch`. Under FSDP or DeepSpeed every process holds the
-    whole teacher.
+    precision; several GPUs need `torchrun` or `accelerate launch`. Under FSDP2 (accelerate's `fsdp_version: 2`) the
+    teacher is sharded, as the student is; under FSDP1 or DeepSpeed every process holds it whole.
 
     Args:
         model: the student, any decoder-only causal LM, PEFT-wrapped or not; or its folder or Hub id, then with the
             tokenizer beside it unless there is a `processing_class`. Loaded as the teacher is.
         teacher: a loaded causal LM, PEFT-wrapped or not, a folder, or a Hub id (loaded in its own dtype, without remote
-            code), of an adapter as well.
+            code), of an adapter as well; None where all data bring its predictions.
         train_dataset, eval_dataset: rows with `input_ids`; or with a column `text`, `messages`, `conversations` or
             `conversation`, which `processing_class` makes tokens of, see `DataSettings`. In memory or streamed. Without
             a `data_collator` alone: what has its own is left to it.
@@ -81,18 +92,19 @@ class DistillationTrainer(
     Raises:
         ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies or tokenizers differ,
             the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, a
-            weight of either is NaN or infinite, a file of the teacher's weights is damaged, or the model has not what
-            `args.trains` or `gate_learning_rate` are for; a data set has none of these columns, or packed documents
-            see each other in one of the models.
+            weight of either is NaN or infinite, a file of the teacher's weights is damaged, the model has not what
+            `args.trains` or `gate_learning_rate` are for, predictions in the data are of another teacher, a data set
+            has none of these columns, or packed documents see each other in one of the models.
     """
 
     args: DistillationConfig
+    teacher: PreTrainedModel | None
     _tag_names = MODEL_TAGS
 
     def __init__(
         self,
         model: PreTrainedModel | str | Path,
-        teacher: PreTrainedModel | str | Path,
+        teacher: PreTrainedModel | str | Path | None,
         args: DistillationConfig,
         data_collator: Collator | None = None,
         train_dataset: Any = None,
@@ -107,21 +119,25 @@ class DistillationTrainer(
             processing_class = processing_class or tokenizer_of(model)
         student = load_student(model) if isinstance(model, str | Path) else model
         tokenizers = {"The processing_class": processing_class, "The student's tokenizer": tokenizer_of(student)}
-        check_tokenizers_agree(tokenizers, teacher)
-        if isinstance(teacher, str | Path):
-            teacher = load_causal_lm(teacher, dtype="auto")
+        check_is_no_cache(teacher)
+        if args.teacher_cache is not None:
+            train_dataset = cached_blocks(args.teacher_cache, train_dataset)
+        if teacher is not None:
+            check_tokenizers_agree(tokenizers, teacher)
+            teacher = load_distillation_teacher(teacher, args)
         set_seed(args.seed)  # as Trainer does, too late for an adapter's first weights
         student = select_trained_parts(student, args.trains)
         check_student_and_teacher(student, teacher, processing_class)
+        data = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        check_known_teacher(data, student, teacher, tokenizers, args)
         check_rates(student, args.gate_learning_rate, optimizers[0])
         upcast_trainable_parameters(student, args)
         use_one_gpu_per_process(args)
         student_use_cache = getattr(student.config, "use_cache", None)
-        self.about_run: dict[str, Any] = {"data": data_name(train_dataset)}  # further facts for the student's report
+        self.about_run = about_data(train_dataset)  # further facts for the student's report
         self._data = DataPreparation(processing_class, args, args.seed, has_own_collator=data_collator is not None)
         if data_collator is None:
-            lengths = [stage.sequence_length for stage in args.stages]
-            flatten = wants_flat_rows(student, teacher)
+            lengths, flatten = [stage.sequence_length for stage in args.stages], wants_flat_rows(student, teacher)
             data_collator = RowCollator(default_collator(processing_class), lengths, flatten)
         super().__init__(
             model=student,
@@ -141,29 +157,31 @@ class DistillationTrainer(
         student.add_model_tags(MODEL_TAGS)
         if isinstance(student.config, HybridGDNConfig):
             self.add_callback(TrainingRecord(self, student.config))
-        self.teacher = self._place_teacher(teacher)
-        if self.is_local_process_zero() or not self.is_fsdp_enabled:  # elsewhere FSDP brings the weights later
+        self.teacher, self._converted_layers = teacher, None
+        self._split_models(student, teacher)
+
+    def _split_models(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+        # Under FSDP other processes get the weights later, and a model has its own together only within a forward.
+        is_packed = self._data.is_packed and not self.is_fsdp_enabled
+        if self.is_local_process_zero() or not self.is_fsdp_enabled:
             check_finite_weights(student, "student")
-        check_finite_weights(self.teacher, "teacher")
         self._student_parts = BackboneThenHead(student)
-        self._teacher_parts = BackboneThenHead(self.teacher)
-        if self._data.is_packed and not self.is_fsdp_enabled:  # which has the weights together only in a forward
+        if is_packed:
             check_keeps_documents_apart(self._student_parts, "student")
+        if teacher is None:
+            return
+        self._teacher_parts = place_teacher(teacher, self.accelerator, self.args)
+        check_finite_weights(teacher, "teacher")
+        if is_packed:
             check_keeps_documents_apart(self._teacher_parts, "teacher")
+        if self.args.layer_weight:
+            self._converted_layers = ConvertedLayers(self._student_parts.model, self._teacher_parts.model)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As in `Trainer`; a data set of text becomes one of examples."""
         if eval_dataset is not None and not isinstance(eval_dataset, str):
             eval_dataset = self._data.for_evaluation(eval_dataset)
         return super().get_eval_dataloader(eval_dataset)
-
-    def _place_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
-        if getattr(teacher, "hf_device_map", None) is None:
-            teacher.to(self.args.device)  # type: ignore[arg-type]  # `to` is wrapped
-        teacher = self.accelerator.prepare_model(teacher.eval(), evaluation_mode=True)
-        # Trainer takes the first prepared model for the student, and would not prepare it before an evaluation.
-        self.accelerator._models.remove(teacher)
-        return teacher
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes Trainer's card only where saving the student has not written its own."""
@@ -187,40 +205,19 @@ class DistillationTrainer(
         Args:
             model: the student in its wrapper (DDP, FSDP) or bare.
             inputs: `input_ids` [B, T] and `labels` or `shift_labels` [B, T], with what else the backbone takes.
-            num_items_in_batch: labelled tokens of the whole step, over all processes if
+            num_items_in_batch: labelled tokens of the whole step, or their weights, over all processes if
                 `args.average_tokens_across_devices`.
         """
-        summed, router_loss = self._through_both(chunked_objective, model, inputs)
+        weights = weights_of(inputs) if TOKEN_WEIGHTS in inputs else None
+        chunked = partial(chunked_objective, weights=weights) if self.args.distribution_weight else None
+        distance, layer_errors, router_loss = self._through_both(chunked, model, inputs)
+        summed = self.args.layer_weight * layer_errors.sum()
+        if distance is not None:
+            summed = self.args.distribution_weight * distance + summed.to(distance.device)
         alone = num_items_in_batch is None
-        tokens = (targets_of(inputs) != IGNORE_INDEX).sum() if alone else num_items_in_batch
-        tokens = torch.as_tensor(tokens, device=summed.device).clamp(min=1)
-        loss = summed / tokens + router_loss  # which the library does not divide by batches either
+        tokens = torch.as_tensor(weights_of(inputs).sum() if alone else num_items_in_batch, device=summed.device)
+        tokens = tokens.masked_fill(tokens <= 0, 1)
+        loss = summed / tokens + router_loss.to(summed.device)  # which the library does not divide by batches either
         if not alone and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP averages the gradients of the processes
         return (loss, {}) if return_outputs else loss
-
-    def _through_both(
-        self, chunked: Callable[..., Any], model: nn.Module, inputs: Mapping[str, Any]
-    ) -> tuple[Any, Tensor]:
-        """Run student and teacher on a batch and give their logits, not computed yet, to a `chunked_*`.
-
-        Returns:
-            What that gives, and the load-balancing loss of the student's routers, a number.
-        """
-        student, teacher = self._student_parts, self._teacher_parts
-
-        def forward(inputs: Mapping[str, Any]) -> Any:
-            with self.accelerator.autocast():
-                with torch.no_grad():
-                    teacher_hidden = teacher.hidden_states(inputs)
-                student_hidden, router_loss = student.hidden_states_and_router_loss(inputs)
-                losses = chunked(
-                    student.lazy_logits(student_hidden),
-                    teacher.lazy_logits(teacher_hidden),
-                    targets_of(inputs),
-                    self.args.objective,
-                    chunk_tokens=self.args.chunk_tokens or student.tokens_at_once,
-                )
-                return losses, router_loss
-
-        return call_through_wrapper(model, self.accelerator.unwrap_model(model), forward, inputs)

@@ -10,6 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from hf_tc.data.text_files import source_name
 from hf_tc.distillation.learning_curve import curve_of
+from hf_tc.distillation.teacher_cache import CacheIdentity
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.resume.fingerprint import weights_fingerprint
 from hf_tc.teachers.adapters import is_peft_model
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 
 RECORD_FILE = "distillation.json"  # in the folder that `hf-tc distill` writes: the run by itself
 # What a card tells of the settings.
-TOLD = ("learning_rate", "gate_learning_rate", "lr_scheduler_type", "trains", "divergence", "temperature", "ce_weight")
+TOLD = (
+    *("learning_rate", "gate_learning_rate", "lr_scheduler_type", "trains", "divergence", "temperature", "ce_weight"),
+    *("layer_weight", "distribution_weight"),
+)
 
 
 class TrainingRecord(TrainerCallback):
@@ -53,9 +57,11 @@ class TrainingRecord(TrainerCallback):
             sign_last_run(student)
 
 
-def data_name(dataset: Any) -> str:
-    """What a data set is called in a report."""
-    return source_name(dataset) if hasattr(dataset, "column_names") else f"a {type(dataset).__name__}"
+def about_data(dataset: Any) -> dict[str, Any]:
+    """What a report tells of a data set: what it is called; of a teacher's cache, how many tokens it knows at each."""
+    if (identity := CacheIdentity.of(dataset)) is not None:
+        return {"data": "the text of a teacher's cache", "teacher_top_k": identity.top_k}
+    return {"data": source_name(dataset) if hasattr(dataset, "column_names") else f"a {type(dataset).__name__}"}
 
 
 def sign_last_run(student: Any) -> None:

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge
 
 from hf_tc.evaluation.kd_loss import LazyLogits, Objective, labelled_positions, on_one_device
+from hf_tc.evaluation.top_k import TopK
 
 # A token's gradient, before it is divided by their number, is about 1: float16 has few digits for its small entries.
 GRADIENT_SCALE = 2.0**10
@@ -23,7 +24,7 @@ GRADIENT_SCALE = 2.0**10
 
 def chunked_objective(
     student: LazyLogits,
-    teacher: LazyLogits,
+    teacher: LazyLogits | TopK,
     targets: Tensor | None,
     objective: Objective,
     *,
@@ -37,7 +38,7 @@ def chunked_objective(
     data-parallel processes stay in step). Nothing is differentiated through the teacher.
 
     Args:
-        student, teacher: the widths C of their hidden states may differ.
+        student, teacher: the widths C of their hidden states may differ; of a teacher the likeliest tokens suffice.
         targets: [B, T], the token that each position is to predict, or -100. None counts every position, for an
             objective without cross-entropy, and waits for no value from a GPU.
         weights: [B, T], what each position counts; 1 by default.
@@ -50,13 +51,12 @@ def chunked_objective(
             f"targets is None and ce_weight is {objective.ce_weight}; cross-entropy needs the tokens to predict. Give "
             "targets, or set ce_weight to 0."
         )
-    tensors = (student.hidden_states, teacher.hidden_states.detach(), targets, weights)
-    hidden, *others = labelled_positions(targets, tensors)
+    hidden, *others = labelled_positions(targets, (student.hidden_states, targets, weights, *teacher.rows))
 
-    def of_chunk(ours: Tensor, theirs: Tensor, wanted: Tensor | None, weight: Tensor | None) -> Tensor:
+    def of_chunk(ours: Tensor, wanted: Tensor | None, weight: Tensor | None, *theirs: Tensor) -> Tensor:
         with torch.no_grad():
-            teacher_logits = teacher.head(theirs)
-        losses = objective.per_token(*on_one_device(student.head(ours), teacher_logits, wanted))
+            known = teacher.at(*theirs)
+        losses = objective.per_token(*on_one_device(student.head(ours), known, wanted))
         return losses.sum() if weight is None else losses @ weight.to(losses)
 
     starts = range(0, max(len(hidden), 1), chunk_tokens)

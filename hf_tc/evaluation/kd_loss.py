@@ -13,7 +13,8 @@ in nats. T^2 keeps the gradient's size independent of T (Hinton et al. 2015, sec
                 2024, "On-Policy Distillation of Language Models", eq. 1); forward KL times b as b goes to 0, reverse KL
                 times 1 - b as it goes to 1
 
-All softmaxes are fp32 whatever the logits' dtype.
+All softmaxes are fp32 whatever the logits' dtype. Where of a teacher no logits but its likeliest tokens are there,
+p and q are over these and the sum of all others, see `top_k`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_tc.evaluation.top_k import TopK
+
 IGNORE_INDEX = -100
+TOKEN_WEIGHTS = "token_weights"  # as a column of a batch [B, T]: what the prediction at each position counts
 CPU_LOGITS = 2**20  # what stays in a CPU's caches from one operation to the next ...
 CPU_TOKENS = 256  # ... unless the head's weights, read for so few tokens, would take longer than the arithmetic
 LOGITS_AT_ONCE = 2**25  # each of them takes 28 to 32 bytes while a loss is computed, 48 with a jsd: about 1 GB
@@ -46,21 +50,21 @@ class Objective:
     divergence: Divergence = "forward_kl"
     jsd_beta: float = 0.5
 
-    def per_token(self, student_logits: Tensor, teacher_logits: Tensor, targets: Tensor | None) -> Tensor:
+    def per_token(self, student_logits: Tensor, teacher: Tensor | TopK, targets: Tensor | None) -> Tensor:
         """[N] fp32 in nats, from logits [N, V] and next tokens [N], which a weight of 0 needs not. A term without
         weight is not computed."""
         if self.ce_weight == 0.0 or targets is None:
-            return self.softened(student_logits, teacher_logits)
+            return self.softened(student_logits, teacher)
         cross_entropy = F.cross_entropy(student_logits.float(), targets, reduction="none")
         if self.ce_weight == 1.0:
             return cross_entropy
-        return (1.0 - self.ce_weight) * self.softened(student_logits, teacher_logits) + self.ce_weight * cross_entropy
+        return (1.0 - self.ce_weight) * self.softened(student_logits, teacher) + self.ce_weight * cross_entropy
 
-    def softened(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """T^2 * D per token, [N] fp32 in nats, from logits [N, V]."""
+    def softened(self, student_logits: Tensor, teacher: Tensor | TopK) -> Tensor:
+        """T^2 * D per token, [N] fp32 in nats, from the student's logits [N, V] and the teacher's."""
         if self.divergence == "forward_kl":
-            return forward_kl(student_logits, teacher_logits, self.temperature)
-        log_q, log_p = (_log_softmax(logits, self.temperature) for logits in (student_logits, teacher_logits))
+            return forward_kl(student_logits, teacher, self.temperature)
+        log_p, log_q = _log_distributions(student_logits, teacher, self.temperature)
         if self.divergence == "reverse_kl":
             return _kl(log_q, log_p) * self.temperature**2
         b = self.jsd_beta
@@ -78,6 +82,15 @@ class LazyLogits(NamedTuple):
     hidden_states: Tensor
     parameters: tuple[Tensor, ...]
 
+    @property
+    def rows(self) -> tuple[Tensor, ...]:
+        """Of each position, as `at` takes them."""
+        return (self.hidden_states.detach(),)
+
+    def at(self, *rows: Tensor) -> Tensor:
+        """Logits [N, V] of some positions, from their `rows`."""
+        return self.head(*rows)
+
 
 class TokenMetrics(NamedTuple):
     """Per labelled token, each [N] fp32: nats, and 1 or 0 for the agreement; all but `objective` at temperature 1."""
@@ -89,9 +102,16 @@ class TokenMetrics(NamedTuple):
     top1_agreement: Tensor
 
 
-def forward_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+def forward_kl(student_logits: Tensor, teacher: Tensor | TopK, temperature: float = 1.0) -> Tensor:
     """T^2 * KL(teacher || student) per token, [N] fp32 in nats, from logits [N, V]. Exactly 0 for equal logits."""
-    return _kl(_log_softmax(teacher_logits, temperature), _log_softmax(student_logits, temperature)) * temperature**2
+    return _kl(*_log_distributions(student_logits, teacher, temperature)) * temperature**2
+
+
+def _log_distributions(student_logits: Tensor, teacher: Tensor | TopK, temperature: float) -> tuple[Tensor, Tensor]:
+    """Log probabilities of teacher and student, fp32, of each token or, of a `TopK`, each outcome."""
+    if isinstance(teacher, TopK):
+        return teacher.outcomes(student_logits, temperature)
+    return _log_softmax(teacher, temperature), _log_softmax(student_logits, temperature)
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
@@ -104,19 +124,24 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def token_metrics(
-    student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, objective: Objective
+    student_logits: Tensor, teacher: Tensor | TopK, targets: Tensor, objective: Objective
 ) -> TokenMetrics:
     """What an evaluation reports, per token, from logits [N, V] and next tokens [N]."""
-    kl = forward_kl(student_logits, teacher_logits)
+    kl = forward_kl(student_logits, teacher)
     is_kl = objective.divergence == "forward_kl" and objective.temperature == 1.0
-    softened = kl if is_kl else objective.softened(student_logits, teacher_logits)
+    softened = kl if is_kl else objective.softened(student_logits, teacher)
     student_nll = F.cross_entropy(student_logits.float(), targets, reduction="none")
+    if isinstance(teacher, TopK):
+        teacher_nll, likeliest = -teacher.target_log_prob.float(), teacher.ids[:, 0]
+    else:
+        teacher_nll = F.cross_entropy(teacher.float(), targets, reduction="none")
+        likeliest = teacher.argmax(-1)
     return TokenMetrics(
         objective=(1.0 - objective.ce_weight) * softened + objective.ce_weight * student_nll,
         kl=kl,
         student_nll=student_nll,
-        teacher_nll=F.cross_entropy(teacher_logits.float(), targets, reduction="none"),
-        top1_agreement=(student_logits.argmax(-1) == teacher_logits.argmax(-1)).float(),
+        teacher_nll=teacher_nll,
+        top1_agreement=(student_logits.argmax(-1) == likeliest).float(),
     )
 
 
@@ -135,13 +160,13 @@ def next_token_targets(labels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def chunked_metrics(
-    student: LazyLogits, teacher: LazyLogits, targets: Tensor, objective: Objective, *, chunk_tokens: int
+    student: LazyLogits, teacher: LazyLogits | TopK, targets: Tensor, objective: Objective, *, chunk_tokens: int
 ) -> TokenMetrics:
     """`token_metrics` of the labelled positions, each [N] fp32 in row-major order; arguments as `chunked_objective`."""
-    labelled = labelled_positions(targets, (student.hidden_states, teacher.hidden_states, targets))
+    labelled = labelled_positions(targets, (student.hidden_states, targets, *teacher.rows))
     parts = [
-        token_metrics(*on_one_device(student.head(ours), teacher.head(theirs), wanted), objective)
-        for ours, theirs, wanted in zip(*(tensor.split(chunk_tokens) for tensor in labelled), strict=True)
+        token_metrics(*on_one_device(student.head(ours), teacher.at(*theirs), wanted), objective)
+        for ours, wanted, *theirs in zip(*(tensor.split(chunk_tokens) for tensor in labelled), strict=True)
     ]
     return TokenMetrics(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
@@ -161,6 +186,6 @@ def labelled_positions(targets: Tensor | None, tensors: Iterable[Tensor | None])
     return [tensor if tensor is None else tensor[labelled.to(tensor.device)] for tensor in tensors]
 
 
-def on_one_device(first: Tensor, second: Tensor, third: Tensor | None) -> tuple[Tensor, Tensor, Any]:
+def on_one_device(first: Tensor, second: Any, third: Tensor | None) -> tuple[Tensor, Any, Any]:
     """All on the first one's device: parts of a dispatched model, and another model, compute elsewhere."""
     return first, second.to(first.device), third if third is None else third.to(first.device)

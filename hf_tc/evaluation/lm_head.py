@@ -21,14 +21,18 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from hf_tc.evaluation.float32_linear import Float32Linear
-from hf_tc.evaluation.kd_loss import IGNORE_INDEX, LazyLogits, tokens_at_once
+from hf_tc.evaluation.kd_loss import IGNORE_INDEX, TOKEN_WEIGHTS, LazyLogits, tokens_at_once
+from hf_tc.evaluation.sharded_head import gather_head, without_sharding_hooks
+from hf_tc.evaluation.top_k import TOP_K_COLUMNS
 from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.offloading import execution_device
 
 logger = logging.get_logger(__name__)
 
 # What a batch may hold for the loss or the head, and no backbone takes.
-NOT_FOR_THE_BACKBONE = frozenset({"labels", "shift_labels", "num_items_in_batch", "logits_to_keep", "use_cache"})
+NOT_FOR_THE_BACKBONE = frozenset(
+    {"labels", "shift_labels", "num_items_in_batch", "logits_to_keep", "use_cache", TOKEN_WEIGHTS, *TOP_K_COLUMNS}
+)
 
 
 class NotFiniteError(ValueError):
@@ -125,7 +129,12 @@ class BackboneThenHead:
         hidden = hidden.unsqueeze(0)
         assert self._backbone_output_class is not None
         outputs = self._backbone_output_class(last_hidden_state=hidden)
-        with _replaced_backbone(self.model, lambda *args, **kwargs: outputs), Float32Linear():
+        head = self.model.get_output_embeddings()
+        with (
+            _replaced_backbone(self.model, lambda *args, **kwargs: outputs),
+            without_sharding_hooks(head),
+            Float32Linear(),
+        ):
             # `forward`, not `__call__`: module hooks (FSDP, capture) belong to whole forward passes.
             return self.model.forward(inputs_embeds=hidden, use_cache=False).logits.squeeze(0)
 
@@ -136,6 +145,7 @@ class BackboneThenHead:
         """
         if not self.is_split:
             return LazyLogits(self.logits, hidden, ())
+        gather_head(self.model.get_output_embeddings())
         children = [child for name, child in self.model.named_children() if name != self.model.base_model_prefix]
         modules = [self.model, *(module for child in children for module in child.modules())]
         # Where FSDP flattens parameters, the forward has views of them, as plain attributes: those, or the flat one,
@@ -174,7 +184,7 @@ class BackboneThenHead:
         if logits.shape != expected.shape:
             return False
         # The same operations on the same numbers: a hundredth of the largest logit leaves room for bf16 rounding only.
-        tolerance = 1e-2 * expected.abs().max().item()
+        tolerance = 1e-2 * expected.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
         return torch.allclose(logits, expected, rtol=0.0, atol=tolerance, equal_nan=True)
 
 

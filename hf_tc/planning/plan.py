@@ -207,7 +207,7 @@ def _student_on_meta(
     kinds = HybridGDNConfig(text_config=copy.deepcopy(config)).teacher_layer_types
     layer_types = [kind if index in retained else "linear_attention" for index, kind in enumerate(kinds)]
     student_config = HybridGDNConfig(
-        text_config=copy.deepcopy(config), layer_types=layer_types, nope_layers=[], **vars(settings.mixer)
+        text_config=copy.deepcopy(config), layer_types=layer_types, nope_layers=[], **settings.mixer.fields(config)
     )
     with torch.device("meta"):
         return HybridGDNForCausalLM(student_config)

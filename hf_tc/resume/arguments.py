@@ -18,6 +18,7 @@ RENAMED = {
 }
 # What earlier releases did not write where it could not be chosen, and its value then.
 UNWRITTEN = {
+    "settings.mixer.form": "gdn",
     "settings.mixer.recurrent_rope": True,
     "settings.mixer.conv_kernel_size": 4,
     "settings.mixer.output_norm": False,

@@ -89,9 +89,10 @@ def check_free_space(folder: Path, needed: int) -> None:
     """Raises `ValueError` where fewer than `needed` bytes are free."""
     free = shutil.disk_usage(_existing_ancestor(folder)).free
     if free < needed:
+        size, unit = (2**30, "GiB") if needed >= 2**30 else (2**20, "MiB")
         raise ValueError(
-            f"{folder} needs {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free there. Make room, or choose a "
-            "folder on another disk."
+            f"{folder} needs {needed / size:.2f} {unit}, {free / size:.2f} {unit} are free there. Make room, or choose "
+            "a folder on another disk."
         )
 
 

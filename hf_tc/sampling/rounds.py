@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, StaticCache, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from hf_tc.evaluation.generation_checks import left_padded
 from hf_tc.modeling.library_cache import cache_argument
+from hf_tc.sampling.graphed_decoding import cache_in_place, graphed_decoding
 from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.offloading import execution_device
 
@@ -51,11 +52,10 @@ def sample_round(
     room = torch.tensor([most_tokens - len(row) for row in rows])
     steps = min(ROUND_TOKENS, int(room.max()), _positions(teacher, most_tokens + ROUND_TOKENS) - ids.shape[1])
     stops = sorted(stop_ids)
-    # Its tensors stay in place; a cache that grows is copied at every step.
-    length = -(-(ids.shape[1] + steps) // CACHE_MULTIPLE) * CACHE_MULTIPLE
-    cache = StaticCache(config=teacher.config, max_cache_len=length)
+    # A cache that grows is copied at every step.
+    cache = cache_in_place(teacher, -(-(ids.shape[1] + steps) // CACHE_MULTIPLE) * CACHE_MULTIPLE)
     enough = EnoughEnded(torch.tensor(stops, dtype=torch.long, device=device), room.to(device))
-    with _own_probabilities(teacher), evaluating(teacher), _seeded(device, seed):
+    with _own_probabilities(teacher), evaluating(teacher), _seeded(device, seed), graphed_decoding(teacher, cache):
         generated = teacher.generate(  # type: ignore[operator]  # of GenerationMixin
             input_ids=ids.to(device),
             attention_mask=mask.to(device),

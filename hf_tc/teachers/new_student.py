@@ -22,9 +22,11 @@ from hf_tc.modeling.teacher_attention import (
     OUTPUT_PROJECTION_NAMES,
     find_attention,
     find_decoder_layers,
+    query_key_norms,
     split_fused_projection,
 )
 from hf_tc.teachers.nope_layers import find_nope_layers
+from hf_tc.teachers.norm_direction import folded_norm
 from hf_tc.teachers.offloading import stored_weights
 
 # Other names for what every mixer calls o_proj, q_norm and k_norm.
@@ -120,6 +122,21 @@ def mixer_of(student: HybridGDNForCausalLM, layer: int) -> GatedDeltaNet:
     return next(module for module in modules if isinstance(module, GatedDeltaNet))
 
 
+def teachers_mixer(teacher: PreTrainedModel, student: HybridGDNForCausalLM, layer: int) -> GatedDeltaNet:
+    """A mixer with the attention's own norms and biases, whatever form the student's have: its q, k and v are the
+    teacher's. To measure with; its weights are where the teacher's are stored."""
+    config = copy.deepcopy(student.config)
+    config.recurrent_qk_norm = config.recurrent_bias = True
+    config.layer_types = config.teacher_layer_types
+    config.layer_types[layer] = LINEAR_ATTENTION
+    with torch.device("meta"):
+        mixer = mixer_of(HybridGDNForCausalLM(config), layer)
+    attention = find_attention(find_decoder_layers(teacher.base_model)[layer])[1]
+    name = next(name for name, module in teacher.named_modules() if module is attention)
+    weights = {key.removeprefix(f"{name}."): tensor for key, tensor in stored_weights(teacher, within=f"{name}.")}
+    return _filled(mixer, weights, attention, student)
+
+
 def _set_layer_types(student: HybridGDNForCausalLM, changed: Mapping[int, str]) -> None:
     kinds = student.config.layer_types or []
     student.config.layer_types = [changed.get(index, kind) for index, kind in enumerate(kinds)]
@@ -135,11 +152,20 @@ def _mixer_in_place_of(attention: nn.Module, layer: int, student: HybridGDNForCa
     adopted = copy.deepcopy(attention)
     with torch.device("meta"):
         mixer = GatedDeltaNet(student.config, layer, adopted)
-    weights = _mixer_weights(attention.state_dict(), attention, mixer)
+    return _filled(mixer, attention.state_dict(), attention, student)
+
+
+def _filled(
+    mixer: GatedDeltaNet, tensors: Mapping[str, torch.Tensor], attention: nn.Module, student: HybridGDNForCausalLM
+) -> GatedDeltaNet:
+    """A mixer that is on the meta device, with copies of an attention's tensors, given by their names in it."""
+    weights = _in_form(_mixer_weights(tensors, attention, mixer), attention, mixer)
     unexpected = [key for key in weights if key.startswith(NEW_IN_MIXER)]  # a teacher's g_proj is not our g_proj
     found = mixer.load_state_dict({k: w for k, w in weights.items() if k not in unexpected}, strict=False, assign=True)
     missing = [key for key in found.missing_keys if not key.startswith(NEW_IN_MIXER)]
-    _check_complete(f"layer {layer}: {type(attention).__name__}", missing, [*unexpected, *found.unexpected_keys])
+    _check_complete(
+        f"layer {mixer.layer_idx}: {type(attention).__name__}", missing, [*unexpected, *found.unexpected_keys]
+    )
     _initialise_new_parameters(student, mixer)
     return mixer.train(attention.training)
 
@@ -165,6 +191,18 @@ def _mixer_weights(
             weights |= {f"{part}_proj.{kind}": rows.clone() for part, rows in zip("qkv", parts, strict=True)}
         elif name.split(".")[0] not in REPLACED_IN_MIXER:
             weights[f"{MIXER_NAMES.get(owner, owner)}.{kind}".removeprefix(".")] = tensor.clone()
+    return weights
+
+
+def _in_form(weights: dict[str, torch.Tensor], attention: nn.Module, mixer: GatedDeltaNet) -> dict[str, torch.Tensor]:
+    """Without what the form of the mixer has no place for: norms of q and k go into the projections, biases are left
+    to the fit of the weights."""
+    if mixer.q_norm is None:
+        norms = zip("qk", query_key_norms(attention)[:2], strict=True)
+        weights |= {f"{x}_proj.weight": folded_norm(weights[f"{x}_proj.weight"], n, mixer.head_dim) for x, n in norms}
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(("q_norm", "k_norm"))}
+    if mixer.b_proj.bias is None:
+        weights = {name: tensor for name, tensor in weights.items() if not name.endswith("_proj.bias")}
     return weights
 
 

@@ -52,10 +52,11 @@ def is_8bit(model: PreTrainedModel) -> bool:
     return is_bitsandbytes and bool(config.load_in_8bit)
 
 
-def stored_weights(model: PreTrainedModel, role: str = "teacher") -> Iterator[tuple[str, Tensor]]:
+def stored_weights(model: PreTrainedModel, role: str = "teacher", within: str = "") -> Iterator[tuple[str, Tensor]]:
     """Names and tensors of `state_dict()`, offloaded ones read from where they are, 8-bit ones in the model's dtype.
 
     One tensor exists at a time. Those in memory are the model's own, not copies; what was quantised is in host memory.
+    With `within`, those alone whose name begins so.
 
     Raises:
         ValueError: a tensor without data (meta device) that was not offloaded.
@@ -63,6 +64,8 @@ def stored_weights(model: PreTrainedModel, role: str = "teacher") -> Iterator[tu
     quantised = dict(_quantised_linears(model)) if is_8bit(model) else {}
     for name, tensor in model.state_dict().items():
         owner, _, kind = name.rpartition(".")
+        if not name.startswith(within):
+            continue
         if tensor.is_meta:
             tensor = _read_offloaded(model, name, role)
         if owner not in quantised:

@@ -92,7 +92,7 @@ def check_vocabulary(tokenizer: Any, model: nn.Module) -> None:
 
 def check_vocabularies_agree(student: nn.Module, teacher: nn.Module) -> None:
     """Raise ValueError unless both models give logits over equally many tokens."""
-    student_size, teacher_size = _logit_count(student), _logit_count(teacher)
+    student_size, teacher_size = logit_count(student), logit_count(teacher)
     if student_size != teacher_size:
         raise ValueError(
             f"The student has logits for {student_size} tokens, the teacher for {teacher_size}; distillation compares "
@@ -101,7 +101,8 @@ def check_vocabularies_agree(student: nn.Module, teacher: nn.Module) -> None:
         )
 
 
-def _logit_count(model: nn.Module) -> int:
+def logit_count(model: nn.Module) -> int:
+    """Tokens that a causal language model gives logits for."""
     head = model.get_output_embeddings()  # type: ignore[operator]  # PEFT passes it on
     if head is not None and getattr(head, "weight", None) is not None and head.weight.dim() == 2:
         return head.weight.shape[0]

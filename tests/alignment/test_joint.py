@@ -81,7 +81,7 @@ def test_never_worse_than_it_came(tmp_path: Path) -> None:
     task = task_of(tmp_path)
     aligned(task)
     before = copy.deepcopy(task.student.state_dict())
-    wild = AlignmentConfig(2, batch_tokens=48, gate_learning_rate=30.0, teacher_learning_rate=30.0)
+    wild = AlignmentConfig(2, batch_tokens=48, gate_learning_rate=30.0, teacher_step=300.0)
     blocks = task.fitted_blocks, task.held_out_blocks
     first, last = joint_alignment.align_jointly(task.student, task.teacher, mixers_of(task), *blocks, wild, seed=0)
     assert first == last

@@ -27,7 +27,7 @@ from hf_tc.options import options_of
 from .bench import Results, parser_of
 
 TEXT_TOKENS = 32 * 1024
-SETTINGS = ("calibration_tokens", "alignment_steps", "joint_steps", "layer_policy")
+SETTINGS = ("calibration_tokens", "alignment_steps", "joint_steps", "layer_policy", "mixer_form")
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def converted(
     teacher: PreTrainedModel, tokenizer: Any, share: float, seed: int, options: argparse.Namespace
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A student, made now or earlier, and what its report says of its making."""
-    folder = options.students / f"{Path(options.teacher).name}-{share:g}-seed{seed}"
+    folder = options.students / f"{Path(options.teacher).name}-{options.mixer_form}-{share:g}-seed{seed}"
     start = time.perf_counter()
     if not (folder / "config.json").exists():
         if torch.cuda.is_available():
@@ -107,7 +107,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     defaults = options_of(ConversionConfig())
     for name in SETTINGS:
-        kind = str if name == "layer_policy" else int
+        kind = str if name in ("layer_policy", "mixer_form") else int
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=defaults[name])
     return parser.parse_args()
 

@@ -103,3 +103,20 @@ def test_gain_is_what_the_mixer_does_with_its_gate_and_its_scaled_output_project
     mixer.o_proj.weight.copy_(scaled_output_projection(mixer.o_proj.weight, gate.scale))
     output = mixer(x, captured.position_embeddings, recurrent_mask=RecurrentMask())[0]
     assert relative(output, expected) < 1e-5
+
+
+def test_gate_without_a_bias_is_the_one_with_a_bias_where_inputs_have_a_constant_direction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(LeastSquares.solve.__kwdefaults__, "prior_tokens", 1e-6)
+    mixer, captured = planted_mixer(recurrent_bias=False)
+    constant = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(2)), dim=0)
+    x = captured.attn_input
+    captured.attn_input = x + (1.0 - x @ constant)[..., None] * constant
+    scale = planted_scale(captured.attn_input, 0.1)
+    planted = with_context(captured, output_of(mixer, captured) * scale[..., None])
+    for solve_gate in (solve_output_gate, solve_constant_gate):
+        with_bias, without = solve_gate(mixer, planted), solve_gate(mixer, planted, constant)
+        assert not without.bias.any()
+        inputs = captured.attn_input
+        torch.testing.assert_close(without.gate_scale(inputs), with_bias.gate_scale(inputs), rtol=1e-2, atol=0)

@@ -19,12 +19,12 @@ from tiny_sizes import HEAD_DIM, HEADS
 from torch import nn
 
 from hf_tc.calibration import query_projection
+from hf_tc.calibration.activation_range import solve_activation_range
 from hf_tc.calibration.output_gate import WORKING_POINT, OutputGate
 from hf_tc.calibration.query_projection import (
     can_turn,
     conjugate_gradient,
     linear_queries,
-    norm_direction,
     solve_query_projection,
     turned_queries,
 )
@@ -33,6 +33,7 @@ from hf_tc.calibration.solve_order import apply
 from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 from hf_tc.modeling.plain_recurrence_inputs import heads
 from hf_tc.modeling.recurrence_inputs import l2_normalise
+from hf_tc.teachers.norm_direction import norm_direction
 
 # Every way in which families treat a query between its projection and the memory.
 QUERY_KINDS = {
@@ -47,6 +48,7 @@ QUERY_KINDS = {
     "partial rotation, fused": ("gpt_neox", {"num_key_value_heads": 4}),
     "partial rotation and LayerNorm": ("phi", {"qk_layernorm": True}),
     "no rotation": ("llama", {"recurrent_rope": False}),
+    "norm in the projection": ("qwen3", {"recurrent_rope": False, "recurrent_qk_norm": False}),
 }
 
 
@@ -196,3 +198,25 @@ def test_conjugate_gradient_solves_one_system_per_head() -> None:
         solution = conjugate_gradient(operator, right, preconditioner, 40)
         torch.testing.assert_close(operator(solution), right, rtol=1e-6, atol=1e-8)
     assert torch.equal(conjugate_gradient(operator, right, preconditioner, 0), torch.zeros_like(right))
+
+
+def test_planted_queries_are_found_through_an_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is one of Gauss-Newton: repeated ones come to the planted queries."""
+    monkeypatch.setattr(query_projection, "PRIOR_TOKENS", 1e-6)
+    monkeypatch.setattr(query_projection, "ITERATIONS", 150)
+    mixer, captured = planted_mixer("llama", recurrent_rope=False, conv_activation="silu")
+    apply(mixer, solve_activation_range(mixer, captured, 0.5))
+    truth = copy.deepcopy(mixer)
+    noise = torch.randn(truth.q_proj.weight.shape, generator=torch.Generator().manual_seed(1))
+    truth.q_proj.weight.add_(0.3 * truth.q_proj.weight.std() * noise)
+    new, old = (x.unflatten(0, (HEADS, -1)).norm(dim=(1, 2)) for x in (truth.q_proj.weight, mixer.q_proj.weight))
+    truth.q_proj.weight.mul_((old / new).repeat_interleave(HEAD_DIM)[:, None])
+    target = output_of(truth, captured)
+    errors = [relative(output_of(mixer, captured), target)]
+    for _ in range(4):
+        apply(mixer, solve_query_projection(mixer, with_context(captured, 2 * target), constant_gate(2.0)))
+        errors.append(relative(output_of(mixer, captured), target))
+    assert errors[1] < 0.4 * errors[0]
+    assert (
+        errors[-1] < 0.2 * errors[0]
+    )  # as near as a step to the right direction and then back to the old length comes

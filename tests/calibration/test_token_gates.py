@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hf_tc.calibration import gauss_newton, token_decay, token_write_gate
 from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.calibration.constant_direction import constant_direction
 from hf_tc.calibration.gauss_newton import features_to_fit, gauss_newton_step, normed_derivative
 from hf_tc.calibration.output_gate import OutputGate, solve_output_gate
 from hf_tc.calibration.solve_order import apply
@@ -227,3 +228,21 @@ def test_one_block_is_enough(kind: str) -> None:
     parts = {name: getattr(captured, name)[:1] for name in ("attn_input", "teacher_context", "teacher_output")}
     solved = SOLVERS[kind](mixer, replace(captured, **parts), constant_gate())
     assert all(bool(value.isfinite().all()) for value in solved.values())
+
+
+def test_planted_response_of_a_write_gate_without_bias_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features that need no bias are enough for a weight that has none; only the weight is answered."""
+    monkeypatch.setattr(gauss_newton, "PRIOR_TOKENS", 1e-6)
+    mixer, captured = planted_mixer(recurrent_bias=False)
+    truth, generator = copy.deepcopy(mixer), torch.Generator().manual_seed(1)
+    x = captured.attn_input.flatten(0, 1)
+    direction = torch.randn(HEADS, x.shape[1], generator=generator)
+    truth.b_proj.weight.copy_(0.05 * direction / (x @ direction.T).std(0)[:, None])
+    planted = with_context(captured, GATE_SCALES[:, None] * output_of(truth, captured))
+    features = features_to_fit(captured).without_bias(constant_direction(captured))
+    start = relative(output_of(mixer, captured), output_of(truth, captured))
+    for _ in range(6):
+        solved = solve_token_write_gate(mixer, planted, constant_gate(), features)
+        assert solved.keys() == {"b_proj.weight"}
+        apply(mixer, solved)
+    assert relative(output_of(mixer, captured), output_of(truth, captured)) < 0.1 * start

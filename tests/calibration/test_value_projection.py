@@ -9,6 +9,7 @@ from planted import output_of, planted_mixer, relative, with_context
 from tiny_sizes import HEADS
 
 from hf_tc.calibration import value_projection
+from hf_tc.calibration.activation_range import solve_activation_range
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.calibration.ridge import LeastSquares
 from hf_tc.calibration.solve_order import apply
@@ -52,6 +53,28 @@ def test_planted_values_are_found(family: str, changes: dict, monkeypatch: pytes
     assert relative(solved["v_proj.weight"], truth.v_proj.weight) < 2e-3
     apply(mixer, solved)
     assert relative(output_of(mixer, captured), output_of(truth, captured)) < 1e-3
+
+
+def test_planted_values_are_found_through_an_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to what bends: the smaller the values are where SiLU takes them, the nearer."""
+    monkeypatch.setitem(LeastSquares.solve.__kwdefaults__, "prior_tokens", 1e-6)
+    mixer, captured = planted_mixer("llama", recurrent_rope=False, conv_activation="silu")
+    planted, gate, errors = (
+        torch.randn(16, 32, generator=torch.Generator().manual_seed(3)),
+        gate_of(torch.ones(HEADS)),
+        [],
+    )
+    for size in (0.2, 0.02):
+        truth = copy.deepcopy(mixer)
+        truth.v_proj.weight.copy_(planted)
+        apply(truth, solve_activation_range(truth, captured, size))
+        trial = copy.deepcopy(truth)
+        trial.v_proj.weight.copy_(mixer.v_proj.weight)
+        context = output_of(truth, captured) * gate.gate_scale(captured.attn_input)[..., None]
+        solved = value_projection.solve_value_projection(trial, with_context(captured, context), gate)
+        errors.append(relative(solved["v_proj.weight"], planted))
+    assert errors[0] < 0.2
+    assert errors[1] < 0.2 * errors[0]
 
 
 @pytest.mark.skipif(not hasattr(value_projection, "solve_value_projection"), reason="values are solved elsewhere")

@@ -114,7 +114,7 @@ def test_missing_text_is_noticed_before_the_teacher_is_loaded(tmp_path: Path) ->
 
 def test_a_full_disk_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(ValueError, match=r"GiB, 0\.00 GiB are free"):
+    with pytest.raises(ValueError, match=r"MiB, 0\.00 MiB are free"):
         from_teacher(
             letter_teacher(),
             letter_tokenizer(),

@@ -15,7 +15,7 @@ from transformers import (
     default_data_collator,
 )
 
-from hf_tc.distillation.collator import TargetsCollator, default_collator
+from hf_tc.distillation.collator import TargetsCollator, default_collator, weights_of
 
 EOS = 0
 
@@ -139,3 +139,62 @@ def test_a_collator_that_overwrites_labels_is_refused() -> None:
     assert collate([{"input_ids": [4, 5, 6]}])["shift_labels"].tolist() == [[5, 6, -100]]
     with pytest.raises(ValueError, match=r"DataCollatorForLanguageModeling labels 3 tokens .* label 1"):
         collate([{"input_ids": [4, 5, 6], "completion_mask": [0, 0, 1]}])
+
+
+WEIGHTED: list[Any] = [
+    {"input_ids": [5, 6, 7, 8], "token_weights": [1, 0.5, 2, 3]},
+    {"input_ids": [8, 9], "token_weights": [0.25, 4]},
+]
+
+
+@pytest.mark.parametrize(("side", "laid"), [("right", [0.25, 4, 0, 0]), ("left", [0, 0, 0.25, 4])])
+def test_what_is_said_of_tokens_lies_beside_them(side: str, laid: list[float]) -> None:
+    batch = TargetsCollator(default_collator(tokenizer(side)))(WEIGHTED)
+    assert batch["token_weights"].tolist() == [[1, 0.5, 2, 3], laid]
+    counted = [[1, 0.5, 2, 0], [0.25, 0, 0, 0] if side == "right" else [0, 0, 0.25, 0]]
+    assert weights_of(batch).tolist() == counted
+    taught = [{**example, "teacher_ids": torch.tensor(example["input_ids"])[:, None]} for example in WEIGHTED]
+    ids = TargetsCollator(default_collator(tokenizer(side)))(taught)["teacher_ids"]
+    assert ids.shape == (2, 4, 1)
+    assert ids[1, :, 0].tolist() == ([8, 9, 0, 0] if side == "right" else [0, 0, 8, 9])
+
+
+def test_an_example_of_padding_tokens_alone_is_told_by_its_mask() -> None:
+    short = {"input_ids": [EOS, EOS], "token_weights": [1, 2]}
+    for side, laid in (("right", [1, 2, 0, 0]), ("left", [0, 0, 1, 2])):
+        batch = TargetsCollator(default_collator(tokenizer(side)))([WEIGHTED[0], short])
+        assert batch["token_weights"][1].tolist() == laid
+
+
+def test_what_is_said_of_tokens_is_flattened_with_them() -> None:
+    batch = TargetsCollator(DataCollatorWithFlattening())(WEIGHTED)
+    assert batch["token_weights"].tolist() == [[1, 0.5, 2, 3, 0.25, 4]]
+    assert weights_of(batch).tolist() == [[1, 0.5, 2, 0, 0.25, 0]]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1, -0.5, 1], r"token_weights has -0\.5 at token 1; a weight must be a finite number, 0 or more"),
+        ([1, 1, float("nan")], "token_weights has nan at token 2"),
+        ([1, float("inf"), 1], "token_weights has inf at token 1"),
+        ([1, 1], r"3 input_ids and token_weights of shape \(2,\), which must have one a token"),
+        ([[1, 1]] * 3, r"token_weights of shape \(3, 2\); they must be one number a token"),
+        (None, "Some examples have token_weights and one has none"),
+    ],
+)
+def test_bad_weights_are_refused(weights: Any, message: str) -> None:
+    examples = [
+        {"input_ids": [4, 5, 6], "token_weights": [1, 1, 1]},
+        {"input_ids": [4, 5, 6], "token_weights": weights},
+    ]
+    with pytest.raises(ValueError, match=message):
+        TargetsCollator(default_collator(None))(examples)
+
+
+def test_a_collator_that_cuts_tokens_is_refused_where_something_is_said_of_them() -> None:
+    def cut(features: list[Any]) -> dict[str, torch.Tensor]:
+        return {"input_ids": torch.tensor([feature["input_ids"][:2] for feature in features])}
+
+    with pytest.raises(ValueError, match="2 rows of 2 tokens that the collator made of 2 examples do not hold these"):
+        TargetsCollator(cut)(WEIGHTED)

@@ -22,6 +22,9 @@ from hf_tc.evaluation.kd_loss import Objective
         ({"divergence": "kl"}, "divergence is 'kl'; it must be one of forward_kl, reverse_kl, jsd"),
         ({"jsd_beta": 1.0}, "jsd_beta is 1.0; it must lie between 0 and 1"),
         ({"chunk_tokens": 0}, "chunk_tokens is 0; it must be at least 1"),
+        ({"layer_weight": -1.0}, "layer_weight is -1.0; it must be a number of 0 or more"),
+        ({"distribution_weight": float("inf")}, "distribution_weight is inf"),
+        ({"distribution_weight": 0.0}, "layer_weight and distribution_weight are 0, which leaves no loss"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
         ({"torch_compile": True}, "torch_compile=True"),
         ({"bf16_full_eval": True}, "bf16_full_eval=True casts the student's weights"),
@@ -58,7 +61,8 @@ def test_own_arguments_have_help() -> None:
     own = [field for field in fields(DistillationConfig) if field.name not in inherited]
     assert {field.name for field in own} == {
         *("temperature", "ce_weight", "divergence", "jsd_beta", "cross_entropy_share", "chunk_tokens"),
-        *("trains", "gate_learning_rate"),
+        *("trains", "gate_learning_rate", "teacher_cache", "layer_weight", "distribution_weight"),
+        *("teacher_device_map", "teacher_in_8bit"),
         *("tokens", "sequence_length", "curriculum", "packing", "assistant_only_loss"),
     }
     assert all(len(field.metadata["help"]) > 40 for field in own)

@@ -1,7 +1,9 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """The student's configuration: what it carries, what it forwards, what it refuses."""
 
+import copy
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -197,3 +199,13 @@ def test_a_setting_that_nobody_has_is_an_error_to_read() -> None:
     assert not hasattr(config, "number_of_moons")
     with pytest.raises(AttributeError, match=r"number_of_moons.*nor has the teacher"):
         _ = config.number_of_moons
+
+
+def test_rotary_settings_of_several_kinds_of_layers_stay_as_they_are(tmp_path: Path) -> None:
+    """Releases from 5.16 on would put a common `rope_theta` beside them, and then refuse it."""
+    teacher = teacher_config("gemma3_text")
+    before = copy.deepcopy(teacher.rope_parameters)
+    config = HybridGDNConfig(text_config=teacher)
+    assert config.rope_parameters == before
+    config.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).rope_parameters == before

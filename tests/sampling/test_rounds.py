@@ -7,6 +7,7 @@ from conversion_inputs import circumstances
 from planted import tiny_teacher
 from tiny_sizes import VOCABULARY
 
+from hf_tc.sampling import graphed_decoding
 from hf_tc.sampling.rounds import ENDED_SHARE, ROUND_TOKENS, sample_round
 
 SHORT, LONG = [1, 5, 9], [1, 17, 4, 22, 30]
@@ -63,3 +64,16 @@ def test_no_position_is_asked_for_that_the_teacher_does_not_have() -> None:
     teacher = tiny_teacher("gpt2", max_position_embeddings=64)
     lengths = [len(row) for row in sample_round(teacher, [[1] * 60, [1]], (), 64, seed=0)]
     assert lengths == [4, 4]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_steps_from_a_graph_give_the_same_tokens(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = tiny_teacher(family, sliding_window=4).cuda()
+    rows, replays, replay = [SHORT, LONG] * 8, [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(replay(graph)))
+    graphed = sample_round(teacher, rows, (), 60, seed=0)
+    assert len(replays) == max(map(len, graphed)) - 1
+    monkeypatch.setattr(graphed_decoding, "waits_for_the_gpu", lambda step: True)
+    assert sample_round(teacher, rows, (), 60, seed=0) == graphed
+    assert len(replays) == max(map(len, graphed)) - 1

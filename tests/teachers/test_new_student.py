@@ -6,7 +6,10 @@ import torch
 from family_checks import family_config
 from planted import small_llama, tiny_teacher
 
-from hf_tc.teachers.new_student import build_student
+from hf_tc.config import MixerConfig
+from hf_tc.modeling.plain_recurrence_inputs import heads
+from hf_tc.modeling.recurrence_inputs import l2_normalise
+from hf_tc.teachers.new_student import build_student, mixer_of, teachers_mixer
 from hf_tc.teachers.small_teacher import random_teacher
 
 LINEAR = "linear_attention"
@@ -102,3 +105,21 @@ def test_an_attention_with_unknown_parameters_is_refused(llama, name):
     llama.model.layers[0].self_attn.register_module(name, torch.nn.Linear(32, 32))
     with pytest.raises(RuntimeError, match=name):
         build_student(llama, [LINEAR, "full_attention"])
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3_text", "olmo2", "cohere", "phi", "gpt_neox"])
+def test_form_of_qwen3_5_has_the_norms_in_its_projections_and_no_biases(family: str) -> None:
+    """Of a teacher whose norms' divisions a later L2 norm takes out: q and k point where the teacher's do."""
+    changes = {"cohere": {"use_qk_norm": True}, "gpt_neox": {"num_key_value_heads": 4}}.get(family, {})
+    teacher = tiny_teacher(family, num_hidden_layers=2, **changes)
+    form = MixerConfig("qwen3_5").fields(teacher.config)
+    student = build_student(teacher, [LINEAR, LINEAR], config_kwargs=form)
+    mixer, attention = mixer_of(student, 1), teachers_mixer(teacher, student, 1)
+    assert not any(name.endswith("bias") for name, _ in mixer.named_parameters() if name != "dt_bias")
+    x = torch.randn(2, 7, teacher.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    for projection in (attention.q_proj, attention.k_proj):
+        if projection.bias is not None:
+            torch.nn.init.zeros_(projection.bias)
+    wanted, found = (heads(module, module.project(x), None)[:2] for module in (attention, mixer))
+    for one, other in zip(wanted, found, strict=True):
+        torch.testing.assert_close(l2_normalise(other), l2_normalise(one), rtol=1e-4, atol=1e-4)

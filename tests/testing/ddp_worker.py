@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Trains and evaluates a tiny student; run alone or in several processes by test_ddp.py.
 
-Usage: ddp_worker.py OUTPUT_DIR BATCH_SIZE_PER_PROCESS ACCUMULATION_STEPS
+Usage: ddp_worker.py OUTPUT_DIR BATCH_SIZE_PER_PROCESS ACCUMULATION_STEPS [fsdp2]
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import torch
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -18,14 +22,38 @@ from library_names import checkpointing_argument
 from tiny_causal_lms import labelled_examples, tiny_llama, tiny_qwen3
 
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
+from hf_tc.teachers.new_student import build_student
+
+# By what is told apart: this decides find_unused_parameters of DDP, and which parameters are unused.
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"checkpointing": False},
+    "checkpointed": {"checkpointing": True},  # with token weights
+    "layers": {"checkpointing": True, "layer_weight": 1.0, "distribution_weight": 0.0},
+}
 
 
 def main(output_dir: Path, batch_size: int, accumulation_steps: int) -> None:
-    for name, checkpointing in (("plain", False), ("checkpointed", True)):
-        distil(output_dir / name, batch_size, accumulation_steps, checkpointing)
+    for name, changes in KINDS.items():
+        distil(output_dir / name, batch_size, accumulation_steps, **changes)
 
 
-def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpointing: bool) -> None:
+def models(name: str) -> tuple[Any, Any]:
+    if name == "layers":
+        return build_student(tiny_qwen3(), ["linear_attention", "full_attention"]), tiny_qwen3(2)
+    return tiny_llama(), tiny_qwen3()
+
+
+def examples(name: str, count: int, seed: int = 0) -> list[dict[str, torch.Tensor]]:
+    plain = labelled_examples(count, seed)
+    if name == "plain":
+        return plain
+    generator = torch.Generator().manual_seed(seed)
+    return [{**example, "token_weights": torch.rand(12, generator=generator)} for example in plain]
+
+
+def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpointing: bool, **changes: Any) -> None:
+    name = output_dir.name
+    student, teacher = models(name)
     args = DistillationConfig(
         output_dir=str(output_dir),
         use_cpu=True,
@@ -43,26 +71,49 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpoin
         disable_tqdm=True,
         ce_weight=0.2,
         chunk_tokens=5,
+        **changes,
     )
     trainer = DistillationTrainer(
-        model=tiny_llama(),
-        teacher=tiny_qwen3(),
+        model=student,
+        teacher=teacher,
         args=args,
-        train_dataset=labelled_examples(32),
-        eval_dataset=labelled_examples(7, seed=1),  # not a multiple of the batch: the sampler repeats examples
+        train_dataset=examples(name, 32),
+        eval_dataset=examples(name, 7, seed=1),  # not a multiple of the batch: the sampler repeats examples
     )
     trainer.train()
     metrics = trainer.evaluate()
+    shards = {part: sum(map(is_shard, getattr(trainer, part).parameters())) for part in ("model", "teacher")}
+    whole = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    weights = {key: weight.full_tensor() if is_shard(weight) else weight for key, weight in whole.items()}
     if trainer.is_world_process_zero():
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         figures = {name: metrics[name] for name in ("eval_loss", "eval_kl", "eval_teacher_perplexity")}
         output_dir.mkdir(parents=True, exist_ok=True)
-        result = {"processes": args.world_size, "losses": losses, **figures}
+        result = {"processes": args.world_size, "shards": shards, "losses": losses, **figures}
         (output_dir / "result.json").write_text(json.dumps(result))
-        save_file(
-            dict(trainer.accelerator.unwrap_model(trainer.model).state_dict()), output_dir / "weights.safetensors"
-        )
+        save_file(weights, output_dir / "weights.safetensors")
+
+
+def is_shard(tensor: torch.Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")
+
+
+def shard_by_fsdp2_on_cpus() -> None:
+    """What `accelerate launch` sets for it. accelerate shards on accelerators alone, which torch does not mind."""
+    names = {"VERSION": "2", "AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "CPU_RAM_EFFICIENT_LOADING": "false"}
+    names |= {"STATE_DICT_TYPE": "FULL_STATE_DICT", "RESHARD_AFTER_FORWARD": "true"}
+    os.environ.update({"ACCELERATE_USE_FSDP": "true", **{f"FSDP_{name}": value for name, value in names.items()}})
+    begin = PartialState.__init__
+
+    def begin_as_on_accelerators(self: PartialState, *args: Any, **kwargs: Any) -> None:
+        begin(self, *args, **kwargs)
+        if self.distributed_type is DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.MULTI_XPU
+
+    PartialState.__init__ = begin_as_on_accelerators
 
 
 if __name__ == "__main__":
+    if sys.argv[4:] == ["fsdp2"]:
+        shard_by_fsdp2_on_cpus()
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -21,15 +21,20 @@ def slow_objective(
     """Textbook formula in fp64 over all positions at once, labelled ones selected last."""
     p = torch.softmax(teacher_logits.double() / temperature, -1)
     q = torch.softmax(student_logits.double() / temperature, -1)
+    distance = temperature**2 * slow_divergence(p, q, divergence, beta)
+    nll = -torch.softmax(student_logits.double(), -1).log().gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    return ((1 - share) * distance + share * nll)[targets != -100]
+
+
+def slow_divergence(p: Tensor, q: Tensor, divergence: str, beta: float = 0.5) -> Tensor:
+    """Of probabilities [..., V] of teacher and student."""
     m = beta * p + (1 - beta) * q
     of_kind = {
         "forward_kl": p * (p / q).log(),
         "reverse_kl": q * (q / p).log(),
         "jsd": beta * p * (p / m).log() + (1 - beta) * q * (q / m).log(),
     }
-    distance = temperature**2 * of_kind[divergence].sum(-1)
-    nll = -torch.softmax(student_logits.double(), -1).log().gather(-1, targets.clamp(min=0)[..., None])[..., 0]
-    return ((1 - share) * distance + share * nll)[targets != -100]
+    return of_kind[divergence].sum(-1)
 
 
 def case(length: int, dtype: torch.dtype = torch.float32) -> tuple[nn.Linear, Tensor, nn.Linear, Tensor, Tensor]:

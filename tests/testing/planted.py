@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from tiny_models import MIXER_FIELDS
 from tiny_sizes import SIZES, VOCABULARY
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
@@ -49,19 +50,20 @@ def captured_layer(teacher: PreTrainedModel, blocks: Tensor, layer: int = 0, bat
 
 
 def plant_memory(mixer: GatedDeltaNet, half_life: Tensor, beta: Tensor) -> GatedDeltaNet:
-    """Sets decay and write gate, per head `[H]`, in place."""
+    """Sets decay and write gate, per head `[H]`, in place; beta is 1/2 in a mixer whose gates have no bias."""
     with torch.no_grad():
         mixer.A_log.zero_()
         mixer.a_proj.weight.zero_()
         mixer.b_proj.weight.zero_()
         mixer.dt_bias.copy_(dt_bias_of(half_life))
-        mixer.b_proj.bias.copy_(write_gate_bias_of(beta))
+        if mixer.b_proj.bias is not None:
+            mixer.b_proj.bias.copy_(write_gate_bias_of(beta))
     return mixer
 
 
 def planted_mixer(family: str = "llama", **changes: Any) -> tuple[GatedDeltaNet, CapturedAttention]:
     """A mixer with memories of several lengths, and the inputs of its layer."""
-    options = {name: changes.pop(name) for name in ("output_norm", "recurrent_rope") if name in changes}
+    options = {name: changes.pop(name) for name in MIXER_FIELDS if name in changes}
     teacher = tiny_teacher(family, **changes)
     mixer = fresh_mixer(teacher, **options)
     plant_memory(mixer, torch.tensor([3.0, 8.0, 20.0, 50.0]), torch.tensor([0.1, 0.5, 0.3, 0.9]))

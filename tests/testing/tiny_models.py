@@ -19,6 +19,10 @@ LLAMA3_ROPE = dict(
     original_max_position_embeddings=32,
 )
 EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24, decoder_sparse_step=1)
+MIXER_FIELDS = (
+    *("conv_kernel_size", "conv_activation", "recurrent_rope", "recurrent_bias", "recurrent_qk_norm"),
+    *("output_norm", "output_norm_eps"),
+)
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": dict(rope_parameters=LLAMA3_ROPE, tie_word_embeddings=True),
     "mistral": dict(sliding_window=6),
@@ -42,7 +46,7 @@ def perturb(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
 
 
 def student_config(family: str = "llama", linear: tuple[int, ...] = (0, 2), **changes: Any) -> HybridGDNConfig:
-    own = {name: changes.pop(name) for name in ("conv_kernel_size", "recurrent_rope", "output_norm") if name in changes}
+    own = {name: changes.pop(name) for name in MIXER_FIELDS if name in changes}
     config = HybridGDNConfig(text_config=teacher_config(family, **changes), **own)
     config.layer_types = ["linear_attention" if i in linear else t for i, t in enumerate(config.layer_types)]
     return config

@@ -1,0 +1,108 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""Where the teacher of a distillation computes.
+
+| the teacher | is |
+|---|---|
+| in host memory; with several processes wherever it is | moved beside the student, whole on every process |
+| the same under FSDP2 | in shards over the processes, as the student is |
+| on another GPU, or with a device map (host memory, disk, several devices) | left where it is; its inputs go there |
+| in 8 bits | left where it is, whole on every process |
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from accelerate import Accelerator
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
+from hf_tc.teachers.loading import load_causal_lm
+from hf_tc.teachers.offloading import execution_device, is_8bit, is_dispatched
+
+Result = TypeVar("Result")
+
+
+def load_distillation_teacher(teacher: PreTrainedModel | str | Path, args: Any) -> PreTrainedModel:
+    """The teacher, loaded as a `DistillationConfig` says if it is a name.
+
+    Raises:
+        ValueError: a placement for a teacher that is loaded already, or devices that several processes would share.
+    """
+    asked = [name for name in ("teacher_device_map", "teacher_in_8bit") if getattr(args, name)]
+    if not isinstance(teacher, str | Path):
+        if asked:
+            raise ValueError(
+                f"{' and '.join(asked)} are for a teacher given by name, and a {type(teacher).__name__} was given. "
+                "Load it as it should be, or give its folder or Hub id."
+            )
+        return teacher
+    if args.teacher_device_map and args.world_size > 1:
+        raise ValueError(
+            f"teacher_device_map is {args.teacher_device_map!r}, and each of {args.world_size} processes would put its "
+            "teacher on the same devices. Leave it out; under FSDP2 the teacher is sharded, as the student is."
+        )
+    options: dict[str, Any] = {"device_map": args.teacher_device_map} if args.teacher_device_map else {}
+    if args.teacher_in_8bit:
+        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+    return load_causal_lm(teacher, dtype="auto", **options)
+
+
+def place_teacher(teacher: PreTrainedModel, accelerator: Accelerator, args: Any) -> BackboneThenHead:
+    """Puts a teacher where it computes, in eval mode and in place, and splits it."""
+    teacher.eval()
+    has_its_place = bool(args.teacher_device_map) or _has_its_place(teacher, accelerator)
+    is_sharded = getattr(accelerator, "is_fsdp2", False) and not has_its_place  # accelerate 1.6 and later have it
+    if not (has_its_place or is_sharded):
+        teacher.to(args.device)
+    parts = BackboneThenHead(teacher)
+    if is_sharded:
+        _shard(teacher, accelerator)
+    return parts
+
+
+def _has_its_place(teacher: PreTrainedModel, accelerator: Accelerator) -> bool:
+    if getattr(teacher, "hf_device_map", None) is not None or is_dispatched(teacher) or is_8bit(teacher):
+        return True
+    on_another_gpu = teacher.device.type != "cpu" and teacher.device != accelerator.device
+    return on_another_gpu and accelerator.num_processes == 1
+
+
+def _shard(teacher: PreTrainedModel, accelerator: Accelerator) -> None:
+    """As accelerate shards the student: the same layers, mesh and precision."""
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+
+    teacher.requires_grad_(False)
+    plugin = accelerator.state.fsdp_plugin
+    accelerator.state.fsdp_plugin = copy.copy(plugin)  # it notes the layers of the model that it sees first
+    try:
+        fsdp2_prepare_model(accelerator, teacher)
+    finally:
+        accelerator.state.fsdp_plugin = plugin
+
+
+def inside_forward(teacher: Any, compute: Callable[[], Result]) -> Result:
+    """`compute()`, all of it within one forward of a teacher in shards, where parts of it may be called one by one."""
+    if not isinstance(teacher, FSDPModule):
+        return compute()
+    root: Any = teacher
+    # Not as what the forward returns: FSDP2 would prepare the teacher for a backward that never comes.
+    results: list[Result] = []
+    call_through_wrapper(root, root, lambda _: results.append(compute()), None)
+    for module in root.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # some wait for that backward
+    return results[0]
+
+
+def beside(parts: BackboneThenHead, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A batch on the device where a model begins."""
+    if isinstance(parts.model.get_input_embeddings(), FSDPModule):
+        return dict(inputs)
+    device = execution_device(parts.model.get_input_embeddings())
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in inputs.items()}
