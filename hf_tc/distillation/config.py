@@ -76,7 +76,7 @@ class DistillationConfig(TrainingArguments):
         default=None,
         metadata={
             "help": "Tokens whose logits exist at the same time; memory is 28 to 32 bytes x chunk_tokens x vocabulary, "
-            "48 with a jsd. By default as many as make that about 1 GB."
+            "48 with a jsd. By default as many as make that about 2 GB."
         },
     )
 
