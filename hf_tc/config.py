@@ -81,7 +81,7 @@ class AlignmentConfig:
         },
     )
     batch_tokens: int = STEP_TOKENS
-    gate_learning_rate: float = 4e-3
+    gate_learning_rate: float = 2e-3
     teacher_step: float = 1.6e-2
     warmup_ratio: float = 0.05
     gradient_clip: float = 1.0

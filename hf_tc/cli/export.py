@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_tc.cli.shared import DEFAULT, add_command, console
-
-FORMATS = {"qwen3_5": "Transformers, vLLM", "mlx": "mlx-lm", "gguf": "llama.cpp"}  # with who reads them
+from hf_tc.export import FORMATS
 
 
 def add_parser(commands: Any) -> None:

@@ -77,7 +77,7 @@ class DistillationConfig(DataSettings, TrainingArguments):
         default=None,
         metadata={
             "help": "Tokens whose logits exist at the same time; memory is 28 to 32 bytes x chunk_tokens x vocabulary, "
-            "48 with a jsd. By default as many as make that about 1 GB."
+            "48 with a jsd. By default as many as make that about 2 GB."
         },
     )
 
@@ -131,8 +131,8 @@ class DistillationConfig(DataSettings, TrainingArguments):
     def __post_init__(self) -> None:
         if self.teacher_cache is not None and self.curriculum:
             raise ValueError(
-                f"curriculum is {self.curriculum}, and teacher_cache has blocks of one length. Leave curriculum out "
-                "and the recipe long, which has one; or train beside the teacher."
+                f"curriculum is {self.curriculum}, and teacher_cache has blocks of one length. Leave curriculum out, "
+                "or the recipe long, which sets it; or train beside the teacher."
             )
         self.check_data_settings()
         if self.curriculum:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from hf_tc.config import MixerConfig
+from hf_tc.export import FORMATS
 from hf_tc.modeling.configuration_hybrid_gdn import HybridGDNConfig
 
-FORMATS = ("qwen3_5", "mlx", "gguf")
 FAMILIES = ("llama", "qwen2", "qwen3")
 # Kinds of rotary embedding that the engines of a format compute as Transformers does; all of them where none is named.
 ROPE_TYPES = {"mlx": ("default", "linear", "llama3"), "gguf": ("default",)}

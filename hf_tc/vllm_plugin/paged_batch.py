@@ -42,7 +42,7 @@ class PagedStates(NamedTuple):
 
     Attributes:
         conv: `[rows, channels, kernel_size - 1]`, the tokens before, oldest first.
-        recurrent: `[rows, H, V, K]`.
+        recurrent: `[rows, H, V, K]`; by `torch_core` `[rows, H, K, V]`.
     """
 
     conv: torch.Tensor

@@ -2,6 +2,8 @@
 """The recurrence over paged states in torch, for CPUs: hf_tc's own forms, sequence by sequence.
 
 `kernel_core` has the same two functions on vLLM's kernels, for GPUs. Sequences that go on by one token are one batch.
+A state is kept as hf_tc's forms have it, `[H, K, V]`, in the room for vLLM's `[H, V, K]`: as many numbers, which nobody
+else reads.
 """
 
 from collections.abc import Iterator
@@ -28,7 +30,8 @@ def convolve(
     for tokens, slots, is_new in _groups(batch):
         x = qkv[tokens].view(len(slots), -1, qkv.shape[-1])
         past = states.conv[slots].transpose(1, 2)  # [B, kernel_size - 1, channels]
-        past = past.masked_fill(is_new[:, None, None], 0.0)
+        if is_new:
+            past = torch.zeros_like(past)
         output[tokens] = short_convolution(x, taps, past).flatten(0, 1)
         states.conv[slots] = joined(x, past, len(taps))[:, x.shape[1] :].transpose(1, 2).to(states.conv.dtype)
     return F.silu(output) if activation == "silu" else output
@@ -40,29 +43,26 @@ def delta_rule(inputs: PagedInputs, states: PagedStates, batch: PagedBatch) -> t
     output = torch.empty_like(inputs.v)
     for tokens, slots, is_new in _groups(batch):
         rows = lambda x: x[tokens].unflatten(0, (len(slots), -1))  # noqa: B023, E731  # called in this round
-        state = states.recurrent[slots].transpose(-1, -2)  # [B, H, K, V]
-        state = state.masked_fill(is_new[:, None, None, None], 0.0)
         read, state = gated_delta_rule(
             q=rows(q),
             k=rows(k),
             v=rows(inputs.v),
             log_decay=rows(inputs.log_decay),
             beta=rows(inputs.beta),
-            state=state,
+            state=None if is_new else states.recurrent[slots],
         )
         output[tokens] = read.flatten(0, 1)
-        states.recurrent[slots] = state.transpose(-1, -2).to(states.recurrent.dtype)
+        states.recurrent[slots] = state.to(states.recurrent.dtype)
     return output
 
 
-def _groups(batch: PagedBatch) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """Sequences of one length at a time: their tokens, their slots `[B]`, and whether each is new `[B]`."""
+def _groups(batch: PagedBatch) -> Iterator[tuple[slice, torch.Tensor, bool]]:
+    """Sequences that are worked on together: their tokens, their slots `[B]`, and whether they are new."""
     decodes, count = batch.num_decodes, batch.num_decodes + batch.num_prefills
     starts = batch.non_spec_query_start_loc[: count + 1].tolist()
-    slots = batch.non_spec_state_indices_tensor[:count].long()
-    known = batch.has_initial_state
-    is_new = torch.zeros_like(slots, dtype=torch.bool) if known is None else ~known[:count].bool()
+    slots, known = batch.non_spec_state_indices_tensor[:count].long(), batch.has_initial_state
     if decodes:
-        yield slice(0, decodes), slots[:decodes], is_new[:decodes]
+        yield slice(0, decodes), slots[:decodes], False
     for index in range(decodes, count):
-        yield slice(starts[index], starts[index + 1]), slots[index : index + 1], is_new[index : index + 1]
+        is_new = known is not None and not bool(known[index])
+        yield slice(starts[index], starts[index + 1]), slots[index : index + 1], is_new

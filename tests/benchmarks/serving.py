@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 from transformers import AutoTokenizer
 
 from .bench import Results, parser_of
@@ -32,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "testing"))
 
 from servers import free_port, wait_until_it_answers
 
-COLUMNS = ["server", "model", "length", "requests", "requests/s", "tokens/s", "cache bytes a token"]
+COLUMNS = ["server", "model", "length", "requests", "requests/s", "tokens/s", "CPU s a request", "cache bytes a token"]
 PROGRAMS = {
     "vllm": [str(Path(sys.executable).with_name("vllm")), "serve"],
     "transformers": [sys.executable, "-m", "hf_tc.cli.main", "serve"],
@@ -52,8 +53,8 @@ def main() -> None:
         prompts = cut(options.text, options.student, length - options.new, options.requests)
         for model, folder in {"student": options.student, "teacher": options.teacher}.items():
             for server in ("vllm", "transformers"):
-                with serving(server, model, folder, length, options) as (url, log):
-                    row = load(url, folder, prompts, options, **OPTIONS[server])
+                with serving(server, model, folder, length, options) as (url, log, process):
+                    row = load(url, process, folder, prompts, options, **OPTIONS[server])
                     if server == "vllm":
                         row["cache bytes a token"] = round(cache_bytes(log, options.cache_gib) / length)
                 results.add(server=server, model=model, length=length, **row)
@@ -71,8 +72,8 @@ def cut(text: Path, tokenizer: str, tokens: int, count: int) -> list[str]:
 @contextmanager
 def serving(
     server: str, model: str, folder: str, length: int, options: argparse.Namespace
-) -> Iterator[tuple[str, Path]]:
-    """Address and log of a server, until the block ends."""
+) -> Iterator[tuple[str, Path, psutil.Process]]:
+    """Address, log and process of a server, until the block ends."""
     port, own = free_port(), {"VLLM_CPU_KVCACHE_SPACE": str(options.cache_gib), "HF_HUB_OFFLINE": "1"}
     program = PROGRAMS["transformers, teacher" if (server, model) == ("transformers", "teacher") else server]
     arguments = [folder, "--host", "127.0.0.1", "--port", str(port), "--dtype", options.dtype]
@@ -87,13 +88,15 @@ def serving(
             process = subprocess.Popen([*program, *arguments], env={**os.environ, **own}, stdout=output, stderr=output)
         try:
             wait_until_it_answers(process, f"http://127.0.0.1:{port}", log)
-            yield f"http://127.0.0.1:{port}", log
+            yield f"http://127.0.0.1:{port}", log, psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait(timeout=60)
 
 
-def load(url: str, model: str, prompts: list[str], options: argparse.Namespace, **further: Any) -> dict[str, Any]:
+def load(
+    url: str, server: psutil.Process, model: str, prompts: list[str], options: argparse.Namespace, **further: Any
+) -> dict[str, Any]:
     """Requests and written tokens a second, asked for by `clients` threads. `further`: of each request."""
 
     def ask(prompt: str) -> int:
@@ -106,10 +109,17 @@ def load(url: str, model: str, prompts: list[str], options: argparse.Namespace, 
 
     with ThreadPoolExecutor(options.clients) as pool:
         list(pool.map(ask, prompts[: options.clients]))
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), cpu_seconds(server)
         written = sum(pool.map(ask, prompts))
         seconds = time.perf_counter() - start
-    return {"requests": len(prompts), "requests/s": len(prompts) / seconds, "tokens/s": written / seconds}
+    row = {"requests": len(prompts), "requests/s": len(prompts) / seconds, "tokens/s": written / seconds}
+    return {**row, "CPU s a request": (cpu_seconds(server) - busy) / len(prompts)}
+
+
+def cpu_seconds(server: psutil.Process) -> float:
+    """Of the server and what it started; unlike the clock's they hardly depend on what else the machine does."""
+    times = [process.cpu_times() for process in (server, *server.children(recursive=True))]
+    return sum(spent.user + spent.system for spent in times)
 
 
 def cache_bytes(log: Path, cache_gib: int) -> float:

@@ -23,11 +23,9 @@ from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.calibration.attention_statistics import attention_statistics
 from hf_tc.calibration.output_gate import SIZE_AT_WORKING_POINT
 from hf_tc.calibration.solve_order import COMPONENTS, apply, layer_statistics, solve
-from hf_tc.config import MixerConfig
 from hf_tc.data.token_blocks import read_documents, token_blocks
 from hf_tc.modeling.plain_recurrence_inputs import heads
 from hf_tc.modeling.teacher_attention import find_attention
-from hf_tc.teachers.new_student import build_student, mixer_of, teachers_mixer
 
 # All kinds of queries and projections.
 FAMILIES = {
@@ -101,42 +99,6 @@ def test_closed_form_beats_copied_weights_on_a_trained_teacher(
         assert held_out_error(mixer, held_out) > closed_form, names
         apply(mixer, kept)
     assert held_out_error(mixer, held_out) == pytest.approx(closed_form, rel=1e-5)
-
-
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
-def test_the_form_of_qwen3_5_is_solved_too(family: str) -> None:
-    """Without biases and norms of q and k, and through SiLU; statistics are the attention's all the same."""
-    teacher = tiny_teacher(family)
-    kinds, form = ["linear_attention"] * 4, MixerConfig("qwen3_5").fields(teacher.config)
-    student = build_student(teacher, kinds[: teacher.config.num_hidden_layers], config_kwargs=form)
-    mixer, attention = mixer_of(student, 1).requires_grad_(False), teachers_mixer(teacher, student, 1)
-    blocks = random_blocks(20, 64)
-    captured, held_out = captured_layer(teacher, blocks[:16], 1), captured_layer(teacher, blocks[16:], 1)
-    before = copy.deepcopy(mixer.state_dict())
-    solved = solve(mixer, captured, scaling=mixer.head_dim**-0.5, attention=attention)
-    assert all(torch.equal(value, before[name]) for name, value in mixer.state_dict().items())
-    assert not any(name.endswith(".bias") for name in solved.weights)
-    of_default = solve(fresh_mixer(teacher, 1), captured, scaling=mixer.head_dim**-0.5, components=())
-    torch.testing.assert_close(solved.statistics.attention_entropy, of_default.statistics.attention_entropy)
-    copied = held_out_error(mixer, held_out)
-    apply(mixer, solved.weights)
-    assert held_out_error(mixer, held_out) < min(0.96, copied)
-
-
-def test_the_form_of_qwen3_5_is_near_its_rotationless_twin_on_a_trained_teacher(
-    trained_teacher: PreTrainedModel,
-) -> None:
-    """What rotation gives a layer is lost; convolution with SiLU and gates without biases cost little."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_teacher_path())
-    blocks = token_blocks(read_documents(sample_text_path("calibration")), tokenizer, 256, 4096)
-    captured, held_out = (captured_layer(trained_teacher, part, 1, 16) for part in (blocks[:-4], blocks[-4:]))
-    attention, errors = fresh_mixer(trained_teacher, 1), []
-    form = MixerConfig("qwen3_5").fields(trained_teacher.config)
-    for fields in (form, {"recurrent_rope": False, "output_norm": True}):
-        mixer = fresh_mixer(trained_teacher, 1, **fields)
-        apply(mixer, solve(mixer, captured, scaling=mixer.head_dim**-0.5, attention=attention).weights)
-        errors.append(held_out_error(mixer, held_out))
-    assert errors[0] < 1.3 * errors[1]
 
 
 def test_pieces_left_out_are_neutral() -> None:

@@ -246,7 +246,7 @@ def test_a_full_disk_keeps_what_is_written(
     assert not list(tmp_path.rglob("*.part"))
     assert len(write(tmp_path / "cache")) == 10
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 100))
-    with pytest.raises(ValueError, match=r"needs 0\.03 MiB, 0\.00 MiB are free there\. Make room"):
+    with pytest.raises(ValueError, match=r"needs 0\.02 MiB, 0\.00 MiB are free there\. Make room"):
         write(tmp_path / "other")
 
 

