@@ -22,6 +22,7 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
+from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.offloading import execution_device, is_8bit, is_dispatched
 
@@ -54,15 +55,22 @@ def load_distillation_teacher(teacher: PreTrainedModel | str | Path, args: Any) 
 
 
 def place_teacher(teacher: PreTrainedModel, accelerator: Accelerator, args: Any) -> BackboneThenHead:
-    """Puts a teacher where it computes, in eval mode and in place, and splits it."""
+    """Puts a teacher where it computes, in eval mode and in place, and splits it.
+
+    Raises:
+        ValueError: weights of it, or logits, are NaN or infinite.
+    """
     teacher.eval()
     has_its_place = bool(args.teacher_device_map) or _has_its_place(teacher, accelerator)
     is_sharded = getattr(accelerator, "is_fsdp2", False) and not has_its_place  # accelerate 1.6 and later have it
     if not (has_its_place or is_sharded):
         teacher.to(args.device)
-    parts = BackboneThenHead(teacher)
-    if is_sharded:
-        _shard(teacher, accelerator)
+    if not is_sharded:
+        check_finite_weights(teacher, "teacher")
+        return BackboneThenHead(teacher)
+    parts = BackboneThenHead(teacher, has_weights=False)  # the first process brings the others theirs in the next line
+    _shard(teacher, accelerator)
+    check_finite_weights(teacher, "teacher")
     return parts
 
 

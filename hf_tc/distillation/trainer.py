@@ -163,15 +163,14 @@ class DistillationTrainer(
     def _split_models(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
         # Under FSDP other processes get the weights later, and a model has its own together only within a forward.
         is_packed = self._data.is_packed and not self.is_fsdp_enabled
-        if self.is_local_process_zero() or not self.is_fsdp_enabled:
+        if has_weights := self.is_local_process_zero() or not self.is_fsdp_enabled:
             check_finite_weights(student, "student")
-        self._student_parts = BackboneThenHead(student)
+        self._student_parts = BackboneThenHead(student, has_weights)
         if is_packed:
             check_keeps_documents_apart(self._student_parts, "student")
         if teacher is None:
             return
         self._teacher_parts = place_teacher(teacher, self.accelerator, self.args)
-        check_finite_weights(teacher, "teacher")
         if is_packed:
             check_keeps_documents_apart(self._teacher_parts, "teacher")
         if self.args.layer_weight:

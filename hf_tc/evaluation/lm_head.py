@@ -48,10 +48,11 @@ class BackboneThenHead:
     Raises:
         ValueError: the model is an encoder-decoder, or a PEFT prompt-learning model (its virtual tokens shift the
             positions).
-        NotFiniteError: its logits of two tokens are NaN or infinite.
+        NotFiniteError: its logits of two tokens are NaN or infinite. Not without `has_weights`: FSDP brings them to some
+            processes later.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, has_weights: bool = True) -> None:
         peft_config = getattr(model, "active_peft_config", None)
         if peft_config is not None and peft_config.is_prompt_learning:
             raise ValueError(
@@ -65,7 +66,7 @@ class BackboneThenHead:
             )
         self._backbone_output_class: type | None = None
         self._balances_nothing = False
-        self.is_split = self._split_agrees_with_forward()
+        self.is_split = self._split_agrees_with_forward(has_weights)
         if not self.is_split:
             logger.warning(
                 "%s could not be split into backbone and head: its full [batch, seq, vocab] logits are kept in memory. "
@@ -161,7 +162,7 @@ class BackboneThenHead:
         return outputs
 
     @torch.no_grad()
-    def _split_agrees_with_forward(self) -> bool:
+    def _split_agrees_with_forward(self, has_weights: bool) -> bool:
         self.is_split = True
         inputs = {"input_ids": torch.tensor([[0, 1]], device=execution_device(self.model.get_input_embeddings()))}
         try:
@@ -175,7 +176,7 @@ class BackboneThenHead:
         except (AttributeError, TypeError, ValueError) as error:
             logger.warning("Running the head of %s alone failed: %s", type(self.model).__name__, error)
             return False
-        if not expected.isfinite().all():
+        if has_weights and not expected.isfinite().all():
             name = self.model.name_or_path or "without a name"
             raise NotFiniteError(
                 f"The logits of the {type(self.model).__name__} {name} are NaN or infinite. Load it in bfloat16 or "
