@@ -39,14 +39,14 @@ class MixerForm(NamedTuple):
 
 
 def mixer_form(config: Any) -> MixerForm:
-    """Of a student's configuration; students saved before a setting existed have what was the only form then."""
+    """Of a student's configuration."""
     return MixerForm(
         config.conv_kernel_size,
-        getattr(config, "conv_activation", None),
+        config.conv_activation,
         config.recurrent_rope,
-        getattr(config, "recurrent_bias", True),
-        getattr(config, "recurrent_qk_norm", True),
-        getattr(config, "output_norm_eps", 1e-5) if config.output_norm else None,
+        config.recurrent_bias,
+        config.recurrent_qk_norm,
+        config.output_norm_eps if config.output_norm else None,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tiny_models import student, student_config
 
+from hf_tc.config import MixerConfig
 from hf_tc.teachers.families import REVIEWED_FAMILIES
 from hf_tc.vllm_plugin.checks import check_engine, check_student
 from hf_tc.vllm_plugin.families import SERVED_FAMILIES, MixerForm, mixer_form, served_architectures, why_not_served
@@ -62,6 +63,10 @@ def test_form_is_read_from_the_configuration() -> None:
     config = student_config("llama", conv_kernel_size=3, recurrent_rope=False, output_norm=True)
     assert mixer_form(config)[:3] == (3, None, False)
     assert mixer_form(config).output_norm_eps == 1e-5
+    exportable = MixerConfig("qwen3_5").fields(config.text_config)
+    served = student_config("llama", **exportable)
+    assert mixer_form(served) == MixerForm(4, "silu", False, False, False, exportable["output_norm_eps"])
+    assert why_not_served(served) is None
 
 
 @pytest.mark.parametrize("ranks", [3, 4])  # of 4 query heads and 2 key/value heads
