@@ -48,8 +48,8 @@ class BackboneThenHead:
     Raises:
         ValueError: the model is an encoder-decoder, or a PEFT prompt-learning model (its virtual tokens shift the
             positions).
-        NotFiniteError: its logits of two tokens are NaN or infinite. Not without `has_weights`: FSDP brings them to some
-            processes later.
+        NotFiniteError: its logits of two tokens are NaN or infinite. Not without `has_weights`, as where FSDP brings
+            them later.
     """
 
     def __init__(self, model: nn.Module, has_weights: bool = True) -> None:
