@@ -1,9 +1,9 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """A language-model head that is sharded by itself, and a loss that runs it in chunks.
 
-FSDP2, as accelerate uses it since 1.15, and DeepSpeed's ZeRO-3 bring a module's weights before its forward and take them
-away after its backward. A chunk's gradients are taken at once, which they would take for the head's one backward. So the
-chunks run without their hooks, on weights that are there until the real backward is over.
+FSDP2, as accelerate uses it since 1.15, and DeepSpeed's ZeRO-3 bring a module's weights before its forward and take
+them away after its backward. A chunk's gradients are taken at once, which they would take for the head's one backward.
+So the chunks run without their hooks, on weights that are there until the real backward is over.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ def is_sharded(module: Any) -> bool:
 
 
 def gather_with_model(head: Any, model: nn.Module) -> None:
-    """Has ZeRO-3 bring such a head's weights for the whole of every forward and backward of the model, from the next on.
-
-    Others are left alone. It follows which weights a forward asks for, so they have to be the same ones every time.
+    """Has ZeRO-3 bring such a head's weights for the whole of every forward and backward of the model; to be called
+    before them. It expects the same weights in the same order every time. Others are left alone.
     """
     if is_sharded(head) and not isinstance(head, FSDPModule):
         from deepspeed import zero
