@@ -22,6 +22,7 @@ EVALUATION = ["lm-eval>=0.4.13"]
 # requests: the command line of Transformers imported it without asking for it until some version after 5.15.
 SERVING = ["fastapi", "uvicorn", "openai", "pydantic", "requests"]
 VLLM = ["vllm>=0.32,<0.33"]  # hf_tc.vllm_plugin refuses others, whose recurrent states may be laid out otherwise
+TRL = ["trl>=1.16", *DATA]  # of .docs/pages/trl.md; nothing in hf_tc imports it
 LINT = ["ruff>=0.9", "mypy>=1.14"]
 DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=1.0", "pygments>=2.17"]
 TEST = [
@@ -80,11 +81,20 @@ setup(
         "jinja2>=3.1",
         "numpy>=1.26",
         "packaging>=23",
+        "pyyaml>=6",
         "matplotlib>=3.8",
         "rich>=13",
         "tqdm>=4.66",
     ],
-    extras_require={"data": DATA, "docs": DOCS, "eval": EVALUATION, "serve": SERVING, "test": TEST, "vllm": VLLM},
+    extras_require={
+        "data": DATA,
+        "docs": DOCS,
+        "eval": EVALUATION,
+        "serve": SERVING,
+        "test": TEST,
+        "trl": TRL,
+        "vllm": VLLM,
+    },
     entry_points={
         "console_scripts": ["hf-tc = hf_tc.cli.main:main"],
         "vllm.general_plugins": ["hf_tc = hf_tc.vllm_plugin.plugin:register"],

@@ -17,6 +17,7 @@ from hf_tc.distillation.teacher_cache import top_k_of
 from hf_tc.distillation.teacher_placement import beside, inside_forward
 from hf_tc.evaluation.kd_loss import LazyLogits
 from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
+from hf_tc.evaluation.sharded_head import gather_with_model, is_sharded
 from hf_tc.evaluation.top_k import TOP_K_COLUMNS, TopK
 
 
@@ -49,7 +50,7 @@ class BothModelsMixin:
                     student_hidden, router_loss = student.hidden_states_and_router_loss(inputs)
                 layer_errors = nothing if outputs is None else outputs.errors(weights_of(inputs))
                 if chunked is None:
-                    if isinstance(model, FSDPModule):  # it brings a layer's weights back for a gradient of its output
+                    if is_sharded(model):  # which brings a layer's weights back for a gradient of its output
                         layer_errors = layer_errors + 0.0 * student_hidden.sum()
                     return (None, layer_errors, router_loss), student_hidden
                 losses = chunked(
@@ -64,6 +65,7 @@ class BothModelsMixin:
         def forward(_: Mapping[str, Any]) -> Any:
             return inside_forward(self.teacher, compute)
 
+        gather_with_model(student.model.get_output_embeddings(), self.accelerator.unwrap_model(model))
         return call_returning_all(model, self.accelerator.unwrap_model(model), forward, inputs)
 
     @torch.no_grad()
@@ -89,12 +91,12 @@ def call_returning_all(
     begins, and for that it gets the hidden states.
     """
     found: list[Any] = []
-    is_sharded = isinstance(wrapper, FSDPModule)
+    is_fsdp2 = isinstance(wrapper, FSDPModule)
 
     def forward(inner_inputs: Any) -> Any:
         results, hidden = function(inner_inputs)
         found.append(results)
-        return hidden if is_sharded else results
+        return hidden if is_fsdp2 else results
 
     returned = call_through_wrapper(wrapper, module, forward, inputs)
-    return found[0] if is_sharded else returned
+    return found[0] if is_fsdp2 else returned

@@ -10,8 +10,8 @@ from hf_tc.teachers.offloading import stored_weights
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are numbers; of a tensor in shards (DTensor), those of this process."""
-    local = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    """Whether all values are numbers; of a tensor in shards (a DTensor, or ZeRO-3's), those of this process."""
+    local = tensor.to_local() if hasattr(tensor, "to_local") else getattr(tensor, "ds_tensor", tensor)
     return not local.is_floating_point() or bool(local.isfinite().all())
 
 

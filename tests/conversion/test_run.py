@@ -127,9 +127,9 @@ def test_each_layer_is_measured_with_the_window_and_scaling_it_has(
 ) -> None:
     seen, solve = [], fit_layer.solve
 
-    def recorded(mixer: Any, captured: Any, *, scaling: float, window: int | None) -> Any:
+    def recorded(mixer: Any, captured: Any, *, scaling: float, window: int | None, **others: Any) -> Any:
         seen.append((scaling, window))
-        return solve(mixer, captured, scaling=scaling, window=window)
+        return solve(mixer, captured, scaling=scaling, window=window, **others)
 
     monkeypatch.setattr(fit_layer, "solve", recorded)
     convert(tmp_path, (), steps=0, teacher=letter_teacher(family, **changes))

@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Trains and evaluates a tiny student; run alone or in several processes by test_ddp.py.
 
-Usage: ddp_worker.py OUTPUT_DIR BATCH_SIZE_PER_PROCESS ACCUMULATION_STEPS [fsdp2]
+Usage: ddp_worker.py OUTPUT_DIR BATCH_SIZE_PER_PROCESS ACCUMULATION_STEPS
 """
 
 from __future__ import annotations
@@ -83,8 +83,7 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpoin
     trainer.train()
     metrics = trainer.evaluate()
     shards = {part: sum(map(is_shard, getattr(trainer, part).parameters())) for part in ("model", "teacher")}
-    whole = trainer.accelerator.unwrap_model(trainer.model).state_dict()
-    weights = {key: weight.full_tensor() if is_shard(weight) else weight for key, weight in whole.items()}
+    weights = whole_weights(trainer)
     if trainer.is_world_process_zero():
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         figures = {name: metrics[name] for name in ("eval_loss", "eval_kl", "eval_teacher_perplexity")}
@@ -94,15 +93,19 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpoin
         save_file(weights, output_dir / "weights.safetensors")
 
 
+def whole_weights(trainer: DistillationTrainer) -> dict[str, torch.Tensor]:
+    if trainer.is_deepspeed_enabled:
+        return trainer.accelerator.get_state_dict(trainer.deepspeed)
+    weights = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    return {key: weight.full_tensor() if is_shard(weight) else weight for key, weight in weights.items()}
+
+
 def is_shard(tensor: torch.Tensor) -> bool:
-    return hasattr(tensor, "full_tensor")
+    return hasattr(tensor, "full_tensor") or hasattr(tensor, "ds_status")  # of FSDP2, of ZeRO-3
 
 
-def shard_by_fsdp2_on_cpus() -> None:
-    """What `accelerate launch` sets for it. accelerate shards on accelerators alone, which torch does not mind."""
-    names = {"VERSION": "2", "AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP", "CPU_RAM_EFFICIENT_LOADING": "false"}
-    names |= {"STATE_DICT_TYPE": "FULL_STATE_DICT", "RESHARD_AFTER_FORWARD": "true"}
-    os.environ.update({"ACCELERATE_USE_FSDP": "true", **{f"FSDP_{name}": value for name, value in names.items()}})
+def shard_on_cpus() -> None:
+    """accelerate shards by FSDP2 on accelerators alone, which torch does not mind."""
     begin = PartialState.__init__
 
     def begin_as_on_accelerators(self: PartialState, *args: Any, **kwargs: Any) -> None:
@@ -114,6 +117,6 @@ def shard_by_fsdp2_on_cpus() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[4:] == ["fsdp2"]:
-        shard_by_fsdp2_on_cpus()
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        shard_on_cpus()
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
