@@ -15,7 +15,18 @@ ROOT = Path(__file__).parents[1]
 # What a module is called, where the package that brings it is called otherwise.
 PACKAGES = {"fla": "flash-linear-attention", "huggingface_hub": "huggingface-hub", "yaml": "pyyaml"}
 # Imported where they are used alone, and asked for by extras.
-OPTIONAL = {"triton", "datasets", "pyarrow", "lm_eval", "bitsandbytes", "fastapi", "uvicorn", "trl", "vllm"}
+OPTIONAL = {
+    "triton",
+    "deepspeed",
+    "datasets",
+    "pyarrow",
+    "lm_eval",
+    "bitsandbytes",
+    "fastapi",
+    "uvicorn",
+    "trl",
+    "vllm",
+}
 
 
 @pytest.fixture(scope="module")
