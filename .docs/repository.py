@@ -20,7 +20,7 @@ from pygments.formatters import HtmlFormatter
 ROOT = Path(__file__).parents[1]
 SHOWN = ("README.md", ".github/*.md", "hf_tc/**/*.md", "modeling/*.md", "tests/**/*.md", "model_cards/**/*.md")
 SHOWN += ("model_cards/**/*.png", "tests/examples/*.py", "tests/examples/*.ipynb")
-SHOWN += ("tests/examples/accelerate/*.yaml",)
+SHOWN += ("tests/examples/accelerate/*.yaml", "tests/**/test_*.py")
 TEMPLATES = ("model_cards/template.md", "model_cards/report.md")  # of pages, not pages
 COMMANDS = "<!-- commands -->"  # in the page of the command line
 PACKAGE = TemporaryDirectory()
