@@ -40,6 +40,10 @@ class RowCollator:
         shape = (1, rows * length) if self.flatten else (-1, min(shorter, default=length))
         return {name: value.reshape(*shape, *value.shape[2:]) for name, value in batch.items()}
 
+    def of_whole_rows(self) -> RowCollator:
+        """The same without shorter rows: an evaluation counts a batch by its examples."""
+        return RowCollator(self.others, flatten=self.flatten)
+
     def _token_columns(self, feature: Any) -> list[str]:
         """Those that say something of each token; `labels` among them."""
         length = len(feature["input_ids"])

@@ -139,6 +139,8 @@ class DistillationTrainer(
         if data_collator is None:
             lengths, flatten = [stage.sequence_length for stage in args.stages], wants_flat_rows(student, teacher)
             data_collator = RowCollator(default_collator(processing_class), lengths, flatten)
+        in_whole_rows = data_collator.of_whole_rows() if isinstance(data_collator, RowCollator) else data_collator
+        self._evaluation_collator = TargetsCollator(in_whole_rows)
         super().__init__(
             model=student,
             args=args,
@@ -180,7 +182,11 @@ class DistillationTrainer(
         """As in `Trainer`; a data set of text becomes one of examples."""
         if eval_dataset is not None and not isinstance(eval_dataset, str):
             eval_dataset = self._data.for_evaluation(eval_dataset)
-        return super().get_eval_dataloader(eval_dataset)
+        collator, self.data_collator = self.data_collator, self._evaluation_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = collator
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Writes Trainer's card only where saving the student has not written its own."""

@@ -249,3 +249,18 @@ def test_stages_may_be_given_as_pairs_or_mappings(tmp_path: Path) -> None:
     stages = config(tmp_path, curriculum=[(64, 8), {"tokens": 32, "sequence_length": 16}])
     assert stages.curriculum == ["64:8", "32:16"]
     assert stages.row_length == 16
+
+
+def test_rows_that_a_training_would_cut_are_all_evaluated(tmp_path: Path) -> None:
+    """Five rows in batches of four: of the last batch, cut in two, a half would count as a sample too many."""
+    rows = [
+        {"input_ids": [3 + (5 * i + j) % 11 for j in range(16)], "position_ids": [*range(8), *range(8)]}
+        for i in range(5)
+    ]
+    found = []
+    for size in (1, 4):
+        arguments = config(tmp_path, curriculum=["32:8", "16:16"], per_device_eval_batch_size=size)
+        trainer = DistillationTrainer(tiny_qwen3(), tiny_llama(), arguments, train_dataset=rows, eval_dataset=rows)
+        metrics = trainer.evaluate()
+        found.append([metrics[f"eval_{name}"] for name in ("kl", "student_perplexity", "teacher_perplexity")])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
