@@ -5,8 +5,10 @@ The library says what is deprecated by a FutureWarning, which .pytest.ini makes 
 said once in a process and so easily missed: a test during which it is said fails.
 """
 
+import importlib
 import logging
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -47,3 +49,18 @@ def nothing_deprecated_is_called() -> Iterator[None]:
     yield
     logger.removeHandler(handler)
     assert not handler.messages
+
+
+def _library_layers_in_torch() -> None:
+    """Without a GPU, gives Transformers' Gated DeltaNet its torch form: where flash-linear-attention and Triton are
+    installed it takes their kernels as soon as it is imported, on a CPU too."""
+    if torch.cuda.is_available() or "fla" in sys.modules:
+        return
+    sys.modules["fla"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("transformers.models.qwen3_5.modeling_qwen3_5")
+    finally:
+        del sys.modules["fla"]
+
+
+_library_layers_in_torch()
