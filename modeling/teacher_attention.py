@@ -60,11 +60,16 @@ def without_bias(linear: nn.Linear) -> nn.Linear:
     return linear
 
 
+def head_dim_of(text_config: Any) -> int:
+    """Channels of an attention head by a teacher's configuration."""
+    return getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
+
+
 def head_shape(attention: nn.Module, text_config: Any) -> tuple[int, int, int]:
     """(query heads, K/V heads, head dimension) of an attention module."""
     head_dim = getattr(attention, "head_dim", None) or getattr(attention, "head_size", None)
     if head_dim is None:
-        head_dim = getattr(text_config, "head_dim", None) or text_config.hidden_size // text_config.num_attention_heads
+        head_dim = head_dim_of(text_config)
     heads = text_config.num_attention_heads
     kv_heads = getattr(text_config, "num_key_value_heads", None) or heads
     if hasattr(attention, "q_proj"):  # the weights know better than the configuration where layers differ

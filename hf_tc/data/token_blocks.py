@@ -63,6 +63,15 @@ def token_blocks(
     return torch.tensor(ids[: count * sequence_length]).view(count, sequence_length)  # type: ignore[return-value]  # torch types no dtype
 
 
+def check_enough_blocks(count: int, sequence_length: int, tokens: int, name: str) -> None:
+    """Raises `CalibrationDataError` for fewer blocks than `tokens` make; `name` is what they are of."""
+    if count < tokens // sequence_length:
+        raise CalibrationDataError(
+            f"{name} has {count * sequence_length:,} tokens in blocks of {sequence_length}, {tokens:,} were asked for. "
+            "Give more text or ask for fewer tokens."
+        )
+
+
 def _check_request(documents: Sequence[Document], tokenizer: Any, sequence_length: int, max_tokens: int | None) -> None:
     if sequence_length < 2:
         raise CalibrationDataError(

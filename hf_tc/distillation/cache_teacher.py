@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_tc.data.text_files import source_name
-from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
+from hf_tc.data.token_blocks import check_enough_blocks, read_documents, token_blocks
 from hf_tc.distillation.teacher_cache import (
     CACHE_FILE,
     INSTALL,
@@ -32,7 +32,7 @@ from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments, replace_file
 from hf_tc.resume.fingerprint import fingerprint, weights_fingerprint
 from hf_tc.resume.full_disk import full_disk_advice
-from hf_tc.resume.unfinished_work import check_free_space, check_not_occupied, check_writable
+from hf_tc.resume.unfinished_work import check_free_space, check_not_occupied, check_writable, unfinished_folder
 from hf_tc.teachers.adapters import check_not_wrapped
 from hf_tc.teachers.checks import load_teacher
 from hf_tc.teachers.finite_weights import check_finite_weights
@@ -96,11 +96,7 @@ def cache_teacher(
     if not 1 <= top_k <= logit_count(model):
         raise ValueError(f"top_k is {top_k}; it must be between 1 and {logit_count(model)}, the teacher's vocabulary.")
     blocks = token_blocks(read_documents(data, tokens), tokenizer, sequence_length, tokens)
-    if len(blocks) < tokens // sequence_length:
-        raise CalibrationDataError(
-            f"{source_name(data)} has {blocks.numel():,} tokens in blocks of {sequence_length}, {tokens:,} were asked "
-            "for. Give more text or ask for fewer tokens."
-        )
+    check_enough_blocks(len(blocks), sequence_length, tokens, source_name(data))
     identity = CacheIdentity(
         teacher=model.name_or_path or type(model).__name__,
         weights=weights_fingerprint(tensor for _, tensor in stored_weights(model)),
@@ -110,7 +106,7 @@ def cache_teacher(
         sequence_length=sequence_length,
     )
     with ready(model, None), memory_advice("Set a smaller batch_size or a shorter sequence_length."):
-        folder = out.with_name(f"{out.name}.unfinished")
+        folder = unfinished_folder(out)
         CacheWriter(folder, identity, blocks).write(model, batch_size)
     folder.rename(out)
     return load_teacher_cache(out)

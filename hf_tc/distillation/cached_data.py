@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hf_tc.data.text_files import source_name
-from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
+from hf_tc.data.token_blocks import check_enough_blocks, read_documents, token_blocks
 from hf_tc.distillation.teacher_cache import CacheIdentity, is_teacher_cache, load_teacher_cache, tokenizer_fingerprint
 from hf_tc.evaluation.top_k import TOP_K_COLUMNS, check_temperature
 from hf_tc.resume.fingerprint import same_weights, weights_fingerprint
@@ -63,11 +63,7 @@ def asked_blocks(folder: str | Path, data: Any, tokenizer: Any, tokens: int | No
         blocks = cache.select_columns("input_ids").select(range(min(len(cache), tokens // length)))
     else:
         blocks = [{"input_ids": x} for x in token_blocks(read_documents(data, tokens), tokenizer, length, tokens)]
-    if len(blocks) < tokens // length:
-        raise CalibrationDataError(
-            f"{source_name(folder if data is None else data)} has {len(blocks) * length:,} tokens in blocks of "
-            f"{length}, {tokens:,} were asked for. Give more text or ask for fewer tokens."
-        )
+    check_enough_blocks(len(blocks), length, tokens, source_name(folder if data is None else data))
     return blocks
 
 

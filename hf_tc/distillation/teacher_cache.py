@@ -19,6 +19,7 @@ from torch import Tensor
 from hf_tc.evaluation.top_k import TOP_K_COLUMNS, TopK
 from hf_tc.resume.arguments import ARGUMENTS_FILE
 from hf_tc.resume.fingerprint import LETTERS
+from hf_tc.resume.unfinished_work import unfinished_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -109,8 +110,7 @@ def shard_files(folder: Path) -> list[Path]:
 
 def _unfinished(folder: Path) -> Path | None:
     """The folder, or that beside it, in which the work on it was interrupted."""
-    beside = folder.with_name(f"{folder.name}.unfinished")
-    for place in (folder, *([] if folder.exists() else [beside])):
+    for place in (folder, *([] if folder.exists() else [unfinished_folder(folder)])):
         if (place / ARGUMENTS_FILE).is_file() and '"top_k"' in (place / ARGUMENTS_FILE).read_text(encoding="utf-8"):
             return place
     return None

@@ -214,12 +214,8 @@ def _replaced_backbone(model: PreTrainedModel, function: Callable[..., Any]) -> 
         setattr(model, model.base_model_prefix, backbone)
 
 
-def call_through_wrapper(wrapper: nn.Module, module: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:
-    """Call `function(inputs)` as if it were `module.forward`, by calling `wrapper` (DDP, FSDP or the module).
-
-    The wrapper's hooks then fire around the whole computation and DDP sees every parameter that the result depends on.
-    While `function` runs, `module.forward` is the module's own again.
-    """
+def forward_restorer(module: nn.Module) -> Callable[[], None]:
+    """What makes `module.forward` again what it is now, an attribute of the module or of its class."""
     had_own_forward, original = "forward" in vars(module), module.forward
 
     def restore() -> None:
@@ -227,6 +223,17 @@ def call_through_wrapper(wrapper: nn.Module, module: nn.Module, function: Callab
             module.forward = original
         else:
             vars(module).pop("forward", None)
+
+    return restore
+
+
+def call_through_wrapper(wrapper: nn.Module, module: nn.Module, function: Callable[[Any], Any], inputs: Any) -> Any:
+    """Call `function(inputs)` as if it were `module.forward`, by calling `wrapper` (DDP, FSDP or the module).
+
+    The wrapper's hooks then fire around the whole computation and DDP sees every parameter that the result depends on.
+    While `function` runs, `module.forward` is the module's own again.
+    """
+    restore = forward_restorer(module)
 
     def redirected(inner_inputs: Any) -> Any:
         restore()

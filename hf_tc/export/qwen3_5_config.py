@@ -7,6 +7,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from hf_tc.export.checks import attention_interval
 from hf_tc.modeling.configuration_hybrid_gdn import HybridGDNConfig
+from hf_tc.modeling.teacher_attention import head_dim_of
 
 # Settings that mean the same in both.
 SAME = (
@@ -24,15 +25,15 @@ def exported_config(config: HybridGDNConfig) -> PreTrainedConfig:
     exported = AutoConfig.for_model(
         "qwen3_5_text",
         **{name: getattr(teacher, name) for name in SAME},
-        head_dim=head_dim_of(config),
+        head_dim=head_dim_of(teacher),
         attention_bias=teacher.model_type == "qwen2" or bool(getattr(teacher, "attention_bias", False)),
         layer_types=list(config.layer_types or []),
         linear_conv_kernel_dim=max(config.conv_kernel_size, 2),
-        linear_key_head_dim=head_dim_of(config),
-        linear_value_head_dim=head_dim_of(config),
+        linear_key_head_dim=head_dim_of(teacher),
+        linear_value_head_dim=head_dim_of(teacher),
         linear_num_key_heads=heads,
         linear_num_value_heads=heads,
-        rope_parameters=_rope(teacher, head_dim_of(config)),
+        rope_parameters=_rope(teacher, head_dim_of(teacher)),
         partial_rotary_factor=ROTATED,
         **({} if interval is None else {"full_attention_interval": interval}),
     )
@@ -53,12 +54,6 @@ def nested(exported: dict[str, Any]) -> dict[str, Any]:
         **{name: exported[name] for name in outer if name in exported},
         "text_config": {name: value for name, value in exported.items() if name != "architectures"},
     }
-
-
-def head_dim_of(config: HybridGDNConfig) -> int:
-    """Channels of a head, the same in all layers."""
-    teacher = config.teacher_config
-    return getattr(teacher, "head_dim", None) or teacher.hidden_size // teacher.num_attention_heads
 
 
 def _rope(teacher: PreTrainedConfig, head_dim: int) -> dict[str, Any]:

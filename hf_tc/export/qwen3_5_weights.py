@@ -17,8 +17,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hf_tc.export.qwen3_5_config import head_dim_of
 from hf_tc.modeling.configuration_hybrid_gdn import HybridGDNConfig
+from hf_tc.modeling.teacher_attention import head_dim_of
 
 GATE = 0.5  # sigmoid(0)
 # A power of 2 so small that heads of length 1,000 times it do not show beside the epsilon of a norm.
@@ -48,10 +48,10 @@ def exported_weights(weights: Mapping[str, Tensor], config: HybridGDNConfig) -> 
         own = {name.removeprefix(inside): tensor for name, tensor in weights.items() if name.startswith(inside)}
         if kind == "linear_attention":
             groups = own["q_proj.weight"].shape[0] // own["k_proj.weight"].shape[0]
-            layer = recurrent_layer_weights(own, groups, head_dim_of(config))
+            layer = recurrent_layer_weights(own, groups, head_dim_of(config.teacher_config))
             exported |= {f"{prefix}{RECURRENT}.{name}": tensor for name, tensor in layer.items()}
         else:
-            layer = attention_weights(own, head_dim_of(config), config.teacher_config.rms_norm_eps)
+            layer = attention_weights(own, head_dim_of(config.teacher_config), config.teacher_config.rms_norm_eps)
             exported |= {f"{prefix}{ATTENTION}.{name}": tensor for name, tensor in layer.items()}
     if config.tie_word_embeddings:
         exported.pop("lm_head.weight", None)

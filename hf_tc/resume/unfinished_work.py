@@ -16,6 +16,11 @@ from hf_tc.resume.arguments import check_same_arguments, record_arguments
 SAVED_FILE = "saved.json"  # there once the result is complete: the arguments that gave it
 
 
+def unfinished_folder(out: Path) -> Path:
+    """`out`.unfinished, beside `out`."""
+    return out.with_name(f"{out.name}.unfinished")
+
+
 class WorkFolder:
     """`out`.unfinished, where a command keeps its work until the folder `out` can appear.
 
@@ -25,7 +30,7 @@ class WorkFolder:
 
     def __init__(self, out: str | Path) -> None:
         self.out = Path(out)
-        self.folder = self.out.with_name(f"{self.out.name}.unfinished")
+        self.folder = unfinished_folder(self.out)
         self._result, self._saved = self.folder / "result", self.folder / SAVED_FILE
 
     def has_result(self, arguments: dict[str, Any]) -> bool:

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from transformers import Cache, PreTrainedModel, StaticCache
 from transformers.cache_utils import StaticLayer, StaticSlidingWindowLayer
 
+from hf_tc.evaluation.lm_head import forward_restorer
 from hf_tc.teachers.gpu_waits import waits_for_the_gpu
 
 
@@ -42,12 +43,12 @@ def graphed_decoding(model: PreTrainedModel, cache: Cache) -> Iterator[None]:
     if model.device.type != "cuda" or device_map is not None or not is_static:
         yield
         return
-    forward, graphed = model.forward, _GraphedStep(model.forward, cache)
-    model.forward = functools.wraps(forward)(graphed)
+    restore = forward_restorer(model)
+    model.forward = functools.wraps(model.forward)(_GraphedStep(model.forward, cache))
     try:
         yield
     finally:
-        model.forward = forward
+        restore()
 
 
 class _GraphedStep:

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from hf_tc.modeling import HybridGDNConfig
+from hf_tc.modeling.teacher_attention import head_dim_of
 
 # A size of 0 or None stays: the family has no such part.
 SMALL_VALUES = {
@@ -49,7 +50,7 @@ def shrink_config(text_config: PreTrainedConfig, layers: int = 2) -> PreTrainedC
         if isinstance(value, (list, tuple)) and len(value) == total:
             setattr(small, name, [value[i] for i in kept])
     heads = text_config.num_attention_heads
-    head_dim = getattr(text_config, "head_dim", None) or text_config.hidden_size // heads
+    head_dim = head_dim_of(text_config)
     grouped = (getattr(text_config, "num_key_value_heads", None) or heads) < heads
     small.num_hidden_layers = layers
     small.num_attention_heads = 4

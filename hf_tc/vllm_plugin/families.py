@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from hf_tc.modeling.teacher_attention import head_dim_of
+
 SERVED_FAMILIES = (
     "ernie4_5",
     "gemma",
@@ -54,8 +56,7 @@ def head_counts(config: Any) -> tuple[int, int, int]:
     """(query heads, K/V heads, head dimension) of all layers, from a student's configuration."""
     text = config.text_config
     heads = text.num_attention_heads
-    head_dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-    return heads, getattr(text, "num_key_value_heads", None) or heads, head_dim
+    return heads, getattr(text, "num_key_value_heads", None) or heads, head_dim_of(text)
 
 
 def student_architecture(teacher_architecture: str) -> str:
