@@ -120,3 +120,6 @@ if __name__ == "__main__":
     if os.environ.get("ACCELERATE_USE_FSDP") == "true":
         shard_on_cpus()
     main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    # A process that ends while another still talks to it may be aborted by gloo's threads.
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
