@@ -23,7 +23,7 @@ from hf_tc.calibration.attention_statistics import AttentionStatistics
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.decay import dt_bias_of
 from hf_tc.modeling.decay import log_decay
-from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, gated_delta_rule, recurrent_gated_delta_rule
 from hf_tc.modeling.recurrence_inputs import l2_normalise
 from hf_tc.modeling.teacher_attention import head_shape, output_projection
 
@@ -73,6 +73,14 @@ class ReferenceLayer(nn.Module):
         self.A_log, self.dt_bias = (nn.Parameter(q.new_zeros(self.heads)) for _ in range(2))
         self.g_proj = nn.Parameter(torch.zeros_like(self.v_proj))
         self.o_norm = torch.nn.RMSNorm(self.head_dim, eps=1e-5).to(q.device)
+        self.rule = chunk_gated_delta_rule
+
+    def train_end_to_end(self) -> None:
+        """What comes after phase 2: the output projection trains too, and the recurrence takes its fastest form."""
+        o_proj = self.o_proj
+        del self.o_proj
+        self.o_proj = nn.Parameter(o_proj)
+        self.rule = gated_delta_rule
 
     def recurrence_inputs(self, x: Tensor) -> dict[str, Tensor]:
         """What the gated delta rule reads, for x `[B, T, C]`."""
@@ -86,7 +94,7 @@ class ReferenceLayer(nn.Module):
 
     def forward(self, hidden_states: Tensor, **kwargs: Any) -> tuple[Tensor, None]:
         """Mixes `[B, T, C]`; takes the place of an attention module in its decoder layer."""
-        recurrence_output, _ = chunk_gated_delta_rule(**self.recurrence_inputs(hidden_states))
+        recurrence_output, _ = self.rule(**self.recurrence_inputs(hidden_states))
         gate = F.silu(hidden_states @ self.g_proj.T)
         return (self.o_norm(recurrence_output).flatten(2) * gate) @ self.o_proj.T, None
 
