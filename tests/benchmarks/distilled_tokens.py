@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PrinterCallback, TrainerCallback
 
 from hf_tc import DistillationConfig, DistillationTrainer, HybridGDNForCausalLM
@@ -59,7 +60,7 @@ def main() -> None:
     }
     targets = {PERPLEXITY: options.target, LAMBADA: options.lambada_target}
     results = Results(options.out, COLUMNS, benchmark="distilled_tokens", targets=targets, **about)
-    blocks = training_blocks(options.data, tokenizer, options.length, options.tokens)
+    blocks = kept_blocks(tokenizer, options)
     results.heading(
         f"{results.content['machine']}; the teacher has a perplexity of {measures.teacher[PERPLEXITY]:.2f} and "
         f"{measures.teacher[LAMBADA]:.3f} of LAMBADA"
@@ -94,6 +95,18 @@ def training_blocks(data: Any, tokenizer: Any, length: int, tokens: int) -> Tens
     return torch.cat(parts)[places.argsort(stable=True)]
 
 
+def kept_blocks(tokenizer: Any, options: argparse.Namespace) -> Tensor:
+    """The blocks of all runs, read where they are kept: tens of millions of tokens take a minute or more to make."""
+    file = options.kept and options.kept / f"blocks-{options.tokens}-{options.length}.safetensors"
+    if file and file.exists():
+        return load_file(file)["blocks"].long()
+    blocks = training_blocks(options.data, tokenizer, options.length, options.tokens)
+    if file:
+        options.kept.mkdir(parents=True, exist_ok=True)
+        save_file({"blocks": blocks.int()}, file)
+    return blocks
+
+
 def start_of(name: str, teacher: PreTrainedModel, tokenizer: Any, options: argparse.Namespace) -> PreTrainedModel:
     """The student that a start is, on the CPU or beside the teacher."""
     ours = HybridGDNForCausalLM.from_pretrained(options.student, dtype="auto")
@@ -106,18 +119,28 @@ def start_of(name: str, teacher: PreTrainedModel, tokenizer: Any, options: argpa
             teacher, ours.config.layer_types, config_kwargs={field: getattr(ours.config, field) for field in fields}
         )
     exact = copy.deepcopy(teacher).float()  # what is measured against computes in float32
-    blocks = training_blocks(options.data, tokenizer, REFERENCE_LENGTH, options.reference_tokens)
-    linear = list(ours.config.linear_layers)
-    layers = {}
-    for index, captured, statistics in captured_layers(exact, blocks, linear):
-        layers[index] = reference_layer(exact, index, options.seed)
-        calibrate(layers[index], captured, statistics)
-        align(layers[index], captured, options.reference_steps, REFERENCE_BATCH, options.seed + index)
-        layers[index].train_end_to_end()
-    for index, layer in layers.items():  # at the end: later layers were captured from the teacher
-        decoder_layer = find_decoder_layers(exact.base_model)[index]
+    for index, layer in reference_layers(exact, ours.config.linear_layers, tokenizer, options).items():
+        layer.train_end_to_end()
+        decoder_layer = find_decoder_layers(exact.base_model)[int(index)]
         setattr(decoder_layer, find_attention(decoder_layer)[0], layer)
     return exact
+
+
+def reference_layers(teacher: PreTrainedModel, linear: list[int], tokenizer: Any, options: argparse.Namespace) -> Any:
+    """By the number of its layer, each calibrated and aligned layer of the reference; read where they are kept."""
+    layers = nn.ModuleDict({str(index): reference_layer(teacher, index, options.seed) for index in linear})
+    file = options.kept and options.kept / "reference.safetensors"
+    if file and file.exists():
+        load_model(layers, file)
+        return layers
+    blocks = training_blocks(options.data, tokenizer, REFERENCE_LENGTH, options.reference_tokens)
+    for index, captured, statistics in captured_layers(teacher, blocks, linear):
+        layer: Any = layers[str(index)]
+        calibrate(layer, captured, statistics)
+        align(layer, captured, options.reference_steps, REFERENCE_BATCH, options.seed + index)
+    if file:
+        save_model(layers, str(file))
+    return layers
 
 
 class Curve(TrainerCallback):
@@ -191,6 +214,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=16, help="blocks at once, as memory allows")
     parser.add_argument("--reference-tokens", type=int, default=65_536, help="that the reference calibrates on")
     parser.add_argument("--reference-steps", type=int, default=400)
+    parser.add_argument(
+        "--kept",
+        type=Path,
+        help="folder for blocks and the reference's layers, made once; one for each teacher, student and data",
+    )
     parser.add_argument("--save", type=Path, help="folder for the last student")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
