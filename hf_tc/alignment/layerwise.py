@@ -2,8 +2,9 @@
 """Phase 2: fit one calibrated layer to the teacher's attention output, by a short run of gradient descent.
 
 Source: Taylor-Calibrate (arXiv 2606.16429), section 3.3. Unlike the paper's: minibatches, a cosine schedule, float32
-weights, an error relative to the teacher's own size, corrupted copies of the text beside it
-(`data.corrupted_sequences`), and the best weights by held-out error, the start included. For GPUs see `training_step`.
+weights, an error relative to the teacher's own size in which early positions count more (`position_weights`), corrupted
+copies of the text beside it (`data.corrupted_sequences`), and the best weights by held-out error, the start included.
+For GPUs see `training_step`.
 """
 
 import math
@@ -12,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from hf_tc.alignment.position_weights import position_weights
 from hf_tc.alignment.step_sizes import adam, size_of, step_sizes
 from hf_tc.alignment.training_step import snapshot, training_step
 from hf_tc.calibration.capture_attention import CapturedAttention
@@ -23,8 +25,15 @@ HELD_OUT_CHECKS = 10  # times the held-out error is looked at during a run
 
 
 def relative_error(output: Tensor, target: Tensor) -> Tensor:
-    """||output - target||^2 / ||target||^2 over all tokens of `[N, T, C]`: 0 for the teacher, 1 for a silent layer."""
-    return (output - target).square().sum() / target.square().sum()
+    """||output - target||^2 / ||target||^2 over all tokens of `[N, T, C]`: 0 for the teacher, 1 for a silent layer.
+
+    Each token counts by its position (`position_weights`).
+    """
+    return _weighted_size(output - target) / _weighted_size(target)
+
+
+def _weighted_size(rows: Tensor) -> Tensor:
+    return (rows.square().sum((0, 2)) * position_weights(rows.shape[1], rows.device)).sum()
 
 
 def mix(mixer: GatedDeltaNet, captured: CapturedAttention, rows: Tensor | slice) -> Tensor:
@@ -43,8 +52,8 @@ def held_out_error(mixer: GatedDeltaNet, captured: CapturedAttention) -> float:
     for row in range(len(captured.attn_input)):
         rows = slice(row, row + 1)
         target = captured.teacher_output[rows]
-        difference += (mix(mixer, captured, rows) - target).square().sum().item()
-        size += target.square().sum().item()
+        difference += _weighted_size(mix(mixer, captured, rows) - target).item()
+        size += _weighted_size(target).item()
     return difference / size if size else float(difference != 0)
 
 

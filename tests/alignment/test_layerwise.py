@@ -161,6 +161,14 @@ def test_relative_error_is_0_for_the_teacher_and_1_for_silence() -> None:
     assert relative_error(3 * target, target).item() == pytest.approx(4)
 
 
+def test_early_positions_count_more_in_relative_error() -> None:
+    target = torch.ones(2, 1024, 3)
+    wrong_first, wrong_last = target.clone(), target.clone()
+    wrong_first[:, 0] = wrong_last[:, -1] = 0
+    assert relative_error(wrong_first, target).item() == pytest.approx((0.5 * 1024 / 11 + 0.5) / 1024)
+    assert relative_error(wrong_last, target).item() == pytest.approx((0.5 * 1024 / 11 / 512 + 0.5) / 1024)
+
+
 def test_held_out_error_is_that_of_all_blocks_together() -> None:
     mixer, captured, _ = layer()
     captured.teacher_output[0] *= 100  # blocks of different size do not weigh alike
