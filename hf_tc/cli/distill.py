@@ -43,6 +43,8 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from accelerate import PartialState
+
     from hf_tc.cli.run_options import settings_of_options
     from hf_tc.distillation.distill import distill
 
@@ -56,4 +58,9 @@ def run(options: argparse.Namespace) -> None:
         evaluations=options.evaluations,
         **settings_of_options(options),
     )
-    console.print(f"Distilled student in {options.out}. Next: hf-tc push {options.out} USER/NAME")
+    processes = PartialState()
+    if processes.is_main_process:
+        console.print(f"Distilled student in {options.out}. Next: hf-tc push {options.out} USER/NAME")
+    # One that ends while others still talk to it would be aborted by gloo.
+    processes.wait_for_everyone()
+    processes.destroy_process_group()

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from dataclasses import dataclass, field
 from typing import get_args
 
+import torch
 from transformers import TrainingArguments
 
 from hf_tc.config import TRAINS
@@ -137,6 +139,8 @@ class DistillationConfig(DataSettings, TrainingArguments):
         self.check_data_settings()
         if self.curriculum:
             self.train_sampling_strategy = "sequential"
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+            self.use_cpu = True  # without being told so, the library lets each of torchrun's processes train alone
         super().__post_init__()
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature is {self.temperature}; it must be a number above 0. Use 1.0 for plain KL.")
