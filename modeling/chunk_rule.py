@@ -6,9 +6,10 @@ With S_t = alpha_t S_{t-1} + k_t u_t^T and G the cumulative log decay inside a c
     (I + A) U = beta V - beta exp(G) K S_0,     A_ti = beta_t exp(G_t - G_i) k_t.k_i  for i < t
     o_t = exp(G_t) S_0^T q_t + sum_{i<=t} exp(G_t - G_i) (q_t.k_i) u_i
 
-so that all chunks are solved at once, and read at once when the states between them are known (`chunk_states`). With X
-the two sides of U = X_v - X_k S_0, gradients follow from d A = -(I + A)^-T dX X^T, and from a scan of the states'
-gradients from the last chunk to the first.
+so that all chunks are solved at once, and read at once when the states between them are known (`chunk_states`). With
+dX = (I + A)^-T dU the gradient of the system's right side, d A = -dX U^T, and a scan of the states' gradients from the
+last chunk to the first. G stands in exp(G_t) with what token t reads and in exp(-G_i) with what token i is read by, so
+that d G_t is <q_t, d q_t> + <k_t, d k_t as a reader> - <k_t, d k_t as what is read>.
 """
 
 from typing import Any, NamedTuple
@@ -35,14 +36,13 @@ class ChunkMask(NamedTuple):
 class _Decayed(NamedTuple):
     """What chunks are apart from their values. `[N, B, H, C]`: from_start, to_end, decays from the chunk's start to
     each token and from there to its end. `[N, B, H, C, C]`: between, decays between tokens; scores, q.k times these;
-    key_scores, k.k times these; inverse, (I + A)^-1. state_writes, X_k `[N, B, H, C, K]`. taken `[N, B, H, K, K]`: what
-    a chunk takes from the state."""
+    inverse, (I + A)^-1. state_writes `[N, B, H, C, K]`, X_k of U = X_v - X_k S_0. taken `[N, B, H, K, K]`: what a
+    chunk takes from the state."""
 
     between: torch.Tensor
     from_start: torch.Tensor
     to_end: torch.Tensor
     scores: torch.Tensor
-    key_scores: torch.Tensor
     inverse: torch.Tensor
     state_writes: torch.Tensor
     taken: torch.Tensor
@@ -56,11 +56,10 @@ def _decayed(
     from_start = total.exp() * mask.keep_in
     to_end = (total[..., -1:] - total).exp() * mask.keep_out
     scores = (q @ k.mT).mul_(between)
-    key_scores = (k @ k.mT).mul_(between)
-    inverse = unit_lower_inverse(key_scores * beta[..., None])
+    inverse = unit_lower_inverse((k @ k.mT).mul_(between).mul_(beta[..., None]))
     state_writes = inverse @ (k * (beta * from_start)[..., None])
     taken = (k * to_end[..., None]).mT @ state_writes
-    return _Decayed(between, from_start, to_end, scores, key_scores, inverse, state_writes, taken)
+    return _Decayed(between, from_start, to_end, scores, inverse, state_writes, taken)
 
 
 class ChunkRule(torch.autograd.Function):
@@ -82,9 +81,9 @@ class ChunkRule(torch.autograd.Function):
         own_writes = chunks.inverse @ (v * beta[..., None])
         added = (k * chunks.to_end[..., None]).mT @ own_writes
         before, final = scan_states(state, added, chunks.taken, chunks.from_start[..., -1, None, None])
-        writes = own_writes - chunks.state_writes @ before
+        writes = own_writes.sub_(chunks.state_writes @ before)
         recurrence_output = ((q * chunks.from_start[..., None]) @ before).add_(chunks.scores @ writes)
-        ctx.save_for_backward(q, k, v, beta, *chunks, own_writes, before, writes)
+        ctx.save_for_backward(q, k, v, beta, *chunks, before, writes)
         return recurrence_output, final.clone()  # no view: a cache keeps it, and writes into it
 
     @staticmethod
@@ -103,11 +102,9 @@ def _gradients(
     from_start: torch.Tensor,
     to_end: torch.Tensor,
     scores: torch.Tensor,
-    key_scores: torch.Tensor,
     inverse: torch.Tensor,
     state_writes: torch.Tensor,
     taken: torch.Tensor,
-    own_writes: torch.Tensor,
     before: torch.Tensor,
     writes: torch.Tensor,
     *,
@@ -118,33 +115,26 @@ def _gradients(
     # The states, from the last chunk to the first: after[n] is the gradient of the state after chunk n.
     across, k_out = from_start[..., -1, None, None], k * to_end[..., None]
     d_writes = scores.mT @ d_output
-    d_before = (q * from_start[..., None]).mT @ d_output - state_writes.mT @ d_writes
-    after, d_state = scan_states(d_final, *(x.flip(0) for x in (d_before, taken.mT, across)))
-    after = after.flip(0)
+    d_before = ((q * from_start[..., None]).mT @ d_output).sub_(state_writes.mT @ d_writes)
+    after, d_state = scan_states(d_final, d_before, taken.mT, across, reverse=True)
     d_writes += k_out @ after
-    # The triangular system. Its diagonal is no part of it.
+    # Between tokens: of the system, whose diagonal is no part of it, without its sign and beta; and of the scores.
     d_values = inverse.mT @ d_writes
-    d_keys = -(inverse.mT @ (d_writes @ before.mT))
-    d_system = -(d_values @ own_writes.mT + d_keys @ state_writes.mT).tril_(-1)
-    d_scores = d_output @ writes.mT
-    # What reads of each token: q decayed from the start, k decayed to the end, k and v over beta.
-    d_q_in, d_k_out = d_output @ before.mT, writes @ after.mT
-    d_key_scores, written = d_system * key_scores, (d_keys * k).sum(-1)
-    d_beta = d_key_scores.sum(-1) + (d_values * v).sum(-1) + written * from_start
-    d_between = d_key_scores.mul_(beta[..., None]).add_(d_scores * scores)
-    d_from_start = (written * beta + (d_q_in * q).sum(-1)) * from_start
-    d_from_start[..., -1] += (before * after).sum((-1, -2)) * from_start[..., -1]
-    d_to_end = (d_k_out * k).sum(-1) * to_end
-    d_total = d_between.sum(-1) - d_between.sum(-2) + d_from_start - d_to_end
-    d_total[..., -1] += d_to_end.sum(-1)
-    d_log_decay = d_total.flip(-1).cumsum(-1).flip(-1)
+    d_system = (d_values @ writes.mT).mul_(between).tril_(-1)
+    d_scores = (d_output @ writes.mT).mul_(between)
 
-    d_system = d_system.mul_(between).mul_(beta[..., None])
-    d_scores = d_scores.mul_(between)
-    d_q = d_scores @ k + d_q_in * from_start[..., None]
-    d_k = d_scores.mT @ q + (d_system + d_system.mT) @ k
-    d_k += d_keys * (beta * from_start)[..., None] + d_k_out * to_end[..., None]
-    return d_q, d_k, d_values * beta[..., None], d_log_decay, d_beta, d_state
+    d_q = (d_scores @ k).add_((d_output @ before.mT).mul_(from_start[..., None]))
+    # k as what reads, over beta, and as what is read, in the chunk and after it.
+    d_reader = (d_system @ k).add_((d_values @ before.mT).mul_(from_start[..., None])).neg_()
+    d_k_out = (writes @ after.mT).mul_(to_end[..., None])
+    d_read = (d_scores.mT @ q).sub_(d_system.mT @ (k * beta[..., None])).add_(d_k_out)
+    d_beta = (d_values * v).sum(-1) + (d_reader * k).sum(-1)
+    d_reader.mul_(beta[..., None])
+
+    d_total = (q * d_q).sum(-1) + (k * (d_reader - d_read)).sum(-1)
+    d_total[..., -1] += (k * d_k_out).sum((-1, -2)) + (before * after).sum((-1, -2)) * from_start[..., -1]
+    d_log_decay = d_total.flip(-1).cumsum(-1).flip(-1)
+    return d_q, d_reader.add_(d_read), d_values.mul_(beta[..., None]), d_log_decay, d_beta, d_state
 
 
 def read_wide_values(

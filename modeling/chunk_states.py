@@ -5,7 +5,6 @@ Chunks come first in all shapes, so that one chunk of all rows and heads is one 
 """
 
 import torch
-import torch.nn.functional as F
 
 SOLVED_AT_ONCE = 16  # rows of a triangle that LAPACK inverts on a CPU; larger ones are put together by products
 
@@ -26,24 +25,29 @@ def unit_lower_inverse(system: torch.Tensor) -> torch.Tensor:
     half = size // 2
     on_diagonal = torch.stack([system[..., :half, :half], system[..., half:, half:]])
     first, last = unit_lower_inverse(on_diagonal).unbind(0)
-    below = last @ system[..., half:, :half] @ first
-    return torch.cat([F.pad(first, (0, half)), torch.cat([-below, last], dim=-1)], dim=-2)
+    inverse = torch.zeros_like(system)
+    inverse[..., :half, :half], inverse[..., half:, half:] = first, last
+    inverse[..., half:, :half] = (last @ system[..., half:, :half] @ first).neg_()
+    return inverse
 
 
 def scan_states(
-    state: torch.Tensor, added: torch.Tensor, taken: torch.Tensor, across: torch.Tensor
+    state: torch.Tensor, added: torch.Tensor, taken: torch.Tensor, across: torch.Tensor, *, reverse: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The states between chunks, of which each turns S into across S + (added - taken S).
 
     state `[B, H, K, V]`, added `[N, B, H, K, V]`, taken `[N, B, H, K, K]`, across `[N, B, H, 1, 1]`. Returns the states
-    before the chunks `[N, B, H, K, V]`, and the one after the last. Two kernels a chunk: launching them, and a CPU's
-    small products, take longer than the multiplications that this order of the products adds.
+    before the chunks `[N, B, H, K, V]`, and the one after the last; with `reverse`, from the last chunk to the first.
+    Two kernels a chunk: launching them, and a CPU's small products, take longer than the multiplications that this
+    order of the products adds.
 
     What is kept of the state is not part of the product, whose factors a GPU may round (TF32): the state would lose
     digits at every chunk.
     """
     rows, states, state = state.shape[:2], [], state.flatten(0, 1)
-    for added_n, taken_n, across_n in zip(*(x.flatten(1, 2).unbind(0) for x in (added, taken, across)), strict=True):
+    order = -1 if reverse else 1
+    chunks = zip(*(x.flatten(1, 2).unbind(0)[::order] for x in (added, taken, across)), strict=True)
+    for added_n, taken_n, across_n in chunks:
         states.append(state)
         state = torch.addcmul(torch.baddbmm(added_n, taken_n, state, alpha=-1), across_n, state)
-    return torch.stack(states).unflatten(1, rows), state.unflatten(0, rows)
+    return torch.stack(states[::order]).unflatten(1, rows), state.unflatten(0, rows)

@@ -33,14 +33,15 @@ class Memory(NamedTuple):
     sign: Tensor
 
 
-def output_residual(recurrence_output: Tensor, context: Tensor, sign: float = 1.0) -> Tensor:
-    """Share of the context that the output times `sign`, at a positive size of each token, cannot give.
+def output_residuals(recurrence_output: Tensor, context: Tensor, signs: Sequence[float] = (1.0,)) -> Tensor:
+    """Share of the context that the output times each of some signs, at a positive size of each token, cannot give.
 
-    The output is `[.., B, T, H, V]`, the context `[B, T, H, V]`, the share `[.., H]` in [0, 1].
+    The output is `[.., B, T, H, V]`, the context `[B, T, H, V]`, the shares `[signs, .., H]` in [0, 1].
     """
-    along = (sign * (recurrence_output * context).sum(-1)).clamp_min(0)
-    given = _over_tokens(along.square() / recurrence_output.square().sum(-1).clamp_min(1e-20))
-    return 1.0 - given / _over_tokens(context.square().sum(-1)).clamp_min(1e-30)
+    along = (recurrence_output * context).sum(-1)
+    size = recurrence_output.square().sum(-1).clamp_min(1e-20)
+    given = [_over_tokens((sign * along).clamp_min(0).square() / size) for sign in signs]
+    return 1.0 - torch.stack(given) / _over_tokens(context.square().sum(-1)).clamp_min(1e-30)
 
 
 def _over_tokens(x: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ def _residuals(
     signs: Sequence[float],
     at_once: int,
 ) -> Tensor:
-    """`output_residual` of pairs `[pairs, H]`, `[signs, pairs, H]`."""
+    """`output_residuals` of pairs `[pairs, H]`, `[signs, pairs, H]`."""
     residuals = []
     for half_life, gate in zip(half_lives.split(at_once), betas.split(at_once), strict=True):
         tried = (len(gate), *q.shape[:3])  # every pair on every block
@@ -114,5 +115,5 @@ def _residuals(
         repeated = {name: x.expand(len(gate), *x.shape).flatten(0, 1) for name, x in (("q", q), ("k", k), ("v", v))}
         recurrence_output, _ = chunk_gated_delta_rule(**repeated, log_decay=log_decay, beta=beta)
         recurrence_output = recurrence_output.unflatten(0, tried[:2])
-        residuals.append(torch.stack([output_residual(recurrence_output, context, sign) for sign in signs]))
+        residuals.append(output_residuals(recurrence_output, context, signs))
     return torch.cat(residuals, 1)

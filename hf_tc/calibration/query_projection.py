@@ -19,9 +19,9 @@ from hf_tc.calibration.activation_range import is_activated, silu_slope
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.output_gate import OutputGate
 from hf_tc.calibration.recurrence_outputs import (
+    WrittenMemory,
     block_batches,
     context_by_head,
-    decayed_linear_attention,
     norm_factor,
     recurrence_inputs,
     writes,
@@ -93,20 +93,21 @@ class _QueryProblem:
         self.norm = norm_direction(mixer.q_norm, mixer.num_heads, mixer.head_dim)
         self.position_embeddings = captured.position_embeddings if mixer.recurrent_rope else None
         inputs = recurrence_inputs(mixer, captured, rows)
-        self.k, self.u, self.log_decay = inputs.k, writes(inputs), inputs.log_decay
-        self.gate_scale = (gate.gate_scale(self.x) * norm_factor(mixer, inputs))[..., None]  # [B, T, H, 1]
+        self.memory = WrittenMemory.of(k=inputs.k, u=writes(inputs), log_decay=inputs.log_decay)
+        gate_scale = (gate.gate_scale(self.x) * norm_factor(mixer, inputs))[..., None]
         self.context = context_by_head(captured, rows, mixer.head_dim)
         weight = mixer.q_proj.weight.unflatten(0, (mixer.num_heads, -1))
         self.bias = None if mixer.q_proj.bias is None else mixer.q_proj.bias.unflatten(0, (mixer.num_heads, -1))
         self.slope: Tensor | None = None
         raw = self._queries(weight, self.bias)
-        self.answer: Tensor | None = None  # the output at hand, where it is not linear in the weight
+        self.answer: Tensor | None = None  # the gated output at hand, where it is not linear in the weight
         if is_activated(mixer):
             assert mixer.short_conv is not None
             taps = mixer.short_conv.weight[0].unflatten(0, (-1, mixer.head_dim))[: mixer.num_heads]
             self.slope, raw = taps * silu_slope(taps * raw), F.silu(taps * raw)
-            self.answer = self._output_of(inputs.q)
-        self.length = raw.norm(dim=-1).clamp_min(1e-12)[..., None]
+            self.answer = self.memory.read(inputs.q * gate_scale)
+        # The output is linear in the queries: with the output gate on them, it comes gated. [B, T, H, 1]
+        self.size = gate_scale / raw.norm(dim=-1).clamp_min(1e-12)[..., None]
 
     def _queries(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         raw = torch.einsum("btc,hkc->bthk", self.x, weight)
@@ -116,10 +117,7 @@ class _QueryProblem:
 
     def output(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Gated output `[B, T, H, V]` for queries made with `weight` `[H, K, C]`."""
-        return self._output_of(self._queries(weight, bias) / self.length)
-
-    def _output_of(self, q: Tensor) -> Tensor:
-        return decayed_linear_attention(q=q, k=self.k, u=self.u, log_decay=self.log_decay) * self.gate_scale
+        return self.memory.read(self._queries(weight, bias) * self.size)
 
     def _adjoint(self, weight: Tensor, residual: Callable[[Tensor], Tensor], bias: Tensor | None = None) -> Tensor:
         with torch.enable_grad():
@@ -157,7 +155,8 @@ def linear_queries(
 def _rotated(mixer: GatedDeltaNet, q: Tensor, position_embeddings: tuple[Tensor, Tensor] | None) -> Tensor:
     if mixer.rotary is None or position_embeddings is None:
         return q
-    return mixer.rotary(q.transpose(1, 2), q.transpose(1, 2), *position_embeddings)[0].transpose(1, 2)
+    q = q.transpose(1, 2)
+    return mixer.rotary(q, q[:, :1], *position_embeddings)[0].transpose(1, 2)  # it wants a key too
 
 
 def conjugate_gradient(

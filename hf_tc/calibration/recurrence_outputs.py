@@ -2,6 +2,7 @@
 """What the recurrent memory of a mixer answers on captured blocks, a few blocks at a time."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,23 +64,39 @@ def writes(inputs: RecurrenceInputs) -> Tensor:
     return beta * (inputs.v - own) / (1 - beta * inputs.k.square().sum(-1, keepdim=True))
 
 
-def decayed_linear_attention(*, q: Tensor, k: Tensor, u: Tensor, log_decay: Tensor) -> Tensor:
-    """o_t = sum_{i<=t} exp(G_t - G_i) (q_t.k_i) u_i / sqrt(K): the output of a memory given by its writes.
+class WrittenMemory(NamedTuple):
+    """A memory given by its writes u, set up once and then read by any queries:
 
-    Linear in q. q, k `[B, T, H, K]`, u `[B, T, H, V]`, log_decay `[B, T, H]`, running sum G; returns `[B, T, H, V]`.
+        o_t = sum_{i<=t} exp(G_t - G_i) (q_t.k_i) u_i / sqrt(K)         (G: running sum of log alpha)
+
+    k `[N, B, H, C, K]` and u `[N, B, H, C, V]` by chunks; between `[N, B, H, C, C]` and from_start `[N, B, H, C]`, the
+    decays inside a chunk and from its start; before `[N, B, H, K, V]`, the states before the chunks.
     """
-    length, scale = q.shape[1], q.shape[-1] ** -0.5
-    size = chunk_size(k)
-    q, k, u = (to_chunks(x, size) for x in (q * scale, k, u))  # [N, B, H, C, D]
-    total = to_chunks(log_decay[..., None], size)[..., 0].cumsum(-1)
-    future = torch.ones(size, size, dtype=torch.bool, device=q.device).triu(1)
-    between = (total[..., :, None] - total[..., None, :]).masked_fill(future, float("-inf")).exp()
-    inside = ((q @ k.transpose(-1, -2)) * between) @ u
-    q, k = q * total.exp()[..., None], k * (total[..., -1:] - total).exp()[..., None]
-    added, across = k.transpose(-1, -2) @ u, total[..., -1].exp()[..., None, None]
-    state, states = torch.zeros_like(added[0]), []
-    for added_n, across_n in zip(added, across, strict=True):
-        states.append(state)
-        state = across_n * state + added_n
-    output = inside + q @ torch.stack(states)
-    return from_chunks(output, length)
+
+    k: Tensor
+    u: Tensor
+    between: Tensor
+    from_start: Tensor
+    before: Tensor
+
+    @classmethod
+    def of(cls, *, k: Tensor, u: Tensor, log_decay: Tensor) -> "WrittenMemory":
+        """k `[B, T, H, K]`, u `[B, T, H, V]`, log_decay `[B, T, H]`."""
+        size = chunk_size(k)
+        k, u = to_chunks(k, size), to_chunks(u, size)
+        total = to_chunks(log_decay[..., None], size)[..., 0].cumsum(-1)
+        future = torch.ones(size, size, dtype=torch.bool, device=k.device).triu(1)
+        between = (total[..., :, None] - total[..., None, :]).masked_fill_(future, float("-inf")).exp_()
+        added = (k * between[..., -1, :, None]).mT @ u
+        state, before = torch.zeros_like(added[0]), []
+        for added_n, across_n in zip(added, total[..., -1].exp()[..., None, None], strict=True):
+            before.append(state)
+            state = across_n * state + added_n
+        return cls(k, u, between, total.exp(), torch.stack(before))
+
+    def read(self, q: Tensor) -> Tensor:
+        """The output `[B, T, H, V]` for q `[B, T, H, K]`, linear in q."""
+        length = q.shape[1]
+        q = to_chunks(q * q.shape[-1] ** -0.5, self.k.shape[3])
+        inside = ((q @ self.k.mT) * self.between) @ self.u
+        return from_chunks(inside + (q * self.from_start[..., None]) @ self.before, length)

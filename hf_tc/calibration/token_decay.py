@@ -7,7 +7,7 @@ values exp(-G_t) v_t. A change d log alpha_t, summed up to D_t, therefore acts a
     do_t = D_t o_t - (the output of a memory whose values are D_s v_s)
 """
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
@@ -33,11 +33,11 @@ def decay_jacobian(features: Tensor, inputs: RecurrenceInputs, slope: Tensor) ->
         features: `[B, T, R]`.
         slope: d log alpha_t / dz_t, `[B, T, H]`.
     """
-    summed, v = (slope[..., None] * features[:, :, None]).cumsum(1)[:, :, :, None], inputs.v[..., None]
-    values = torch.cat([summed * v, v], dim=-1)  # [B, T, H, V, R + 1]
+    summed = (slope[..., None] * features[:, :, None]).cumsum(1)[:, :, :, None]
+    values = F.pad(summed, (0, 1), value=1.0) * inputs.v[..., None]  # [B, T, H, V, R + 1]
     both, _ = chunk_gated_delta_rule(**inputs._replace(v=values.flatten(3))._asdict())
     of_summed, recurrence_output = both.view(values.shape).split([features.shape[-1], 1], dim=-1)
-    return summed * recurrence_output - of_summed
+    return (summed * recurrence_output).sub_(of_summed)
 
 
 def solve_token_decay(

@@ -13,6 +13,7 @@ from hf_tc.conversion.checkpoint import CANDIDATES, ConversionCheckpoint
 from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import EVAL_TOKENS, perplexity
+from hf_tc.memory.estimate import blocks_at_once
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.report.records import ConversionReport
 from hf_tc.resume.fingerprint import weights_fingerprint
@@ -37,7 +38,7 @@ class Measured:
         return self.blocks.shape[0] * (self.blocks.shape[1] - 1)
 
     def measure(self, stage: str, model: PreTrainedModel) -> None:
-        self.perplexity[stage] = perplexity(model, self.blocks)
+        self.perplexity[stage] = perplexity(model, self.blocks, batch_size=blocks_at_once(self.blocks.shape[1]))
 
 
 def convert(

@@ -19,7 +19,7 @@ LESS_MEMORY = {
     "align": f"Set {SHORTER_BLOCKS}, since a step takes one block at least, or alignment_steps=0.",
     "joint": f"Set joint_steps=0, with which layers that are finished in a checkpoint_dir are used as they are, or "
     f"{SHORTER_BLOCKS}.",
-    "evaluate": f"Set {SHORTER_BLOCKS}: perplexities are measured one block at a time.",
+    "evaluate": f'Set {SHORTER_BLOCKS}, or device_map="auto" where weights leave little room.',
 }
 
 

@@ -129,15 +129,17 @@ def token_metrics(
     student_logits: Tensor, teacher: Tensor | TopK, targets: Tensor, objective: Objective
 ) -> TokenMetrics:
     """What an evaluation reports, per token, from logits [N, V] and next tokens [N]."""
-    kl = forward_kl(student_logits, teacher)
-    is_kl = objective.divergence == "forward_kl" and objective.temperature == 1.0
-    softened = kl if is_kl else objective.softened(student_logits, teacher)
-    student_nll = F.cross_entropy(student_logits.float(), targets, reduction="none")
     if isinstance(teacher, TopK):
+        kl = forward_kl(student_logits, teacher)
+        student_nll = F.cross_entropy(student_logits.float(), targets, reduction="none")
         teacher_nll, likeliest = -teacher.target_log_prob.float(), teacher.ids[:, 0]
     else:
-        teacher_nll = F.cross_entropy(teacher.float(), targets, reduction="none")
+        log_p, log_q = _log_distributions(student_logits, teacher, 1.0)
+        kl = _kl(log_p, log_q)
+        student_nll, teacher_nll = (F.nll_loss(log_prob, targets, reduction="none") for log_prob in (log_q, log_p))
         likeliest = teacher.argmax(-1)
+    is_kl = objective.divergence == "forward_kl" and objective.temperature == 1.0
+    softened = kl if is_kl else objective.softened(student_logits, teacher)
     return TokenMetrics(
         objective=(1.0 - objective.ce_weight) * softened + objective.ce_weight * student_nll,
         kl=kl,

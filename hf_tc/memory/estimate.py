@@ -97,7 +97,8 @@ def text_bytes(widths: Widths, streamed: int, text: int) -> int:
     """What grows with the calibration text, where it is kept on the device in float32."""
     solved = min(text, SOLVED_TOKENS)
     captured = widths.hidden * widths.itemsize + FLOAT32 * (2 * widths.hidden + widths.inner)
-    return streamed * captured + solved * FLOAT32 * 2 * widths.inner
+    chunks = 2 * widths.inner + widths.inner * widths.head_dim // CHUNK_SIZE + widths.heads * CHUNK_SIZE
+    return streamed * captured + solved * FLOAT32 * chunks  # of a `WrittenMemory`
 
 
 def text_bytes_in_host_memory(widths: Widths, streamed: int) -> int:

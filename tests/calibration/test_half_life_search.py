@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from hf_tc.calibration.decay import half_life_candidates, log_decay_of
-from hf_tc.calibration.half_life_search import output_residual, search_memory
+from hf_tc.calibration.half_life_search import output_residuals, search_memory
 from hf_tc.calibration.write_gate import BETA_CANDIDATES
 from hf_tc.modeling.gated_delta_rule import recurrent_gated_delta_rule
 
@@ -55,15 +55,15 @@ def test_residual_is_the_share_no_positive_size_can_give(sign: float) -> None:
     left = context - sign * size[..., None] * recurrence_output
     expected = left.square().sum((0, 1, 3)) / context.square().sum((0, 1, 3))
     torch.testing.assert_close(
-        output_residual(recurrence_output, context, sign).float(), expected, rtol=1e-4, atol=1e-5
+        output_residuals(recurrence_output, context, (-sign, sign))[1].float(), expected, rtol=1e-4, atol=1e-5
     )
     positive = recurrence_output.square().sum(-1, keepdim=True)
     for way, residual in ((1.0, 0.0), (-1.0, 1.0)):
-        found = output_residual(recurrence_output, way * sign * positive * recurrence_output, sign)
+        found = output_residuals(recurrence_output, way * sign * positive * recurrence_output, (sign,))[0]
         torch.testing.assert_close(found, torch.full((3,), residual).double(), atol=1e-6, rtol=0)
 
 
 def test_silent_heads_have_a_finite_residual() -> None:
     zero = torch.zeros(1, 4, 2, 3)
-    assert bool(output_residual(zero, zero).isfinite().all())
-    assert bool(output_residual(zero, torch.ones_like(zero)).isfinite().all())
+    assert bool(output_residuals(zero, zero).isfinite().all())
+    assert bool(output_residuals(zero, torch.ones_like(zero)).isfinite().all())

@@ -5,6 +5,7 @@ import inspect
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from importlib import import_module
 
@@ -202,3 +203,24 @@ def test_threads_sleep_while_they_wait(chosen: dict[str, str], expected: str) ->
         [sys.executable, "-c", code], env=others | chosen, capture_output=True, text=True, check=False
     )
     assert done.stdout.split()[-1] == expected, done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    program = """
+        import contextlib, resource
+        from hf_tc.cli.main import main
+
+        def faults_of_a_step():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            tensors = [bytearray(2**24) for _ in range(8)]
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        with contextlib.suppress(SystemExit):
+            main(["--version"])
+        print([faults_of_a_step() for _ in range(2)])
+    """
+    run = [sys.executable, "-c", textwrap.dedent(program)]
+    output = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    first, second = map(int, output.splitlines()[-1].strip("[]").split(","))
+    assert second < first / 10
