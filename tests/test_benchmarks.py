@@ -22,10 +22,11 @@ from benchmarks.reference_layer import (
     rows_repeated,
 )
 from benchmarks.serving import cache_bytes, cut
+from benchmarks.serving_distance import read_by_transformers
 from benchmarks.shapes import built, student, teacher
 from planted import captured_layer, random_blocks, tiny_teacher
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoTokenizer, DynamicCache
+from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.calibration.attention_statistics import AttentionStatistics
@@ -213,6 +214,17 @@ def test_cache_of_a_sequence_is_what_vllm_says_of_how_many_fit(tmp_path: Path) -
         "CPU KV cache size: 3,840 tokens, Maximum concurrency for 2,112 tokens per request: 1,024.00x"
     )
     assert cache_bytes(tmp_path / "log", 2) == 2 * 2**20
+
+
+def test_log_probabilities_are_those_of_the_last_tokens_by_the_model_s_own_loss() -> None:
+    rows = torch.randint(2, 500, (2, 3, 20), generator=torch.Generator().manual_seed(0))
+    scores = read_by_transformers(str(tiny_teacher_path()), "float32", "cpu", rows, 5)
+    assert scores.shape == (2, 3, 5)
+    model = AutoModelForCausalLM.from_pretrained(tiny_teacher_path(), dtype=torch.float32).eval()
+    labels = rows.clone()
+    labels[..., :-5] = -100
+    for index in range(2):
+        torch.testing.assert_close(-scores[index].mean(), model(rows[index], labels=labels[index]).loss)
 
 
 def test_inference_measures_both_models_and_draws_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

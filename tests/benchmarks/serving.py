@@ -100,12 +100,8 @@ def load(
     """Requests and written tokens a second, asked for by `clients` threads. `further`: of each request."""
 
     def ask(prompt: str) -> int:
-        request = {"model": model, "prompt": prompt, "max_tokens": options.new, "temperature": 0, **further}
-        message = urllib.request.Request(
-            f"{url}/v1/completions", json.dumps(request).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(message, timeout=1200) as response:
-            return int(json.load(response)["usage"]["completion_tokens"])
+        answer = complete(url, model=model, prompt=prompt, max_tokens=options.new, **further)
+        return int(answer["usage"]["completion_tokens"])
 
     with ThreadPoolExecutor(options.clients) as pool:
         list(pool.map(ask, prompts[: options.clients]))
@@ -114,6 +110,15 @@ def load(
         seconds = time.perf_counter() - start
     row = {"requests": len(prompts), "requests/s": len(prompts) / seconds, "tokens/s": written / seconds}
     return {**row, "CPU s a request": (cpu_seconds(server) - busy) / len(prompts)}
+
+
+def complete(url: str, **request: Any) -> dict[str, Any]:
+    """What a server answers to a request for the likeliest continuation."""
+    body = json.dumps({"temperature": 0, **request}).encode()
+    message = urllib.request.Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(message, timeout=1200) as response:
+        answer: dict[str, Any] = json.load(response)
+    return answer
 
 
 def cpu_seconds(server: psutil.Process) -> float:

@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tiny_models import token_ids
+from tiny_models import teacher_config, token_ids
 from vllm_server import CROWDED, EAGER, expected_answer, save_tiny_student, serving
 
+from hf_tc.config import MixerConfig
+from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.vllm_plugin.families import SERVED_FAMILIES
 
 pytest.importorskip("vllm")
@@ -29,9 +31,19 @@ CHANGES = {
 
 @pytest.mark.parametrize("family", SERVED_FAMILIES)
 def test_prompts_of_all_lengths_at_once_get_generates_tokens(family: str, tmp_path: Path) -> None:
-    student = save_tiny_student(family, tmp_path / "student", **CHANGES.get(family, {}))
+    check_answers(save_tiny_student(family, tmp_path / "student", **CHANGES.get(family, {})), tmp_path)
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3"])  # attention has biases in one, norms of q and k in the other
+def test_exportable_form_gets_generates_tokens(family: str, tmp_path: Path) -> None:
+    form = MixerConfig("qwen3_5").fields(teacher_config(family))
+    check_answers(save_tiny_student(family, tmp_path / "student", **CHANGES.get(family, {}), **form), tmp_path)
+
+
+def check_answers(student: HybridGDNForCausalLM, scratch: Path) -> None:
+    """Holds the server of scratch/student, which reads all prompts at once, against the student itself."""
     prompts = [token_ids(length, seed=length).tolist() for length in LENGTHS]
-    served = serving(tmp_path / "student", tmp_path, *CROWDED, *EAGER)
+    served = serving(scratch / "student", scratch, *CROWDED, *EAGER)
     with served as server, ThreadPoolExecutor(len(prompts)) as pool:
         answers = list(pool.map(lambda prompt: server.complete(prompt, TOKENS), prompts))
     for prompt, answer in zip(prompts, answers, strict=True):
