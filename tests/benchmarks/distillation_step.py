@@ -4,16 +4,17 @@
     python -m tests.benchmarks.distillation_step [--shape head --batch 8 --length 2048]
 
 A step is forward and backward of a student on its teacher's predictions: with this project's loss, with all logits in
-memory, with flash-linear-attention's FusedKLDivLoss where it is installed, and, for comparison, of the student's own
-cross-entropy. The shape `head` is a large vocabulary on one layer; with others the student has recurrent layers. The
-last row is the relative error of the gradients of hidden states and head near the teacher, against float64.
+memory, with flash-linear-attention's FusedKLDivLoss and TRL's ChunkedDivergenceFunction where they are installed, and,
+for comparison, of the student's own cross-entropy. The shape `head` is a large vocabulary on one layer; with others the
+student has recurrent layers. The last row is the relative error of the gradients of hidden states and head near the
+teacher, against float64.
 """
 
 import argparse
+import contextlib
 import copy
 import gc
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,7 @@ HEAD = dict(
     head_dim=128, vocab_size=151_936, tie_word_embeddings=True,
 )  # fmt: skip
 Step = Callable[[], Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def main() -> None:
@@ -97,28 +99,38 @@ def steps(ours: PreTrainedModel, theirs: PreTrainedModel, data: dict[str, Tensor
     def cross_entropy() -> Tensor:
         return ours(**data, use_cache=False).loss
 
-    found: dict[str, Step] = {"all logits": all_logits, "hf_tc": chunked}
-    if (fused := fused_kl()) is not None:
-
-        def of_fla() -> Tensor:
+    def of_library(loss: Loss) -> Step:
+        def step() -> Tensor:
             with torch.no_grad():
                 hidden = taught.hidden_states(inputs)
             heads = ours.get_output_embeddings().weight, theirs.get_output_embeddings().weight
-            return fused(parts.hidden_states(inputs)[labelled], hidden[labelled], *heads)
+            return loss(parts.hidden_states(inputs)[labelled], hidden[labelled], *heads)
 
-        found["fla FusedKLDivLoss"] = of_fla
+        return step
+
+    found: dict[str, Step] = {"all logits": all_logits, "hf_tc": chunked}
+    found |= {name: of_library(loss) for name, loss in library_losses().items()}
     return found | {"cross-entropy of the student": cross_entropy}
 
 
-def fused_kl() -> Any:
-    """flash-linear-attention's loss, or None without it or without a GPU."""
-    if not torch.cuda.is_available():
-        return None
-    try:
-        from fla.modules import FusedKLDivLoss
-    except ImportError:
-        return None
-    return FusedKLDivLoss()
+def library_losses() -> dict[str, Loss]:
+    """Losses of hidden states and heads, of student and teacher in turn, that are installed."""
+    found: dict[str, Loss] = {}
+    if torch.cuda.is_available():
+        with contextlib.suppress(ImportError):
+            from fla.modules import FusedKLDivLoss
+
+            found["fla FusedKLDivLoss"] = FusedKLDivLoss()
+    with contextlib.suppress(ImportError):
+        from trl.kernels.chunked_divergence import ChunkedDivergenceFunction
+
+        def of_trl(ours: Tensor, theirs: Tensor, head: Tensor, teacher_head: Tensor) -> Tensor:
+            no_bias, forward_kl = None, 0.0
+            divergence = ChunkedDivergenceFunction.apply(ours, head, no_bias, theirs, teacher_head, no_bias, forward_kl)
+            return divergence[0].mean()
+
+        found["TRL ChunkedDivergenceFunction"] = of_trl
+    return found
 
 
 def measured(model: PreTrainedModel, step: Step, options: argparse.Namespace) -> tuple[float, float]:
