@@ -56,7 +56,7 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpoin
     student, teacher = models(name)
     args = DistillationConfig(
         output_dir=str(output_dir),
-        use_cpu=True,
+        use_cpu=torch.accelerator.is_available(),  # where there is none, that goes without saying
         ddp_backend="gloo" if "RANK" in os.environ else None,
         per_device_train_batch_size=batch_size,
         per_device_eval_batch_size=batch_size,
