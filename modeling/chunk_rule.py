@@ -122,6 +122,9 @@ def _gradients(
     d_values = inverse.mT @ d_writes
     d_system = (d_values @ writes.mT).mul_(between).tril_(-1)
     d_scores = (d_output @ writes.mT).mul_(between)
+    # A token's score with itself does not decay. Where others' are forgotten it would drown d G in rounding errors.
+    own = d_scores.diagonal(dim1=-2, dim2=-1)[..., None].clone()
+    d_scores.tril_(-1)
 
     d_q = (d_scores @ k).add_((d_output @ before.mT).mul_(from_start[..., None]))
     # k as what reads, over beta, and as what is read, in the chunk and after it.
@@ -134,7 +137,9 @@ def _gradients(
     d_total = (q * d_q).sum(-1) + (k * (d_reader - d_read)).sum(-1)
     d_total[..., -1] += (k * d_k_out).sum((-1, -2)) + (before * after).sum((-1, -2)) * from_start[..., -1]
     d_log_decay = d_total.flip(-1).cumsum(-1).flip(-1)
-    return d_q, d_reader.add_(d_read), d_values.mul_(beta[..., None]), d_log_decay, d_beta, d_state
+    d_q.addcmul_(own, k)
+    d_k = d_reader.add_(d_read).addcmul_(own, q)
+    return d_q, d_k, d_values.mul_(beta[..., None]), d_log_decay, d_beta, d_state
 
 
 def read_wide_values(

@@ -97,9 +97,10 @@ def _keep_freed_memory() -> None:
     """Has glibc keep up to 1 GB of what is freed for what is asked for next, in pieces of up to 32 MB.
 
     By default it gives tens of megabytes back after every step of a fit, and the kernel clears them again for the next:
-    an eighth of the CPU time of `hf-tc demo`. As above, this is for the whole process.
+    an eighth of the CPU time of `hf-tc demo`. As above, this is for the whole process, and what the user set stays.
     """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+    is_set = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if not is_set and sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the most that glibc itself would come to
         libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 

@@ -11,6 +11,7 @@ from typing import get_args
 
 import torch
 from transformers import TrainingArguments
+from transformers.utils import is_torch_xla_available
 
 from hf_tc.config import TRAINS
 from hf_tc.distillation.data_settings import DataSettings
@@ -139,7 +140,7 @@ class DistillationConfig(DataSettings, TrainingArguments):
         self.check_data_settings()
         if self.curriculum:
             self.train_sampling_strategy = "sequential"
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available():
+        if "LOCAL_RANK" in os.environ and not (torch.accelerator.is_available() or is_torch_xla_available()):
             self.use_cpu = True  # without being told so, the library lets each of torchrun's processes train alone
         super().__post_init__()
         if not (math.isfinite(self.temperature) and self.temperature > 0):

@@ -7,8 +7,9 @@
 copied: mixers with the teacher's projections, nothing solved. reference: what the paper's public reference comes to,
 see `reference_layer`, on the larger budget of `reference_baseline`. ours: the student in a folder. All retain its
 layers, see the same blocks in the same order and train whole by the recipe `fast`. Its schedule, 5 % warm-up and a
-cosine, spans all of --tokens, as a user has it, wherever on it the target is met. The text that the starts were made
-with does not count.
+cosine, spans all of --tokens, as a user has it, wherever on it the target is met. What the starts were made
+with does not count: calibration text, and the joint alignment of ours, which is 12 million tokens of the same kind of
+learning by default. For starts without it, give a student made with --joint-steps 0.
 
 Perplexity is over 32 x 1,024 tokens, LAMBADA the share of texts whose last word is the model's own; in bfloat16 on a
 GPU, as training is. Both are measured from a ninetieth of all tokens on, twice a doubling, and a run ends where both

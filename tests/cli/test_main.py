@@ -3,6 +3,7 @@
 
 import inspect
 import os
+import platform
 import subprocess
 import sys
 import textwrap
@@ -205,7 +206,7 @@ def test_threads_sleep_while_they_wait(chosen: dict[str, str], expected: str) ->
     assert done.stdout.split()[-1] == expected, done.stderr
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
 def test_freed_memory_is_kept_for_the_next_step() -> None:
     program = """
         import contextlib, resource

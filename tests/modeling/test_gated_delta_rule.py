@@ -76,6 +76,19 @@ def test_chunked_forms_equal_the_recurrence(length: int, packed: bool, dtype: to
             assert relative_error(actual, expected) < tolerance, name
 
 
+@pytest.mark.parametrize("log_decay", [-0.01, -3.0, -8.0])
+def test_decays_of_heads_that_forget_at_once_have_exact_gradients(log_decay: float) -> None:
+    """There the gradient is a thousandth of what a token's own score, which does not decay, contributes to others'."""
+    gradients = []
+    for form, dtype in ((recurrent_gated_delta_rule, torch.float64), (long_chunks, torch.float32)):
+        problem = {**draw(64, dtype=torch.float64), "state": None}
+        problem["log_decay"] = torch.full_like(problem["log_decay"], log_decay)
+        leaves = {name: x if x is None else x.to(dtype).requires_grad_() for name, x in problem.items()}
+        loss = form(**leaves)[0].square().sum()
+        gradients.append(torch.autograd.grad(loss, leaves["log_decay"])[0].double())
+    assert relative_error(gradients[1], gradients[0]) < 1e-5
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("packed", [False, True])
 def test_values_wider_than_a_chunk(length: int, packed: bool) -> None:
