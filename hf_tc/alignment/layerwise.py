@@ -29,11 +29,12 @@ def relative_error(output: Tensor, target: Tensor) -> Tensor:
 
     Each token counts by its position (`position_weights`).
     """
-    return _weighted_size(output - target) / _weighted_size(target)
+    weights = position_weights(target.shape[1], target.device)
+    return _weighted_size(output - target, weights) / _weighted_size(target, weights)
 
 
-def _weighted_size(rows: Tensor) -> Tensor:
-    return (rows.square().sum((0, 2)) * position_weights(rows.shape[1], rows.device)).sum()
+def _weighted_size(rows: Tensor, weights: Tensor) -> Tensor:
+    return (rows.square().sum((0, 2)) * weights).sum()
 
 
 def mix(mixer: GatedDeltaNet, captured: CapturedAttention, rows: Tensor | slice) -> Tensor:
@@ -49,11 +50,12 @@ def _output(mixer: GatedDeltaNet, captured: CapturedAttention, attn_input: Tenso
 def held_out_error(mixer: GatedDeltaNet, captured: CapturedAttention) -> float:
     """Relative error of the mixer on captured blocks it was not fitted to; 0 or 1 where the teacher adds nothing."""
     difference = size = 0.0
+    weights = position_weights(captured.teacher_output.shape[1], captured.teacher_output.device)
     for row in range(len(captured.attn_input)):
         rows = slice(row, row + 1)
         target = captured.teacher_output[rows]
-        difference += _weighted_size(mix(mixer, captured, rows) - target).item()
-        size += _weighted_size(target).item()
+        difference += _weighted_size(mix(mixer, captured, rows) - target, weights).item()
+        size += _weighted_size(target, weights).item()
     return difference / size if size else float(difference != 0)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from hf_tc.cli.convert import add_calibration_data, add_share, calibration_data, setting_options
 from hf_tc.cli.shared import add_command, add_old_name, add_setting, add_settings, console
 from hf_tc.resume.arguments import replace_file
-from hf_tc.resume.unfinished_work import check_writable
+from hf_tc.resume.unfinished_work import check_writable, unfinished_folder
 
 
 def add_parser(commands: Any) -> None:
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
     out: Path = options.out
     if out.exists():
         raise ValueError(f"{out} exists. Choose another --out, or remove it.")
-    unfinished = out.with_name(f"{out.name}.unfinished")
+    unfinished = unfinished_folder(out)
     check_writable(unfinished)
     selection = select_layers(
         options.teacher,

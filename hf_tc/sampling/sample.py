@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_tc.data.text_or_path import BOTH
 from hf_tc.resume.arguments import replace_file
-from hf_tc.resume.unfinished_work import check_writable
+from hf_tc.resume.unfinished_work import check_writable, unfinished_folder
 from hf_tc.sampling.prompts import kinds_of
 from hf_tc.sampling.sampled_text import DOCUMENT_TOKENS, as_rows, sampled_text, write_documents
 from hf_tc.teachers.adapters import check_no_adapter
@@ -81,4 +81,4 @@ def _unfinished(file: Path) -> Path:
     if file.exists():
         raise ValueError(f"{file} exists. Choose another file, or remove it.")
     check_writable(file)
-    return file.with_name(f"{file.name}.unfinished")
+    return unfinished_folder(file)
