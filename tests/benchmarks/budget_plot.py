@@ -48,11 +48,17 @@ def draw(lines: Lines, path: Path) -> None:
     every = sorted({n for points in lines.values() for n in points})
     ticks = (0.02, 0.03, 0.05, 0.1, 0.2, 0.3)
     axis.set_xscale("log", base=2)
-    axis.set_yscale("log")
     axis.set_xticks(every, [f"{n:,}" for n in every])
+    axis.set_yscale("log")
     axis.set_yticks(ticks, [f"{1 + share:.2f}" for share in ticks])
+    save_over_tokens(figure, "calibration tokens", path)
+
+
+def save_over_tokens(figure: Any, tokens: str, path: Path) -> None:
+    """Finishes a figure of perplexity over the teacher's, drawn over such tokens, and writes it."""
+    (axis,) = figure.axes
     axis.minorticks_off()
-    axis.set_xlabel("calibration tokens")
+    axis.set_xlabel(tokens)
     axis.set_ylabel("perplexity, x the teacher's")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)

@@ -36,13 +36,12 @@ from hf_tc.data.token_blocks import read_documents, token_blocks
 from hf_tc.distillation.finite_training import DivergedError
 from hf_tc.distillation.recipes import settings_of
 from hf_tc.evaluation.lm_head import NotFiniteError
-from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.teachers.new_student import build_student
 
 from .bench import Results, parser_of
 from .distilled_tokens_measures import LAMBADA, PERPLEXITY, Measures
 from .distilled_tokens_plot import COLUMNS, is_met, show
-from .reference_baseline import captured_layers, reference_layer
+from .reference_baseline import captured_layers, put_in, reference_layer
 from .reference_layer import align, calibrate
 
 HALF_DOUBLINGS = 14  # between the first measurement of a training and its end, at 1 / 90 and at 1
@@ -120,10 +119,10 @@ def start_of(name: str, teacher: PreTrainedModel, tokenizer: Any, options: argpa
             teacher, ours.config.layer_types, config_kwargs={field: getattr(ours.config, field) for field in fields}
         )
     exact = copy.deepcopy(teacher).float()  # what is measured against computes in float32
-    for index, layer in reference_layers(exact, ours.config.linear_layers, tokenizer, options).items():
+    layers = reference_layers(exact, ours.config.linear_layers, tokenizer, options)
+    for layer in layers.values():
         layer.train_end_to_end()
-        decoder_layer = find_decoder_layers(exact.base_model)[int(index)]
-        setattr(decoder_layer, find_attention(decoder_layer)[0], layer)
+    put_in(exact, {int(index): layer for index, layer in layers.items()})
     return exact
 
 

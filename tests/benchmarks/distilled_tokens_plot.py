@@ -15,6 +15,7 @@ from typing import Any
 
 from hf_tc.report.plot_style import INK, new_figure
 
+from .budget_plot import save_over_tokens
 from .distilled_tokens_measures import LAMBADA, PERPLEXITY
 
 COLUMNS = ["start", "learning rate", "tokens", PERPLEXITY, LAMBADA, "seconds", "tokens/s"]
@@ -91,12 +92,7 @@ def draw(best: dict[str, Rows], target: float, path: Path) -> None:
     low, high = axis.get_ylim()
     ticks = [tick for tick in TICKS if low <= tick - 1 <= high]
     axis.set_yticks([tick - 1 for tick in ticks], [f"{tick:,g}" for tick in ticks])
-    axis.minorticks_off()
-    axis.set_xlabel("distilled tokens")
-    axis.set_ylabel("perplexity, x the teacher's")
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    save_over_tokens(figure, "distilled tokens", path)
 
 
 def shown(tokens: float) -> str:

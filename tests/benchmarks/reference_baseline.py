@@ -13,7 +13,7 @@ step on all tokens). `reference_layer` says what is measured against. About 3.5 
 import argparse
 import copy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,11 +117,16 @@ def reference_perplexities(
     seconds, found = clock() - start, {}
     for stage, modules in layers.items():
         student = copy.deepcopy(bench.teacher)
-        for index, module in zip(linear, modules, strict=True):
-            decoder_layer = find_decoder_layers(student.base_model)[index]
-            setattr(decoder_layer, find_attention(decoder_layer)[0], module)
+        put_in(student, dict(zip(linear, modules, strict=True)))
         found[stage] = evaluate_blocks(student, bench.validation, batch_size=4).perplexity
     return found, seconds
+
+
+def put_in(model: PreTrainedModel, layers: Mapping[int, nn.Module]) -> None:
+    """Has layers of the reference, by number, take the places of the model's attention modules."""
+    for index, layer in layers.items():
+        decoder_layer = find_decoder_layers(model.base_model)[index]
+        setattr(decoder_layer, find_attention(decoder_layer)[0], layer)
 
 
 def captured_layers(
