@@ -2,8 +2,8 @@
 """Phase 2: fit one calibrated layer to the teacher's attention output, by a short run of gradient descent.
 
 Source: Taylor-Calibrate (arXiv 2606.16429), section 3.3. Unlike the paper's: minibatches, a cosine schedule, float32
-weights, an error relative to the teacher's own size in which early positions count more (`position_weights`), corrupted
-copies of the text beside it (`data.corrupted_sequences`), and the best weights by held-out error, the start included.
+weights, a `relative_error` in which first tokens have a share, corrupted copies of the text beside it
+(`data.corrupted_sequences`), and the best weights by held-out error, the start included.
 For GPUs see `training_step`.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hf_tc.alignment.position_weights import position_weights
+from hf_tc.alignment.relative_error import relative_error, sizes, weighted
 from hf_tc.alignment.step_sizes import adam, size_of, step_sizes
 from hf_tc.alignment.training_step import snapshot, training_step
 from hf_tc.calibration.capture_attention import CapturedAttention
@@ -22,19 +22,6 @@ from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
 
 HELD_OUT_CHECKS = 10  # times the held-out error is looked at during a run
-
-
-def relative_error(output: Tensor, target: Tensor) -> Tensor:
-    """||output - target||^2 / ||target||^2 over all tokens of `[N, T, C]`: 0 for the teacher, 1 for a silent layer.
-
-    Each token counts by its position (`position_weights`).
-    """
-    weights = position_weights(target.shape[1], target.device)
-    return _weighted_size(output - target, weights) / _weighted_size(target, weights)
-
-
-def _weighted_size(rows: Tensor, weights: Tensor) -> Tensor:
-    return (rows.square().sum((0, 2)) * weights).sum()
 
 
 def mix(mixer: GatedDeltaNet, captured: CapturedAttention, rows: Tensor | slice) -> Tensor:
@@ -49,14 +36,13 @@ def _output(mixer: GatedDeltaNet, captured: CapturedAttention, attn_input: Tenso
 @torch.no_grad()
 def held_out_error(mixer: GatedDeltaNet, captured: CapturedAttention) -> float:
     """Relative error of the mixer on captured blocks it was not fitted to; 0 or 1 where the teacher adds nothing."""
-    difference = size = 0.0
-    weights = position_weights(captured.teacher_output.shape[1], captured.teacher_output.device)
+    difference, size = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     for row in range(len(captured.attn_input)):
         rows = slice(row, row + 1)
         target = captured.teacher_output[rows]
-        difference += _weighted_size(mix(mixer, captured, rows) - target, weights).item()
-        size += _weighted_size(target, weights).item()
-    return difference / size if size else float(difference != 0)
+        difference += sizes(mix(mixer, captured, rows) - target).cpu()
+        size += sizes(target).cpu()
+    return weighted(torch.where(size > 0, difference / size, (difference > 0).double())).item()
 
 
 def align_layer(
