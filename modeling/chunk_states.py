@@ -37,8 +37,8 @@ def scan_states(
     """The states between chunks, of which each turns S into across S + (added - taken S).
 
     state `[B, H, K, V]`, added `[N, B, H, K, V]`, taken `[N, B, H, K, K]`, across `[N, B, H, 1, 1]`. Returns the states
-    before the chunks `[N, B, H, K, V]`, and the one after the last; with `reverse`, from the last chunk to the first.
-    Two kernels a chunk: launching them, and a CPU's small products, take longer than the multiplications that this
+    before the chunks `[N, B, H, K, V]`, and the one after the last, which lies in `added`, as its own values are not
+    needed again; with `reverse`, from the last chunk to the first. Two kernels a chunk: launching them, and a CPU's small products, take longer than the multiplications that this
     order of the products adds.
 
     What is kept of the state is not part of the product, whose factors a GPU may round (TF32): the state would lose
@@ -49,5 +49,10 @@ def scan_states(
     chunks = zip(*(x.flatten(1, 2).unbind(0)[::order] for x in (added, taken, across)), strict=True)
     for added_n, taken_n, across_n in chunks:
         states.append(state)
-        state = torch.addcmul(torch.baddbmm(added_n, taken_n, state, alpha=-1), across_n, state)
+        state = added_n.baddbmm_(taken_n, state, alpha=-1).addcmul_(across_n, state)
     return torch.stack(states[::order]).unflatten(1, rows), state.unflatten(0, rows)
+
+
+def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, *, alpha: float = 1.0) -> None:
+    """total += alpha left @ right for `[.., I, J]`, `[.., I, L]`, `[.., L, J]`, in one kernel and no other memory."""
+    total.flatten(0, -3).baddbmm_(left.flatten(0, -3), right.flatten(0, -3), alpha=alpha)

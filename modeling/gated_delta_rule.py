@@ -11,6 +11,7 @@ document_start `[B, T]` (True where a packed document begins: nothing crosses it
 
 import functools
 import importlib.util
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from .chunk_rule import ChunkMask, ChunkRule, read_wide_values
 from .chunk_states import SOLVED_AT_ONCE
 from .fla_kernels import fla_gated_delta_rule
 from .kernel_checks import kernel_is_right
+from .tf32 import tf32_products
 
 logger = logging.get_logger(__name__)
 
@@ -72,13 +74,17 @@ def chunk_gated_delta_rule(
     dtype, work, length = v.dtype, _work_dtype(v), q.shape[1]
     size = chunk_size(k)
     state = _initial_state(k, v, state).to(work)
-    q = q.to(work) * q.shape[-1] ** -0.5
-    q, k, v = (to_chunks(x.to(work), size) for x in (q, k, v))  # [N, B, H, C, D]
-    log_decay, beta = (to_chunks(x.to(work)[..., None], size)[..., 0] for x in (log_decay, beta))  # [N, B, H, C]
+    q, k, v = (to_chunks(x, size, work) for x in (q, k, v))  # [N, B, H, C, D]
+    log_decay, beta = (to_chunks(x[..., None], size, work)[..., 0] for x in (log_decay, beta))  # [N, B, H, C]
+    q = q * q.shape[-1] ** -0.5
     mask = chunk_mask(log_decay, document_start)
     training = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, log_decay, beta, state))
-    rule = read_wide_values if v.shape[-1] > 2 * CHUNK_SIZE and not training else ChunkRule.apply
-    recurrence_output, final = rule(q, k, v, log_decay, beta, state, mask)
+    inputs = (q, k, v, log_decay, beta, state, mask)
+    # Of values with 8 or 11 bits, products need no more; a compiler takes its own settings.
+    tf32 = dtype != work and q.is_cuda and not torch.compiler.is_compiling()
+    with tf32_products() if tf32 else nullcontext():
+        wide = v.shape[-1] > 2 * CHUNK_SIZE and not training
+        recurrence_output, final = read_wide_values(*inputs) if wide else ChunkRule.apply(*inputs, tf32)
     return from_chunks(recurrence_output, length).to(dtype), final
 
 
@@ -151,11 +157,12 @@ def _initial_state(k: torch.Tensor, v: torch.Tensor, state: torch.Tensor | None)
     return k.new_zeros(k.shape[0], k.shape[2], k.shape[3], v.shape[3], dtype=_work_dtype(v))
 
 
-def to_chunks(x: torch.Tensor, size: int) -> torch.Tensor:
+def to_chunks(x: torch.Tensor, size: int, dtype: torch.dtype | None = None) -> torch.Tensor:
     """`[B, T, H, D]` to `[N, B, H, C, D]`; the tail is filled with zeros (no decay, nothing written)."""
     if x.shape[1] % size:
         x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
-    return x.unflatten(1, (-1, size)).permute(1, 0, 3, 2, 4).contiguous()
+    chunks = x.unflatten(1, (-1, size)).permute(1, 0, 3, 2, 4)
+    return chunks.to(dtype or x.dtype, memory_format=torch.contiguous_format).contiguous()  # one copy, if the dtype changes too
 
 
 def from_chunks(x: torch.Tensor, length: int) -> torch.Tensor:

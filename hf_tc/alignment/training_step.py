@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hf_tc.modeling.tf32 import tf32_products
 from hf_tc.teachers.gpu_waits import waits_for_the_gpu
 
 WARM_UP_STEPS = 3
@@ -62,7 +63,7 @@ def _graphed(
     float32's last digits."""
     device, minibatch = minibatch[0].device, tuple(tensor.clone() for tensor in minibatch)
     weights = snapshot(module)
-    with torch.cuda.device(device), _tf32(), warnings.catch_warnings():
+    with torch.cuda.device(device), tf32_products(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")  # of the capture, and waited for
         stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
         stream.wait_stream(torch.cuda.current_stream())
@@ -83,18 +84,6 @@ def _graphed(
         graph.replay()
 
     yield replay
-
-
-@contextmanager
-def _tf32() -> Iterator[None]:
-    """Float32 products in TF32, inside alone: what a graph has captured stays as it is."""
-    matmul = torch.backends.cuda.matmul
-    before = matmul.allow_tf32
-    matmul.allow_tf32 = True
-    try:
-        yield
-    finally:
-        matmul.allow_tf32 = before
 
 
 def snapshot(module: nn.Module) -> dict[str, Tensor]:

@@ -42,6 +42,23 @@ def test_flas_kernels_equal_the_torch_form(dtype: torch.dtype, length: int, pack
         assert relative_error(ours.double(), theirs) < ROUNDING[dtype]
 
 
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_torch_form_of_bfloat16_values_in_tf32(length: int, packed: bool) -> None:
+    """Outputs and gradients of the same values in float64."""
+    problem = on_gpu(draw(length, key_dim=64, value_dim=64), torch.bfloat16)
+    starts = random_starts(length).cuda() if packed else None
+    results = []
+    for inputs in (problem, {name: x.double() for name, x in problem.items()}):
+        inputs = {name: x.detach().requires_grad_() for name, x in inputs.items()}
+        output = chunk_gated_delta_rule(**inputs, document_start=starts)[0]
+        given = torch.randn(output.shape, generator=torch.Generator().manual_seed(1)).to(output)
+        results.append([output, *torch.autograd.grad(output, list(inputs.values()), given)])
+    for ours, exact in zip(*results, strict=True):
+        assert relative_error(ours.double(), exact) < 1e-2
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 @needs_fla
 def test_nothing_crosses_documents_in_flas_kernels() -> None:
     problem = on_gpu(draw(265, batch=1, key_dim=64, value_dim=64), torch.bfloat16)
