@@ -37,9 +37,9 @@ def scan_states(
     """The states between chunks, of which each turns S into across S + (added - taken S).
 
     state `[B, H, K, V]`, added `[N, B, H, K, V]`, taken `[N, B, H, K, K]`, across `[N, B, H, 1, 1]`. Returns the states
-    before the chunks `[N, B, H, K, V]`, and the one after the last, which lies in `added`, as its own values are not
-    needed again; with `reverse`, from the last chunk to the first. Two kernels a chunk: launching them, and a CPU's small products, take longer than the multiplications that this
-    order of the products adds.
+    before the chunks `[N, B, H, K, V]`, and the one after the last; with `reverse`, from the last chunk to the first.
+    That one lies in `added`, whose values are not kept. Two kernels a chunk: launching them, and a CPU's small
+    products, take longer than the multiplications that this order of the products adds.
 
     What is kept of the state is not part of the product, whose factors a GPU may round (TF32): the state would lose
     digits at every chunk.

@@ -162,7 +162,8 @@ def to_chunks(x: torch.Tensor, size: int, dtype: torch.dtype | None = None) -> t
     if x.shape[1] % size:
         x = F.pad(x, (0, 0, 0, 0, 0, -x.shape[1] % size))
     chunks = x.unflatten(1, (-1, size)).permute(1, 0, 3, 2, 4)
-    return chunks.to(dtype or x.dtype, memory_format=torch.contiguous_format).contiguous()  # one copy, if the dtype changes too
+    # One copy, also where the dtype changes.
+    return chunks.to(dtype or x.dtype, memory_format=torch.contiguous_format).contiguous()
 
 
 def from_chunks(x: torch.Tensor, length: int) -> torch.Tensor:
