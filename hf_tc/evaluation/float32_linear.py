@@ -63,6 +63,8 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, output_gradient: Tensor) -> tuple[Any, ...]:
         rows, weight = ctx.saved_tensors
         of_rows, of_weight, _ = ctx.needs_input_grad
+        if output_gradient.is_cuda:
+            output_gradient = output_gradient.to(rows.dtype)  # once for both products
         return (
             _product(output_gradient, weight) if of_rows else None,
             _product(output_gradient.T, rows) if of_weight else None,

@@ -19,6 +19,7 @@ p and q are over these and the sum of all others, see `top_k`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,7 +29,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hf_tc.evaluation.fused_forward_kl import can_be_fused, fused_forward_kl
 from hf_tc.evaluation.top_k import TopK
+from hf_tc.modeling.kernel_checks import kernel_is_right
 
 IGNORE_INDEX = -100
 TOKEN_WEIGHTS = "token_weights"  # as a column of a batch [B, T]: what the prediction at each position counts
@@ -106,7 +109,28 @@ class TokenMetrics(NamedTuple):
 
 def forward_kl(student_logits: Tensor, teacher: Tensor | TopK, temperature: float = 1.0) -> Tensor:
     """T^2 * KL(teacher || student) per token, [N] fp32 in nats, from logits [N, V]. Exactly 0 for equal logits."""
+    if isinstance(teacher, TopK) or not can_be_fused(student_logits, teacher):
+        return plain_forward_kl(student_logits, teacher, temperature)
+    right = _kernels_are_right(student_logits.device, student_logits.dtype, teacher.dtype)
+    return (fused_forward_kl if right else plain_forward_kl)(student_logits, teacher, temperature)
+
+
+def plain_forward_kl(student_logits: Tensor, teacher: Tensor | TopK, temperature: float) -> Tensor:
+    """As the equation reads: the slow twin of `fused_forward_kl`."""
     return _kl(*_log_distributions(student_logits, teacher, temperature)) * temperature**2
+
+
+@functools.cache
+def _kernels_are_right(device: torch.device, student_dtype: torch.dtype, teacher_dtype: torch.dtype) -> bool:
+    """Whether `fused_forward_kl` gives the plain form's numbers here, see `kernel_checks`."""
+    generator = torch.Generator(device).manual_seed(0)
+    logits = 3 * torch.randn(2, 4, 5000, generator=generator, device=device)
+    teacher_logits, problem = logits[0].to(teacher_dtype), {"student_logits": logits[1].to(student_dtype)}
+    fused, plain = (
+        lambda student_logits, form=form: (form(student_logits, teacher_logits, 2.0),)
+        for form in (fused_forward_kl, plain_forward_kl)
+    )
+    return kernel_is_right("hf_tc's forward KL", fused, plain, problem, training=True)
 
 
 def _log_distributions(student_logits: Tensor, teacher: Tensor | TopK, temperature: float) -> tuple[Tensor, Tensor]:
@@ -117,7 +141,8 @@ def _log_distributions(student_logits: Tensor, teacher: Tensor | TopK, temperatu
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    return F.log_softmax(logits.float() / temperature, dim=-1)
+    logits = logits.float()
+    return F.log_softmax(logits if temperature == 1.0 else logits / temperature, dim=-1)
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:

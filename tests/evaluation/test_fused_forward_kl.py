@@ -1,0 +1,92 @@
+"""The kernels of the forward KL against the plain form, on a GPU and in Triton's interpreter."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from hf_tc.evaluation import kd_loss
+from hf_tc.evaluation.fused_forward_kl import BLOCK, can_be_fused, fused_forward_kl
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+VOCABULARIES = [1, 5, BLOCK, BLOCK + 1, 3 * BLOCK - 5]
+ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+
+
+def draw(rows: int, vocabulary: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
+    """Logits of a student that is near its teacher, and of that teacher."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    teacher = 4 * torch.randn(rows, vocabulary, generator=generator)
+    student = teacher + 0.3 * torch.randn(rows, vocabulary, generator=generator)
+    return student.to(device, dtype), teacher.to(device, dtype)
+
+
+def compare(vocabulary: int, dtype: torch.dtype, temperature: float, device: str, rows: int = 3) -> None:
+    """Divergences, and gradients by rows that count differently, with the plain form's in float32."""
+    student, teacher = draw(rows, vocabulary, dtype, device)
+    counts = torch.arange(1.0, rows + 1, device=device)
+    ours, plain = student.clone().requires_grad_(), student.float().requires_grad_()
+    divergence = fused_forward_kl(ours, teacher, temperature)
+    expected = kd_loss.plain_forward_kl(plain, teacher, temperature)
+    torch.testing.assert_close(divergence, expected, rtol=1e-5, atol=1e-5)
+    (divergence @ counts).backward()
+    (expected @ counts).backward()
+    assert (ours.grad.float() - plain.grad).norm() <= ROUNDING[dtype] * plain.grad.norm()
+    assert fused_forward_kl(teacher, teacher, temperature).tolist() == [0.0] * rows
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("vocabulary", [*VOCABULARIES, 151_936])
+def test_on_a_gpu(vocabulary: int, temperature: float, dtype: torch.dtype) -> None:
+    compare(vocabulary, dtype, temperature, "cuda")
+
+
+@needs_gpu
+def test_forward_kl_takes_the_kernels_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher = draw(3, 1000, torch.float32, "cuda")
+    monkeypatch.setattr(kd_loss, "plain_forward_kl", None)
+    assert kd_loss._kernels_are_right(student.device, student.dtype, teacher.dtype)
+    assert kd_loss.forward_kl(student, teacher).shape == (3,)
+
+
+def test_what_kernels_do_not_take() -> None:
+    student, teacher = draw(3, 7, torch.float32, "cpu")
+    assert not can_be_fused(student, teacher)
+
+
+@needs_gpu
+def test_tensors_that_kernels_do_not_take() -> None:
+    student, teacher = draw(4, 4, torch.float32, "cuda")
+    assert not can_be_fused(student.T, teacher)
+    assert not can_be_fused(student.double(), teacher.double())
+    assert not can_be_fused(student[:2], teacher)
+    assert not can_be_fused(student, teacher.clone().requires_grad_())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton, which comes with torch for GPUs")
+def test_in_tritons_interpreter() -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    run = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+def interpret() -> None:
+    """What the subprocess of the test above does."""
+    from contextlib import nullcontext
+
+    torch.cuda.device_of = lambda tensor: nullcontext()  # type: ignore[assignment,misc]
+    for vocabulary in VOCABULARIES:
+        compare(vocabulary, torch.float32, 2.0, "cpu")
+    compare(BLOCK + 1, torch.bfloat16, 1.0, "cpu")
+    compare(5, torch.float32, 1.0, "cpu", rows=0)
+
+
+if __name__ == "__main__":
+    interpret()
