@@ -23,15 +23,8 @@ def convolve(
     """As `torch_core.convolve`."""
     slots = batch.non_spec_state_indices_tensor
     if batch.num_prefills == 0:
-        return causal_conv1d_update(
-            qkv,
-            states.conv,
-            weight,
-            None,
-            activation,
-            conv_state_indices=slots[: len(qkv)],
-            out=torch.empty_like(qkv),  # else what it reads is overwritten
-        )
+        own = qkv.clone()  # it writes to where it reads
+        return causal_conv1d_update(own, states.conv, weight, None, activation, conv_state_indices=slots[: len(qkv)])
     return causal_conv1d_fn(
         qkv.t(),
         weight,
