@@ -81,6 +81,7 @@ setup(
         "jinja2>=3.1",
         "numpy>=1.26",
         "packaging>=23",
+        "psutil>=5.9",
         "pyyaml>=6",
         "matplotlib>=3.8",
         "rich>=13",

@@ -1,9 +1,9 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Walks a decoder layer by layer over all calibration blocks and records what its attention reads and writes.
 
-Only one layer's tensors exist at a time, so memory does not grow with depth, and they may be kept in host memory, from
-where they come to the device a few blocks at a time. Hooks live inside `with` alone: whatever happens, the model is
-left as it was found.
+A layer's tensors need not outlive its fit, so memory does not grow with depth, and they may be kept in host memory,
+from where they come to the device a few blocks at a time. Hooks live inside `with` alone: whatever happens, the model
+is left as it was found.
 """
 
 from collections.abc import Iterator

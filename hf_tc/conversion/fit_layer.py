@@ -3,7 +3,6 @@
 
 import copy
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -58,13 +57,12 @@ def fit_layer(
     solved: FittedLayer | None = None,
     on_step: Callable[[], Any] = lambda: None,
 ) -> FittedLayer:
-    """Fits a copy of a mixer fresh from the teacher's projections.
+    """Fits a copy of a mixer fresh from the teacher's projections; the row's seconds are left to the caller.
 
     Args:
         solved: a closed form of this layer from the same text, which then is not solved again.
         on_step: called after the closed form and after each step of the alignment.
     """
-    start = time.perf_counter()
     with clock.stage("solve"):
         mixer = copy.deepcopy(target).to(text.captured.attn_input.device).float().requires_grad_(False)
         teacher_weight, error_copied = mixer.o_proj.weight.clone(), held_out_error(mixer, text.held_out)
@@ -80,7 +78,6 @@ def fit_layer(
             row.error_aligned = align_layer(mixer, text.captured, text.held_out, settings, seed, on_step=on_step)
     row.value_scale = value_scale(mixer.o_proj.weight, teacher_weight, mixer.num_heads).mean().item()
     row.output_gate = _mean_gate(mixer, text.captured)
-    row.seconds += time.perf_counter() - start
     return FittedLayer({"closed_form": closed_form, "aligned": _weights_as(target, mixer)}, row)
 
 

@@ -2,6 +2,7 @@
 """The stages of a conversion: the seconds of each, and what to change where one needs more memory than there is."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -57,6 +58,23 @@ class StageClock:
         finally:
             self._book()
             self._running.pop()
+
+    @contextmanager
+    def side_by_side(self, number: int) -> Iterator[list["StageClock"]]:
+        """Clocks for so many threads, one each. The time inside is shared out among their stages, in proportion to the
+        seconds that each stage took in all threads together: it adds up to what passed, however many there are."""
+        self._book()
+        clocks, start = [StageClock() for _ in range(number)], self._since
+        try:
+            yield clocks
+        finally:
+            took: Counter[str] = Counter()
+            for clock in clocks:
+                took.update(clock.seconds)
+            self._since = time.perf_counter()
+            for name, seconds in took.items():
+                share = seconds / took.total() if seconds else 0.0
+                self.seconds[name] = self.seconds.get(name, 0.0) + share * (self._since - start)
 
     def _book(self) -> None:
         """Gives the time since the last change to the stage that runs."""

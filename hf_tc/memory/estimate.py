@@ -13,7 +13,8 @@ and G K/V heads of size D, I = H D, P the parameters of a recurrent layer, and 4
     teacher's layer       itemsize b (2 C + 3 widest linear module), and `attention_map_bytes`
     logits                (6 * 4 + 2 itemsize) vocabulary, of b tokens or as many as `kd_loss.tokens_at_once` says
 
-Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. Joint alignment,
+Of the last four the largest counts: they follow one another. Depth appears nowhere but in the weights. All but weights
+and hidden states counts once for each of the layers that a CPU fits at once (`layers_at_once`). Joint alignment,
 where it is asked for, trains all layers at once, when the text is gone: autograd of every recurrent layer and of the
 rest of every layer, 4 b (2 C + 2 widest), 4 * 6 P for each recurrent layer, and half an `attention_map_bytes` for each
 retained one; it takes fewer blocks in a pass where memory is short. The factors before I, C, G D and 64 H (tiles of
@@ -93,12 +94,13 @@ def batch_tokens(tokens: int, sequence_length: int) -> int:
     return min(tokens, blocks_at_once(sequence_length) * sequence_length)
 
 
-def text_bytes(widths: Widths, streamed: int, text: int) -> int:
-    """What grows with the calibration text, where it is kept on the device in float32."""
-    solved = min(text, SOLVED_TOKENS)
-    captured = widths.hidden * widths.itemsize + FLOAT32 * (2 * widths.hidden + widths.inner)
+def text_bytes(widths: Widths, streamed: int, text: int, at_once: int = 1) -> int:
+    """What grows with the calibration text, where it is kept on the device in float32: hidden states, and what so many
+    layers at once captured and solve on."""
+    solved, captured = min(text, SOLVED_TOKENS), FLOAT32 * (2 * widths.hidden + widths.inner)
     chunks = 2 * widths.inner + widths.inner * widths.head_dim // CHUNK_SIZE + widths.heads * CHUNK_SIZE
-    return streamed * captured + solved * FLOAT32 * chunks  # of a `WrittenMemory`
+    of_a_layer = streamed * captured + solved * FLOAT32 * chunks  # of a `WrittenMemory`
+    return streamed * widths.hidden * widths.itemsize + at_once * of_a_layer
 
 
 def text_bytes_in_host_memory(widths: Widths, streamed: int) -> int:
@@ -202,6 +204,7 @@ def peak_memory(
     *,
     device_bytes: int | None,
     weights_fit: bool = True,
+    at_once: int = 1,
 ) -> PeakMemory:
     """Peak of the tensors of a conversion, libraries not counted.
 
@@ -210,12 +213,13 @@ def peak_memory(
         joint: `joint_bytes`, 0 without joint alignment.
         device_bytes: memory of the GPU; None for a conversion on the CPU.
         weights_fit: False where they stay in host memory (offloading) but for one decoder layer.
+        at_once: layers that are fitted at once, on a CPU.
     """
     streamed = streamed_tokens(settings)
     working = layer_bytes(widths, streamed, settings, on_gpu=device_bytes is not None)
-    text = text_bytes(widths, streamed, settings.calibration_tokens)
+    text = text_bytes(widths, streamed, settings.calibration_tokens, at_once)
     if device_bytes is None:
-        return PeakMemory(0, weights + max(working + text, joint))
+        return PeakMemory(0, weights + max(at_once * working + text, joint))
     on_device = weights if weights_fit else widths.layer_parameters * widths.itemsize
     in_host = 0 if weights_fit else weights
     if on_device + working + text <= device_bytes:

@@ -20,6 +20,7 @@ from hf_tc.layer_selection.policies import MEASURING_POLICIES, checked_indices
 from hf_tc.layer_selection.uniform import uniform
 from hf_tc.memory.cache_size import CacheSizes, cache_sizes
 from hf_tc.memory.estimate import PeakMemory, Widths, has_room, joint_pass, peak_memory, widths_of
+from hf_tc.memory.layers_at_once import free_host_bytes, layers_at_once
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.options import takes_options, with_options
@@ -89,11 +90,24 @@ class ConversionPlan:
 
         Arguments as in `memory.estimate.peak_memory`.
         """
-        weights = self._weights
         joint = self._joint_bytes(device_bytes) if self.joint_steps(device_bytes, weights_fit) else 0
         return peak_memory(
-            self.widths, self.settings, weights, joint, device_bytes=device_bytes, weights_fit=weights_fit
+            self.widths,
+            self.settings,
+            self._weights,
+            joint,
+            device_bytes=device_bytes,
+            weights_fit=weights_fit,
+            at_once=self.layers_at_once(device_bytes),
         )
+
+    def layers_at_once(self, device_bytes: int | None) -> int:
+        """Layers that are fitted at once on a GPU of that memory, or for None by this machine, as it is now."""
+        if device_bytes is not None:
+            return 1
+        one = peak_memory(self.widths, self.settings, 0, device_bytes=None).host
+        layers = len(self.cache.layers) if self._calibrates_all else len(self.linear_layers)
+        return layers_at_once(layers, one, free_host_bytes() - self._weights)
 
     def joint_steps(self, device_bytes: int | None, weights_fit: bool = True) -> int:
         """Steps of joint alignment, as asked for or by the room there is; arguments as in `memory`."""

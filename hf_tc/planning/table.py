@@ -78,7 +78,9 @@ def _memory(plan: ConversionPlan, device: torch.device, may_offload: bool) -> li
     settings = plan.settings
     text = f"{settings.calibration_tokens:,} tokens in blocks of {settings.sequence_length:,}"
     if device.type != "cuda":
+        at_once = plan.layers_at_once(None)
         found = f"about {size(plan.memory(None).host)} of host memory"
+        found += f", with {at_once} layers at once" if at_once > 1 else ""
         return [("calibration", text), ("peak memory", found), ("peak memory on a GPU", _on_a_gpu(plan))]
     total = torch.cuda.get_device_properties(device).total_memory
     peak = plan.memory(total)
@@ -105,7 +107,8 @@ def _on_a_gpu(plan: ConversionPlan) -> str:
 def _time(plan: ConversionPlan, device: torch.device) -> list[tuple[str, str]]:
     memory = None if device.type != "cuda" else torch.cuda.get_device_properties(device).total_memory
     joint = plan.joint_steps(memory)
-    seconds = passes(plan, joint) * seconds_per_pass(plan.widths, plan.settings.sequence_length, device)
+    at_once = plan.layers_at_once(memory)
+    seconds = passes(plan, joint) * seconds_per_pass(plan.widths, plan.settings.sequence_length, device, at_once)
     rows = [("time", f"{order_of_time(seconds)} on {device}")]
     if joint:
         rows.append(("joint alignment", f"{joint:,} steps of all recurrent layers together"))

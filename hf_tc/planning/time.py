@@ -38,8 +38,9 @@ def passes(plan: ConversionPlan, joint_steps: int = 0) -> int:
     return layers * through_all + closed_form + converted * settings.alignment.steps * per_step
 
 
-def seconds_per_pass(widths: Widths, sequence_length: int, device: torch.device) -> float:
-    """Measured on the device: a matrix product with all parameters of a recurrent layer, and its delta rule."""
+def seconds_per_pass(widths: Widths, sequence_length: int, device: torch.device, at_once: int = 1) -> float:
+    """Measured on the device: a matrix product with all parameters of a recurrent layer, and its delta rule; with so
+    many layers at once, each with its part of the threads."""
     tokens = 2048 if device.type == "cuda" else 256  # fewer do not keep a GPU busy
     length = min(tokens, sequence_length)
     shape = (tokens // length, length, widths.heads, widths.head_dim)
@@ -52,5 +53,6 @@ def seconds_per_pass(widths: Widths, sequence_length: int, device: torch.device)
         outputs = [x @ weight, gated_delta_rule(q=q, k=k, v=v, log_decay=-gate, beta=gate)[0]]
         torch.autograd.grad(outputs, [x, weight, q, k, v], grad_outputs=outputs)
 
-    timer = Timer("one_pass()", globals={"one_pass": one_pass}, num_threads=torch.get_num_threads())
-    return min(timer.blocked_autorange().times) / (shape[0] * length)  # the least disturbed
+    threads = max(1, torch.get_num_threads() // at_once)
+    timer = Timer("one_pass()", globals={"one_pass": one_pass}, num_threads=threads)
+    return min(timer.blocked_autorange().times) / (shape[0] * length) / at_once  # the least disturbed

@@ -45,7 +45,7 @@ class LayerReport:
     error_copied: float
     error_closed_form: float
     error_aligned: float
-    seconds: float
+    seconds: float  # its share, where several layers were fitted at once
     head_distances: list[float] = field(default_factory=list)  # tokens, one a head, as the two below
     head_half_lives: list[float] = field(default_factory=list)
     head_betas: list[float] = field(default_factory=list)

@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoConfig
 
 from hf_tc.config import JOINT_STEPS, AlignmentConfig, ConversionConfig, JointConfig
-from hf_tc.conversion.run import convert
+from hf_tc.conversion import layer_by_layer
+from hf_tc.conversion.layer_by_layer import _Walk, fit_layers
+from hf_tc.conversion.run import begin, convert
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.convert import from_teacher
 from hf_tc.data.corrupted_sequences import number_of_corrupted_sequences
@@ -28,17 +31,13 @@ from hf_tc.memory.estimate import (
     text_bytes_in_host_memory,
     widths_of,
 )
-from hf_tc.planning.plan import plan_conversion
+from hf_tc.planning.plan import ConversionPlan, plan_conversion
 from hf_tc.selection import LayerSelection
 
 
-@pytest.mark.parametrize(
-    ("hidden", "heads", "kv_heads", "head_dim", "length", "layers", "joint_steps"),
-    [(128, 4, 1, 32, 128, 3, 0), (128, 2, 2, 64, 512, 6, 0), (64, 2, 2, 32, 256, 6, 1)],
-)
-def test_peak_memory_is_expected_within_the_stated_factor(
-    hidden: int, heads: int, kv_heads: int, head_dim: int, length: int, layers: int, joint_steps: int, tmp_path: Path
-) -> None:
+def shaped_conversion(
+    folder: Path, hidden: int, heads: int, kv_heads: int, head_dim: int, length: int, layers: int, joint_steps: int
+) -> tuple[ConversionTask, ConversionPlan]:
     teacher = tiny_teacher(
         hidden_size=hidden, num_attention_heads=heads, num_key_value_heads=kv_heads, head_dim=head_dim,
         intermediate_size=2 * hidden, num_hidden_layers=layers, max_position_embeddings=length,
@@ -46,13 +45,40 @@ def test_peak_memory_is_expected_within_the_stated_factor(
     settings = ConversionConfig(1024, length, alignment=AlignmentConfig(steps=1), joint=JointConfig(joint_steps))
     plan = plan_conversion(teacher.config, retained_layers=[0, *range(2, layers - 1)], settings=settings)
     blocks = random_blocks(1024 // length, length)
+    return ConversionTask(teacher, blocks, settings, folder, share_weights=True), plan
+
+
+@pytest.mark.parametrize(
+    "shape", [(128, 4, 1, 32, 128, 3, 0), (128, 2, 2, 64, 512, 6, 0), (64, 2, 2, 32, 256, 6, 1)]
+)  # the arguments of `shaped_conversion`
+def test_peak_memory_is_expected_within_the_stated_factor(shape: tuple[int, ...], tmp_path: Path) -> None:
+    task, plan = shaped_conversion(tmp_path, *shape)
     with LiveBytes() as live:
-        convert(
-            ConversionTask(teacher, blocks, settings, tmp_path, share_weights=True),
-            LayerSelection("list", list(plan.retained_layers)),
-        )
+        convert(task, LayerSelection("list", list(plan.retained_layers)))
     measured, expected = plan.teacher_bytes + live.peak, plan.memory(None).host
     assert expected / EXPECTED_WITHIN < measured < expected * EXPECTED_WITHIN, (expected, measured)
+
+
+def test_peak_memory_of_two_layers_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, plan = shaped_conversion(tmp_path, 128, 2, 2, 64, 512, 6, 0)
+    one, threads, live = plan.memory(None).host, torch.get_num_threads(), LiveBytes()
+
+    def fit_all(walk: Any, *arguments: Any) -> None:
+        with LiveBytes(live):
+            _Walk.fit_all(walk, *arguments)
+
+    monkeypatch.setattr(layer_by_layer, "_Walk", type("Watched", (_Walk,), {"fit_all": fit_all}))
+    checkpoint = begin(task, list(plan.retained_layers))
+    torch.set_num_threads(2)
+    try:
+        two = plan.memory(None).host
+        with live:
+            fit_layers(task, task.settings, checkpoint)
+    finally:
+        torch.set_num_threads(threads)
+    measured = plan.teacher_bytes + live.peak
+    assert two > 1.5 * one
+    assert two / EXPECTED_WITHIN < measured < two * EXPECTED_WITHIN, (one, two, measured)
 
 
 def test_attention_without_a_fused_kernel_keeps_whole_maps() -> None:
