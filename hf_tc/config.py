@@ -94,6 +94,10 @@ class AlignmentConfig:
         """Blocks of that many tokens in a minibatch."""
         return max(1, round(self.batch_tokens / length))
 
+    def drawn_blocks(self, length: int) -> int:
+        """Blocks of that many tokens in all minibatches together."""
+        return self.steps * self.batch_blocks(length)
+
     def step_tokens(self, length: int) -> int:
         """Tokens of a minibatch of such blocks."""
         return self.batch_blocks(length) * length

@@ -89,12 +89,14 @@ def align_layer(
 
 
 def _minibatches(captured: CapturedAttention, settings: AlignmentConfig, seed: int) -> Tensor:
-    """Rows of each step, `[steps, batch]`: none twice in a step."""
+    """Rows of each step, `[steps, batch]`: all of them in a new order, again and again; none twice in a step."""
     generator = torch.Generator().manual_seed(seed)
     blocks, length = captured.attn_input.shape[:2]
     batch = min(blocks, settings.batch_blocks(length))
-    rows = [torch.randperm(blocks, generator=generator)[:batch] for _ in range(settings.steps)]
-    return torch.stack(rows).to(captured.attn_input.device)
+    steps = blocks // batch  # of an order; what is left of it waits for another
+    orders = [torch.randperm(blocks, generator=generator) for _ in range(-(-settings.steps // steps))]
+    rows = torch.cat([order[: steps * batch].view(steps, batch) for order in orders])
+    return rows[: settings.steps].to(captured.attn_input.device)
 
 
 def cosine_schedule(optimizer: torch.optim.Optimizer, settings: AlignmentConfig) -> torch.optim.lr_scheduler.LambdaLR:

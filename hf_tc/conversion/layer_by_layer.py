@@ -131,7 +131,9 @@ def text_to_align_with(task: ConversionTask, settings: ConversionConfig) -> Tens
     blocks = task.fitted_blocks
     if not settings.alignment.steps:
         return blocks
-    return torch.cat([blocks, corrupted_sequences(blocks, number_of_corrupted_sequences(*blocks.shape), settings.seed)])
+    count, length = blocks.shape
+    corrupted = number_of_corrupted_sequences(count, length, settings.alignment.drawn_blocks(length))
+    return torch.cat([blocks, corrupted_sequences(blocks, corrupted, settings.seed)])
 
 
 def load_stage(student: HybridGDNForCausalLM, checkpoint: ConversionCheckpoint, stage: str) -> None:

@@ -12,11 +12,12 @@ from torch import Tensor
 CORRUPTION_RATE = 0.1  # share of the tokens of a sequence
 COPIES = 16  # sequences for each block, as long as there are
 MOST_TOKENS = 262_144  # of all sequences; longer texts are not overfitted
+DRAWS = 2  # of each sequence, where a fit is too short to see all of them so often: as good as all of them drawn once
 
 
-def number_of_corrupted_sequences(blocks: int, length: int) -> int:
-    """How many sequences go with so many blocks of that length."""
-    return min(COPIES * blocks, MOST_TOKENS // length)
+def number_of_corrupted_sequences(blocks: int, length: int, drawn: int) -> int:
+    """How many sequences go with so many blocks of that length, for a fit that draws so many sequences in all."""
+    return min(COPIES * blocks, MOST_TOKENS // length, max(0, drawn // DRAWS - blocks))
 
 
 def corrupted_sequences(blocks: Tensor, count: int, seed: int, rate: float = CORRUPTION_RATE) -> Tensor:

@@ -193,7 +193,7 @@ def streamed_tokens(settings: ConversionConfig) -> int:
     length = settings.sequence_length
     blocks = settings.calibration_tokens // length
     fitted = blocks - max(1, round(settings.held_out_fraction * blocks))
-    return length * (blocks + (number_of_corrupted_sequences(fitted, length) if settings.alignment.steps else 0))
+    return length * (blocks + number_of_corrupted_sequences(fitted, length, settings.alignment.drawn_blocks(length)))
 
 
 def peak_memory(

@@ -132,6 +132,15 @@ def test_minibatches_are_of_the_size_asked_for() -> None:
         assert sizes == [blocks, blocks]
 
 
+def test_a_block_comes_again_only_after_all_others() -> None:
+    captured = layer()[1]
+    rows = alignment._minibatches(captured, AlignmentConfig(steps=8, batch_tokens=72), 0)
+    assert rows.shape == (8, 3)
+    for order in rows.view(2, 12):
+        assert sorted(order.tolist()) == list(range(12))
+    assert not torch.equal(rows[:4], rows[4:])
+
+
 def test_all_parameters_learn() -> None:
     mixer, captured, held_out = layer()
     before = snapshot(mixer)

@@ -2,7 +2,7 @@
 
 import torch
 
-from hf_tc.data.corrupted_sequences import corrupted_sequences
+from hf_tc.data.corrupted_sequences import corrupted_sequences, number_of_corrupted_sequences
 
 BLOCKS = torch.arange(8 * 100).view(8, 100)
 
@@ -29,3 +29,10 @@ def test_the_seed_decides() -> None:
     first, again, other = (corrupted_sequences(BLOCKS, 4, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_as_many_sequences_as_the_text_and_the_fit_call_for() -> None:
+    assert number_of_corrupted_sequences(30, 512, drawn=10_000) == 16 * 30
+    assert number_of_corrupted_sequences(10**6, 512, drawn=10**7) == 262_144 // 512
+    assert number_of_corrupted_sequences(30, 512, drawn=640) == 320 - 30  # each of all 320 is drawn twice
+    assert number_of_corrupted_sequences(30, 512, drawn=0) == 0
