@@ -55,4 +55,4 @@ def scan_states(
 
 def add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, *, alpha: float = 1.0) -> None:
     """total += alpha left @ right for `[.., I, J]`, `[.., I, L]`, `[.., L, J]`, in one kernel and no other memory."""
-    total.flatten(0, -3).baddbmm_(left.flatten(0, -3), right.flatten(0, -3), alpha=alpha)
+    total.view(-1, *total.shape[-2:]).baddbmm_(left.flatten(0, -3), right.flatten(0, -3), alpha=alpha)

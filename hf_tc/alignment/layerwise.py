@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hf_tc.alignment.relative_error import relative_error, sizes, weighted
+from hf_tc.alignment.relative_error import relative, relative_error, sizes
 from hf_tc.alignment.step_sizes import adam, size_of, step_sizes
 from hf_tc.alignment.training_step import snapshot, training_step
 from hf_tc.calibration.capture_attention import CapturedAttention
@@ -36,13 +36,13 @@ def _output(mixer: GatedDeltaNet, captured: CapturedAttention, attn_input: Tenso
 @torch.no_grad()
 def held_out_error(mixer: GatedDeltaNet, captured: CapturedAttention) -> float:
     """Relative error of the mixer on captured blocks it was not fitted to; 0 or 1 where the teacher adds nothing."""
-    difference, size = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    difference, size = torch.zeros(2, 2, dtype=torch.float64)
     for row in range(len(captured.attn_input)):
         rows = slice(row, row + 1)
         target = captured.teacher_output[rows]
         difference += sizes(mix(mixer, captured, rows) - target).cpu()
         size += sizes(target).cpu()
-    return weighted(torch.where(size > 0, difference / size, (difference > 0).double())).item()
+    return relative(difference, size, captured.teacher_output.shape[1]).item()
 
 
 def align_layer(

@@ -19,6 +19,10 @@ from hf_tc.conversion.stage_clock import StageClock
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.report.records import LayerReport
 
+# One more whenever layers come out otherwise for the same text and settings: unfinished work of another way is refused,
+# or a student would be half the one and half the other.
+WAY_OF_FITTING = 2
+
 
 @dataclass
 class LayerText:

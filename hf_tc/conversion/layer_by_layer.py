@@ -24,7 +24,8 @@ from hf_tc.conversion.stage_clock import StageClock
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.data.corrupted_sequences import corrupted_sequences, number_of_corrupted_sequences
 from hf_tc.memory.estimate import blocks_at_once, free_bytes, largest, layer_bytes, text_bytes, widths_of
-from hf_tc.memory.layers_at_once import free_host_bytes, layers_at_once
+from hf_tc.memory.free_host_memory import free_host_bytes
+from hf_tc.memory.layers_at_once import layers_at_once
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers
 from hf_tc.teachers.new_student import mixer_of, teachers_mixer

@@ -18,15 +18,14 @@ ASK_AGAIN = 5.0  # seconds, more than it takes to tidy up
 
 def run_side_by_side(work: Callable[[int], None], number: int) -> None:
     """Calls `work` with 0, 1, ... `number` - 1, each in a thread with its part of torch's threads; returns when all
-    have. A single one runs in the caller's thread.
-
-    A thread begins with gradients on and autocast off, whatever the caller has set.
+    have. A single one runs in the caller's thread. Gradients are on in all of them, whatever the caller has set.
 
     Raises:
         whatever one of them raises first, or KeyboardInterrupt. The others are stopped then, between two operations.
     """
     if number == 1:
-        work(0)
+        with torch.enable_grad():
+            work(0)
         return
     threads = max(1, torch.get_num_threads() // number)
     ends: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -35,9 +34,7 @@ def run_side_by_side(work: Callable[[int], None], number: int) -> None:
         try:
             torch.set_num_threads(threads)
             work(index)
-        except SystemExit:  # stopped; nobody waits for it
-            return
-        except BaseException as error:  # for the caller
+        except BaseException as error:  # for the caller, who looks at the first one only: others were stopped then
             ends.put(error)
         else:
             ends.put(None)

@@ -16,6 +16,7 @@ from hf_tc.alignment.joint import check_can_align_jointly
 from hf_tc.alignment.joint_progress import progress_bytes
 from hf_tc.config import ConversionConfig
 from hf_tc.conversion.checkpoint import ConversionCheckpoint
+from hf_tc.conversion.fit_layer import WAY_OF_FITTING
 from hf_tc.conversion.stage_clock import StageClock
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_decoder_layers
@@ -85,6 +86,7 @@ class ConversionTask:
                 "blocks": fingerprint([self.blocks]),
                 "device": execution_device(self.teacher).type,
                 "versions": {name: version(name) for name in ("hf_tc", "torch", "transformers")},
+                "way_of_fitting": WAY_OF_FITTING,
             }
 
     def record(self, retained: Iterable[int], settings: ConversionConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 
 With z and y the logits of student and teacher over temperature T, and p = softmax(y):
 
-    T^2 KL = T^2 (sum_v p_v (y_v - z_v) - log sum_v exp(y_v) + log sum_v exp(z_v))
+    T^2 KL = T^2 (sum_v p_v (y_v - z_v) - log sum_v exp(y_v) + log sum_v exp(z_v)),     y and z less their largest
     its gradient by the student's logits = T (softmax(z) - softmax(y))
 
 In PyTorch each of the softmaxes, their difference and its gradient is a pass over memory of its own, about 24 in all.
@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from hf_tc.modeling.fused_gates import jit, tl, triton
 
 BLOCK = 4096  # logits
+LEAST = -3e38  # what the largest logit begins at: of a masked block, -inf, no difference could be taken
 
 
 def can_be_fused(student_logits: Tensor, teacher_logits: Tensor) -> bool:
@@ -28,7 +29,8 @@ def can_be_fused(student_logits: Tensor, teacher_logits: Tensor) -> bool:
     pair = (student_logits, teacher_logits)
     return (
         triton is not None
-        and all(x.is_cuda and x.dim() == 2 and x.stride(1) == 1 and x.dtype != torch.float64 for x in pair)
+        and all(type(x) is Tensor and x.is_cuda and x.dtype != torch.float64 for x in pair)
+        and all(x.dim() == 2 and x.stride(1) == 1 for x in pair)
         and student_logits.shape == teacher_logits.shape
         and student_logits.device == teacher_logits.device
         and not (torch.is_grad_enabled() and teacher_logits.requires_grad)
@@ -54,8 +56,9 @@ class _FusedForwardKL(torch.autograd.Function):
         if rows:
             with torch.cuda.device_of(student_logits):
                 _divergence[(rows,)](
-                    kl, student_total, teacher_total, student_logits, teacher_logits, **ctx.arguments, num_warps=8
-                )
+                    kl, student_total, teacher_total, student_logits, teacher_logits, **ctx.arguments, LEAST=LEAST,
+                    num_warps=8,
+                )  # fmt: skip
         return kl
 
     @staticmethod
@@ -76,27 +79,28 @@ class _FusedForwardKL(torch.autograd.Function):
 @jit
 def _divergence(
     kl, student_total, teacher_total, student, teacher, student_row, teacher_row, vocabulary, temperature,
-    BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr, LEAST: tl.constexpr,
 ):  # fmt: skip
     """One row a program: largest logits, sums of exponentials and of p (y - z), rescaled as a larger logit comes."""
     row = tl.program_id(0).to(tl.int64)
-    z_most, y_most, z_sum, y_sum, apart = -float("inf"), -float("inf"), 0.0, 0.0, 0.0
+    z_most, y_most, z_sum, y_sum, apart = LEAST, LEAST, 0.0, 0.0, 0.0
     for start in range(0, vocabulary, BLOCK):
         token = start + tl.arange(0, BLOCK)
         inside = token < vocabulary
         z = tl.load(student + row * student_row + token, mask=inside, other=-float("inf")).to(tl.float32) / temperature
         y = tl.load(teacher + row * teacher_row + token, mask=inside, other=-float("inf")).to(tl.float32) / temperature
         z_new, y_new = tl.maximum(z_most, tl.max(z, 0)), tl.maximum(y_most, tl.max(y, 0))
-        weight = tl.exp(y - y_new)
-        y_kept = tl.exp(y_most - y_new)
+        # Logits by their distance from the largest, which a shift of all of them leaves alone.
+        weight, y_kept = tl.exp(y - y_new), tl.exp(y_most - y_new)
+        moved = (y_most - y_new) - (z_most - z_new)
+        apart = tl.where(y_sum > 0.0, (apart + y_sum * moved) * y_kept, 0.0)
+        apart += tl.sum(tl.where(weight > 0.0, weight * ((y - y_new) - (z - z_new)), 0.0), 0)
         y_sum = y_sum * y_kept + tl.sum(weight, 0)
-        apart = apart * y_kept + tl.sum(tl.where(inside, weight * (y - z), 0.0), 0)
         z_sum = z_sum * tl.exp(z_most - z_new) + tl.sum(tl.exp(z - z_new), 0)
         z_most, y_most = z_new, y_new
-    z_total, y_total = z_most + tl.log(z_sum), y_most + tl.log(y_sum)
-    tl.store(student_total + row, z_total)
-    tl.store(teacher_total + row, y_total)
-    tl.store(kl + row, temperature * temperature * (apart / y_sum - (y_total - z_total)))
+    tl.store(student_total + row, z_most + tl.log(z_sum))
+    tl.store(teacher_total + row, y_most + tl.log(y_sum))
+    tl.store(kl + row, temperature * temperature * (apart / y_sum - (tl.log(y_sum) - tl.log(z_sum))))
 
 
 @jit

@@ -20,7 +20,8 @@ from hf_tc.layer_selection.policies import MEASURING_POLICIES, checked_indices
 from hf_tc.layer_selection.uniform import uniform
 from hf_tc.memory.cache_size import CacheSizes, cache_sizes
 from hf_tc.memory.estimate import PeakMemory, Widths, has_room, joint_pass, peak_memory, widths_of
-from hf_tc.memory.layers_at_once import free_host_bytes, layers_at_once
+from hf_tc.memory.free_host_memory import free_host_bytes
+from hf_tc.memory.layers_at_once import layers_at_once
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.options import takes_options, with_options

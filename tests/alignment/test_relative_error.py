@@ -34,3 +34,23 @@ def test_first_tokens_count_by_their_own_size() -> None:
 
 def test_one_token() -> None:
     assert relative_error(torch.full((1, 1, 2), 2.0), torch.ones(1, 1, 2)).item() == pytest.approx(1)
+
+
+def test_a_first_token_to_which_the_teacher_adds_nothing() -> None:
+    target = torch.ones(2, 64, 3)
+    target[:, 0] = 0
+    for output in (target.clone(), torch.full_like(target, 0.5)):
+        output.requires_grad_()
+        error = relative_error(output, target)
+        error.backward()
+        assert error.isfinite()
+        assert output.grad.isfinite().all()
+    assert relative_error(target, target) == 0
+
+
+def test_a_teacher_that_adds_nothing() -> None:
+    target, output = torch.zeros(2, 5, 3), torch.ones(2, 5, 3, requires_grad=True)
+    error = relative_error(output, target)
+    assert error == 1
+    error.backward()
+    assert not output.grad.any()

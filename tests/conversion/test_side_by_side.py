@@ -162,3 +162,27 @@ def test_threads_share_those_of_torch_and_the_caller_has_as_many_as_before() -> 
     finally:
         torch.set_num_threads(threads)
     assert found == {0: 2, 1: 2, 2: 5}
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_whatever_one_raises_comes_out(number: int) -> None:
+    def leaves(index: int) -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        run_side_by_side(leaves, number)
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_gradients_are_on(number: int) -> None:
+    found: list[bool] = []
+    with torch.no_grad():
+        run_side_by_side(lambda index: found.append(torch.is_grad_enabled()), number)
+    assert found == [True] * number
+
+
+def test_layers_of_another_way_of_fitting_are_not_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted(tmp_path)
+    monkeypatch.setattr("hf_tc.conversion.task.WAY_OF_FITTING", 1)
+    with pytest.raises(ValueError, match=r"other arguments.*way_of_fitting: 2 there, 1 now"):
+        fitted(tmp_path)

@@ -14,7 +14,8 @@ from hf_tc.evaluation.fused_forward_kl import BLOCK, can_be_fused, fused_forward
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 VOCABULARIES = [1, 5, BLOCK, BLOCK + 1, 3 * BLOCK - 5]
-ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
+ROUNDING = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+MASKS = [-float("inf"), torch.finfo(torch.float32).min]
 
 
 def draw(rows: int, vocabulary: int, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor]:
@@ -37,6 +38,43 @@ def compare(vocabulary: int, dtype: torch.dtype, temperature: float, device: str
     (expected @ counts).backward()
     assert (ours.grad.float() - plain.grad).norm() <= ROUNDING[dtype] * plain.grad.norm()
     assert fused_forward_kl(teacher, teacher, temperature).tolist() == [0.0] * rows
+
+
+def compare_shifted(device: str) -> None:
+    """Logits that are large, or far from the teacher's by the same number, lose no digits."""
+    student, teacher = draw(4, 50_000, torch.float32, device)
+    student = teacher + (student - teacher) / 30
+    for shift, scale in ((200.0, 1.0), (0.0, 10.0)):
+        ours, theirs = student * scale + shift, teacher * scale
+        log_q, log_p = (x.double().log_softmax(-1) for x in (ours, theirs))
+        exact = (log_p.exp() * (log_p - log_q)).sum(-1).cpu()
+        divergence = fused_forward_kl(ours, theirs, 1.0).cpu()
+        assert (divergence - exact).abs().max() < 2e-6
+        assert divergence.min() > -1e-6
+
+
+def compare_masked(device: str) -> None:
+    """A whole first block that the teacher, or both, cannot say: no weight, and gradients that are numbers."""
+    for mask in MASKS:
+        student, teacher = draw(3, BLOCK + 9, torch.float32, device)
+        teacher[:, :BLOCK] = mask
+        for both in (False, True):
+            ours = student.clone()
+            if both:
+                ours[:, :BLOCK] = mask
+            ours.requires_grad_()
+            divergence = fused_forward_kl(ours, teacher, 1.0)
+            divergence.sum().backward()
+            kept = slice(BLOCK, None) if both else slice(None)
+            expected = kd_loss.plain_forward_kl(ours.detach()[:, kept], teacher[:, kept].clamp_min(MASKS[1]), 1.0)
+            torch.testing.assert_close(divergence.detach(), expected, rtol=1e-5, atol=1e-5)
+            assert ours.grad.isfinite().all()
+
+
+@needs_gpu
+def test_shifted_and_masked_logits_on_a_gpu() -> None:
+    compare_shifted("cuda")
+    compare_masked("cuda")
 
 
 @needs_gpu
@@ -86,6 +124,8 @@ def interpret() -> None:
         compare(vocabulary, torch.float32, 2.0, "cpu")
     compare(BLOCK + 1, torch.bfloat16, 1.0, "cpu")
     compare(5, torch.float32, 1.0, "cpu", rows=0)
+    compare_shifted("cpu")
+    compare_masked("cpu")
 
 
 if __name__ == "__main__":

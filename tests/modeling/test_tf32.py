@@ -36,3 +36,25 @@ def test_the_newer_name_may_be_set(before: str) -> None:
     with tf32_products():
         assert SETTINGS.fp32_precision == "tf32"
     assert SETTINGS.fp32_precision == before
+
+
+def test_the_last_to_leave_puts_it_back() -> None:
+    SETTINGS.allow_tf32 = False
+    first, second = tf32_products(), tf32_products()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert (SETTINGS.fp32_precision == "tf32") if NEWER else SETTINGS.allow_tf32
+    second.__exit__(None, None, None)
+    assert SETTINGS.allow_tf32 is False
+
+
+@pytest.mark.skipif(not NEWER, reason="PyTorch before 2.9 has one name")
+def test_what_is_tf32_for_all_of_pytorch_can_be_taken_back() -> None:
+    SETTINGS.fp32_precision = "none"
+    torch.backends.fp32_precision = "tf32"
+    with tf32_products():
+        assert SETTINGS.fp32_precision == "tf32"
+    torch.backends.fp32_precision = "ieee"
+    assert SETTINGS.fp32_precision == "ieee"
+    torch.backends.fp32_precision = "none"
