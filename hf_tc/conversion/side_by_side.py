@@ -8,8 +8,8 @@ first takes a whole one.
 import ctypes
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from queue import SimpleQueue
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 
 import torch
 
@@ -44,12 +44,20 @@ def run_side_by_side(work: Callable[[int], None], number: int) -> None:
             started.append(threading.Thread(target=run, args=(index,), name=f"hf_tc-{index}"))
             started[-1].start()
         for _ in started:
-            error = ends.get()
+            error = _first_of(ends)
             if error is not None:
                 try:
                     raise error
                 finally:
                     del error  # or it would refer to itself, and the tensors of all its frames stay in memory
+
+
+def _first_of(ends: "SimpleQueue[BaseException | None]") -> BaseException | None:
+    """Waits for the next end, and looks up now and then: a signal that comes just before a wait does not end it, and
+    on Windows none does."""
+    while True:
+        with suppress(Empty):
+            return ends.get(timeout=1.0)
 
 
 @contextmanager
