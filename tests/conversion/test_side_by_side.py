@@ -106,7 +106,15 @@ def test_an_error_ends_all_layers_and_what_was_finished_stays(
     assert same(parts, fitted(tmp_path / "whole"))
 
 
-@pytest.mark.usefixtures("two_at_once")
+@pytest.fixture
+def heeds_interrupts() -> Iterator[None]:
+    """As a command in the foreground does; what a shell puts in the background ignores them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("two_at_once", "heeds_interrupts")
 def test_an_interrupt_ends_all_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While one goes through the teacher, with hooks on it, and the other aligns."""
     teacher, inside = letter_teacher(), threading.Event()
