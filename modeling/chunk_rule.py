@@ -68,8 +68,8 @@ def _decayed(
 
 class ChunkRule(torch.autograd.Function):
     """q (over sqrt K), k `[N, B, H, C, K]`, v `[N, B, H, C, V]`, log_decay, beta `[N, B, H, C]`, state `[B, H, K, V]`,
-    a `ChunkMask` to the outputs o `[N, B, H, C, V]` and the final state. With tf32 the
-    gradient's products run in TF32, as the caller's do."""
+    a `ChunkMask` to the outputs o `[N, B, H, C, V]` and the final state. With tf32 the gradient's products
+    run in TF32, as the caller's do."""
 
     @staticmethod
     def forward(

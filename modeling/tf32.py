@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 
+# The older of the two names, the only one before PyTorch 2.9, cannot be read where a user set the newer one.
+NEWER = hasattr(torch.backends.cuda.matmul, "fp32_precision")
+NAME, TF32 = ("fp32_precision", "tf32") if NEWER else ("allow_tf32", True)
+
 
 @contextmanager
 def tf32_products() -> Iterator[None]:
@@ -32,19 +36,12 @@ class _Setting:
     def __init__(self) -> None:
         self._lock, self._inside = threading.Lock(), 0
         self._before: Any = None
-        # The older of the two names, the only one before PyTorch 2.9, cannot be read where a user set the newer one.
-        self._name, self._tf32 = self._names()
-
-    @staticmethod
-    def _names() -> tuple[str, Any]:
-        newer = hasattr(torch.backends.cuda.matmul, "fp32_precision")
-        return ("fp32_precision", "tf32") if newer else ("allow_tf32", True)
 
     def enter(self) -> None:
         with self._lock:
             if not self._inside:
-                self._before = getattr(torch.backends.cuda.matmul, self._name)
-                self._set(self._tf32)
+                self._before = getattr(torch.backends.cuda.matmul, NAME)
+                self._set(TF32)
             self._inside += 1
 
     def leave(self) -> None:
@@ -54,8 +51,8 @@ class _Setting:
                 self._set(self._before)
 
     def _set(self, value: Any) -> None:
-        if getattr(torch.backends.cuda.matmul, self._name) != value:  # setting it would end what it inherits
-            setattr(torch.backends.cuda.matmul, self._name, value)
+        if getattr(torch.backends.cuda.matmul, NAME) != value:  # setting it would end what it inherits
+            setattr(torch.backends.cuda.matmul, NAME, value)
 
 
 _setting = _Setting()

@@ -130,8 +130,6 @@ def _streams(task: ConversionTask, settings: ConversionConfig, blocks: Tensor) -
 def text_to_align_with(task: ConversionTask, settings: ConversionConfig) -> Tensor:
     """Blocks `[N, T]`: the text and, where layers are aligned, corrupted sequences of it."""
     blocks = task.fitted_blocks
-    if not settings.alignment.steps:
-        return blocks
     count, length = blocks.shape
     corrupted = number_of_corrupted_sequences(count, length, settings.alignment.drawn_blocks(length))
     return torch.cat([blocks, corrupted_sequences(blocks, corrupted, settings.seed)])

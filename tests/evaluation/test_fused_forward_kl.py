@@ -1,13 +1,9 @@
 """The kernels of the forward KL against the plain form, on a GPU and in Triton's interpreter."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import Tensor
+from triton_interpreter import needs_triton, run_interpreted, stand_in_for_a_gpu
 
 from hf_tc.evaluation import kd_loss
 from hf_tc.evaluation.fused_forward_kl import BLOCK, can_be_fused, fused_forward_kl
@@ -107,19 +103,14 @@ def test_tensors_that_kernels_do_not_take() -> None:
     assert not can_be_fused(student, teacher.clone().requires_grad_())
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton, which comes with torch for GPUs")
+@needs_triton
 def test_in_tritons_interpreter() -> None:
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    run = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-2000:]
+    run_interpreted(__file__)
 
 
 def interpret() -> None:
     """What the subprocess of the test above does."""
-    from contextlib import nullcontext
-
-    torch.cuda.device_of = lambda tensor: nullcontext()  # type: ignore[assignment,misc]
+    stand_in_for_a_gpu()
     for vocabulary in VOCABULARIES:
         compare(vocabulary, torch.float32, 2.0, "cpu")
     compare(BLOCK + 1, torch.bfloat16, 1.0, "cpu")

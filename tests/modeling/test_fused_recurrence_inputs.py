@@ -4,11 +4,6 @@
 Without a GPU Triton's interpreter runs the kernels themselves, which takes an environment of their own.
 """
 
-import importlib.util
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +11,7 @@ import torch
 from test_gated_delta_rule import LENGTHS, relative_error
 from tiny_models import student
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+from triton_interpreter import needs_triton, run_interpreted, stand_in_for_a_gpu
 
 from hf_tc.modeling import GatedDeltaNet
 from hf_tc.modeling import gated_deltanet as gated_deltanet_module
@@ -144,21 +140,15 @@ def test_a_kernel_that_does_not_run_is_said_and_replaced(monkeypatch: pytest.Mon
     module.kernels_are_right.cache_clear()
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton, which comes with torch for GPUs")
+@needs_triton
 def test_the_kernels_in_tritons_interpreter() -> None:
     """Padding, packing, continuation and every length that is a case of its own, on the CPU."""
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    here = Path(__file__).parent
-    environment["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent / "testing"), *sys.path])
-    run = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-2000:]
+    run_interpreted(__file__)
 
 
 def interpret() -> None:
     """What the subprocess of the test above does."""
-    from contextlib import nullcontext
-
-    torch.cuda.device_of = lambda tensor: nullcontext()  # type: ignore[assignment,misc]
+    stand_in_for_a_gpu()
     for family, length, kind in [
         ("llama", 1, "plain"),
         ("llama", 65, "padded"),

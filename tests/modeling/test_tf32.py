@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from hf_tc.modeling.tf32 import tf32_products
+from hf_tc.modeling.tf32 import NEWER, tf32_products
 
 SETTINGS = torch.backends.cuda.matmul
-NEWER = hasattr(SETTINGS, "fp32_precision")
 
 
 @pytest.fixture(autouse=True)
