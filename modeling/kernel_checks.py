@@ -26,18 +26,21 @@ def kernel_is_right(
 ) -> bool:
     """Runs a kernel and its plain form on one problem; compares outputs, and with `training` the gradients.
 
+    Both compute in the problem's own dtypes, also inside an autocast, which would round the plain form's products.
+
     Args:
         name: of the kernel, for the log.
         kernel, plain: take the problem by keyword.
         problem: floating point tensors, in the dtypes and dimensions that the kernel will be used for.
     """
     device = next(iter(problem.values())).device
-    slow = threading.Timer(3.0, logger.warning, [f"Compiling {name} for {torch.cuda.get_device_name(device)}; Triton "
-                                                 "keeps the result for later processes."])  # fmt: skip
+    slow = threading.Timer(3.0, logger.warning, [f"Compiling {name} for {device}; Triton keeps the result for later "
+                                                 "processes."])  # fmt: skip
     slow.daemon = True
     slow.start()
     try:
-        error = relative_error(kernel, plain, problem, training)
+        with torch.autocast(device.type, enabled=False):
+            error = relative_error(kernel, plain, problem, training)
     except Exception as failure:  # any failure of a kernel means: do not use it
         reason = f"raised {type(failure).__name__}: {(str(failure).splitlines() or [''])[0]}"
     else:

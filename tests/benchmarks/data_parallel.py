@@ -3,8 +3,9 @@
 
     python -m tests.benchmarks.data_parallel [--processes 2] [--forms ddp fsdp2] [--shape 135m]
 
-Student and teacher have random weights, the text is random; one process takes as many rows a step as all of several
-together, so losses have to agree. Without GPUs it runs over gloo, which says nothing about speed.
+Student and teacher have random weights, the text is random. One process takes the rows of all of several in as many
+pieces a step, so losses have to agree, and a GPU has as many at once in every row. Without GPUs it runs over gloo,
+which says nothing about speed.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def main() -> None:
 def launched(processes: int, form: str, options: argparse.Namespace, out: Path) -> dict[str, Any]:
     """What the worker, in so many processes, found."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    given = {"shape": options.shape, "rows": options.rows, "length": options.length, "steps": options.steps}
+    given = {name: getattr(options, name) for name in ("shape", "processes", "rows", "length", "steps")}
     words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     module = ["-m", "tests.benchmarks.data_parallel", "--worker", "--forms", form, "--out", str(out), *words]
     subprocess.run([*launch, *module], check=True, env={**os.environ, "OMP_NUM_THREADS": "4"})
@@ -67,7 +68,8 @@ def work(options: argparse.Namespace) -> None:
     sharded: dict[str, Any] = {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": True}}
     arguments = DistillationConfig(
         output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=options.rows // processes,
+        per_device_train_batch_size=options.rows // options.processes,
+        gradient_accumulation_steps=options.processes // processes,
         max_steps=warm + options.steps,
         learning_rate=1e-4,
         bf16=on_gpu,
@@ -81,16 +83,18 @@ def work(options: argparse.Namespace) -> None:
     )
     rows = [{"input_ids": row} for row in ids]
     trainer = DistillationTrainer(*models, arguments, train_dataset=rows)
-    times: list[float] = []
-    take = trainer.training_step
+    batches_before, started, take = warm * arguments.gradient_accumulation_steps, 0.0, trainer.training_step
 
     def timed(*args: Any, **kwargs: Any) -> Any:
-        times.append(clock())
+        nonlocal batches_before, started
+        if batches_before == 0:
+            started = clock()
+        batches_before -= 1
         return take(*args, **kwargs)
 
     trainer.training_step = timed  # type: ignore[method-assign]
     trainer.train()
-    seconds = (clock() - times[warm]) / options.steps
+    seconds = (clock() - started) / options.steps
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     peak = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else 0.0
     if trainer.is_world_process_zero():
@@ -101,9 +105,9 @@ def work(options: argparse.Namespace) -> None:
 def parse() -> argparse.Namespace:
     parser = parser_of(__doc__, out="data_parallel.json")
     parser.add_argument("--shape", choices=SHAPES, default="135m")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="to compare with one")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
-    parser.add_argument("--rows", type=int, default=32, help="of a step, over all processes")
+    parser.add_argument("--rows", type=int, default=32, help="of a step, over all processes; a multiple of --processes")
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=20, help="that are timed")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

@@ -179,6 +179,7 @@ def trainer_of(
     at_once = min(rows, options.batch_size)
     settings = settings_of("fast") | {
         "learning_rate": rate,
+        "ce_weight": options.ce_weight,
         "per_device_train_batch_size": at_once,
         "gradient_accumulation_steps": rows // at_once,
         "train_sampling_strategy": "sequential",  # blocks are in their order already
@@ -205,6 +206,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lambada-rows", type=int, default=1000)
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3], help="the best one counts")
+    parser.add_argument("--ce-weight", type=float, default=0.0, help="of the texts' own next tokens in the loss")
     parser.add_argument("--tokens", type=int, default=20_000_000, help="at most; what the schedule spans")
     parser.add_argument("--target", type=float, default=1.10, help="perplexity over the teacher's")
     parser.add_argument("--lambada-target", type=float, default=0.85, help="share of the teacher's")

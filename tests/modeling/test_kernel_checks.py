@@ -1,0 +1,64 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""A kernel is judged by its own numbers alone: what is wrong is said, what is around the check does not matter."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
+from hf_tc.modeling.kernel_checks import kernel_is_right
+
+
+def problem(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 65, 2, 16, generator=generator)
+    decay, beta = torch.randn(2, 1, 65, 2, generator=generator)
+    q, k, v = (x.to(dtype) for x in (F.normalize(q, dim=-1), F.normalize(k, dim=-1), v))
+    return dict(q=q, k=k, v=v, log_decay=-F.softplus(decay), beta=beta.sigmoid())
+
+
+def by_chunks(**inputs: Tensor) -> tuple[Tensor, ...]:
+    return chunk_gated_delta_rule(**inputs)
+
+
+def by_tokens(**inputs: Tensor) -> tuple[Tensor, ...]:
+    return recurrent_gated_delta_rule(**inputs)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_around_the_check_does_not_reach_it(
+    dtype: torch.dtype, training: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its products in bfloat16 would fail the plain form, and training in mixed precision the kernel for its sake."""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert kernel_is_right("the rule", by_chunks, by_tokens, problem(dtype), training)
+        assert torch.is_autocast_enabled("cpu")
+    assert not caplog.records
+
+
+def test_a_kernel_with_other_numbers_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    def doubled(**inputs: Tensor) -> tuple[Tensor, ...]:
+        output, state = by_chunks(**inputs)
+        return 2 * output, state
+
+    assert not kernel_is_right("the rule", doubled, by_tokens, problem(), training=False)
+    assert "differs from the plain form by 100.0%" in caplog.text
+
+
+def test_a_kernel_whose_gradient_alone_is_wrong_is_refused_for_training() -> None:
+    def without_gradient(**inputs: Tensor) -> tuple[Tensor, ...]:
+        nothing = 0 * sum(x.sum() for x in inputs.values())  # each takes part, with a gradient of zero
+        return tuple(output.detach() + nothing for output in by_chunks(**inputs))
+
+    assert kernel_is_right("the rule", without_gradient, by_tokens, problem(), training=False)
+    assert not kernel_is_right("the rule", without_gradient, by_tokens, problem(), training=True)
+
+
+def test_a_kernel_that_fails_is_refused_with_its_error(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(**inputs: Tensor) -> tuple[Tensor, ...]:
+        raise RuntimeError("no shared memory\nand more")
+
+    assert not kernel_is_right("the rule", broken, by_tokens, problem(), training=False)
+    assert "raised RuntimeError: no shared memory." in caplog.text
