@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PrinterCallback, TrainerCallback
@@ -179,7 +180,6 @@ def trainer_of(
     at_once = min(rows, options.batch_size)
     settings = settings_of("fast") | {
         "learning_rate": rate,
-        "ce_weight": options.ce_weight,
         "per_device_train_batch_size": at_once,
         "gradient_accumulation_steps": rows // at_once,
         "train_sampling_strategy": "sequential",  # blocks are in their order already
@@ -188,6 +188,7 @@ def trainer_of(
         "save_strategy": "no",
         "disable_tqdm": True,
         "seed": options.seed,
+        **options.settings,
     }
     arguments = DistillationConfig(output_dir=tempfile.mkdtemp(), **settings)
     data = [{"input_ids": block} for block in blocks[: len(blocks) // rows * rows]]
@@ -206,8 +207,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lambada-rows", type=int, default=1000)
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3], help="the best one counts")
-    parser.add_argument("--ce-weight", type=float, default=0.0, help="of the texts' own next tokens in the loss")
     parser.add_argument("--tokens", type=int, default=20_000_000, help="at most; what the schedule spans")
+    parser.add_argument("--settings", nargs="+", default=[], metavar="FIELD=VALUE", help="of `DistillationConfig`")
     parser.add_argument("--target", type=float, default=1.10, help="perplexity over the teacher's")
     parser.add_argument("--lambada-target", type=float, default=0.85, help="share of the teacher's")
     parser.add_argument("--to-end", action="store_true", help="train on all tokens, targets met or not")
@@ -225,6 +226,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     options.data = data_of_words(options.data)
+    options.settings = {name: yaml.safe_load(value) for name, _, value in (x.partition("=") for x in options.settings)}
     rows = options.batch_tokens // options.length
     if rows < 1 or rows % min(rows, options.batch_size):
         parser.error(f"a step has {rows} blocks, no multiple of --batch-size {options.batch_size}.")
