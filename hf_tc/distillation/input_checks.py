@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.integrations import unset_hf_deepspeed_config
 from transformers.utils import logging
 
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.evaluation.lm_head import BackboneThenHead
+from hf_tc.evaluation.sharded_head import is_sharded
 from hf_tc.teachers.adapters import adapter_base, check_not_wrapped
 from hf_tc.teachers.loading import load_causal_lm
 from hf_tc.teachers.nope_layers import evaluating
@@ -32,6 +36,20 @@ def load_student(name: str | Path) -> PreTrainedModel:
     return load_causal_lm(name, dtype="auto")
 
 
+@contextmanager
+def loading_whole(args: Any) -> Iterator[None]:
+    """Inside, models are loaded whole under ZeRO-3 too, as what is to be checked and changed of them needs it. Else
+    `from_pretrained` leaves a process its share, once there are arguments of a training with it."""
+    if (plugin := args.deepspeed_plugin) is None:
+        yield
+        return
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        plugin.set_deepspeed_weakref()
+
+
 def check_is_no_adapter(name: str | Path) -> None:
     """Raises ValueError for the folder or Hub id of a PEFT adapter: what is saved of it would be no student."""
     if (base := adapter_base(name)) is not None:
@@ -42,11 +60,18 @@ def check_is_no_adapter(name: str | Path) -> None:
 
 
 def check_student_and_teacher(student: nn.Module, teacher: nn.Module | None, processing_class: Any) -> None:
-    """Raises ValueError for models that are wrapped, share trained weights, or have other tokens than each other or the
-    tokenizer. Without a teacher the student alone is looked at."""
-    check_not_wrapped(student, "student")
+    """Raises ValueError for models that are wrapped, in shards already, share trained weights, or have other tokens
+    than each other or the tokenizer. Without a teacher the student alone is looked at."""
+    for role, model in (("student", student), ("teacher", teacher)):
+        if model is None:
+            continue
+        check_not_wrapped(model, role)
+        if is_sharded(model):
+            raise ValueError(
+                f"The weights of the {role} are in shards, as from_pretrained leaves them after a DistillationConfig "
+                "with ZeRO-3 was made. Give its folder or Hub id, or load it before that."
+            )
     if teacher is not None:
-        check_not_wrapped(teacher, "teacher")
         check_vocabularies_agree(student, teacher)
         check_no_shared_parameters(student, teacher)
     if hasattr(processing_class, "get_vocab"):

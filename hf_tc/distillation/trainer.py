@@ -26,6 +26,7 @@ from hf_tc.distillation.input_checks import (
     check_keeps_documents_apart,
     check_student_and_teacher,
     load_student,
+    loading_whole,
     upcast_trainable_parameters,
     use_one_gpu_per_process,
 )
@@ -76,8 +77,9 @@ class DistillationTrainer(
     The student's trainable weights are fp32 masters: a student in bf16 or fp16 is upcast, with a warning. Weight decay
     spares what decides how much a layer forgets. Training stops with `DivergedError` before a step whose gradient is
     not finite. A checkpoint resumes to the same trajectory. Tested with DDP, gradient checkpointing, PEFT and mixed
-    precision; several GPUs need `torchrun` or `accelerate launch`. Under FSDP2 (accelerate's `fsdp_version: 2`) the
-    teacher is sharded, as the student is; under FSDP1 or DeepSpeed every process holds it whole.
+    precision; several GPUs need `torchrun` or `accelerate launch`. Under FSDP2 (accelerate's `fsdp_version: 2`) and
+    DeepSpeed's ZeRO-3 the teacher is sharded, as the student is; else every process holds it whole. Under DeepSpeed it
+    computes in the dtype that it has. For ZeRO-3 give folders or Hub ids, or load both models before `args` are made.
 
     Args:
         model: the student, any decoder-only causal LM, PEFT-wrapped or not; or its folder or Hub id, then with the
@@ -90,11 +92,11 @@ class DistillationTrainer(
         args, data_collator, processing_class, callbacks, optimizers: as in `Trainer`.
 
     Raises:
-        ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP), vocabularies or tokenizers differ,
-            the teacher shares trainable weights with the student, the tokenizer has tokens that the teacher lacks, a
-            weight of either is NaN or infinite, a file of the teacher's weights is damaged, the model has not what
-            `args.trains` or `gate_learning_rate` are for, predictions in the data are of another teacher, a data set
-            has none of these columns, or packed documents see each other in one of the models.
+        ValueError: student or teacher is wrapped (torch.compile, DataParallel, DDP) or in shards, vocabularies or
+            tokenizers differ, the teacher shares trainable weights with the student, the tokenizer has tokens that the
+            teacher lacks, a weight of either is NaN or infinite, a file of the teacher's weights is damaged, the model
+            has not what `args.trains` or `gate_learning_rate` are for, predictions in the data are of another teacher,
+            a data set has none of these columns, or packed documents see each other in one of the models.
     """
 
     args: DistillationConfig
@@ -117,14 +119,16 @@ class DistillationTrainer(
             raise TypeError(f"args is a {type(args).__name__}; use hf_tc.distillation.DistillationConfig, a subclass.")
         if isinstance(model, str | Path):
             processing_class = processing_class or tokenizer_of(model)
-        student = load_student(model) if isinstance(model, str | Path) else model
+        with loading_whole(args):
+            student = load_student(model) if isinstance(model, str | Path) else model
         tokenizers = {"The processing_class": processing_class, "The student's tokenizer": tokenizer_of(student)}
         check_is_no_cache(teacher)
         if args.teacher_cache is not None:
             train_dataset = cached_blocks(args.teacher_cache, train_dataset)
         if teacher is not None:
             check_tokenizers_agree(tokenizers, teacher)
-            teacher = load_distillation_teacher(teacher, args)
+            with loading_whole(args):
+                teacher = load_distillation_teacher(teacher, args)
         set_seed(args.seed)  # as Trainer does, too late for an adapter's first weights
         student = select_trained_parts(student, args.trains)
         check_student_and_teacher(student, teacher, processing_class)
@@ -172,9 +176,7 @@ class DistillationTrainer(
             check_keeps_documents_apart(self._student_parts, "student")
         if teacher is None:
             return
-        self._teacher_parts = place_teacher(teacher, self.accelerator, self.args)
-        if is_packed:
-            check_keeps_documents_apart(self._teacher_parts, "teacher")
+        self._teacher_parts = place_teacher(teacher, self.accelerator, self.args, is_packed)
         if self.args.layer_weight:
             self._converted_layers = ConvertedLayers(self._student_parts.model, self._teacher_parts.model)
 

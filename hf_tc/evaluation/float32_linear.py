@@ -18,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 UPCAST_AT_ONCE = 2**25  # numbers of a weight that are held in float32 where no kernel multiplies 16 bits into it
 
+TORCH_LINEAR = torch._C._nn.linear  # what `F.linear` is a name of
+
 # torch 2.8 and newer, for NVIDIA GPUs.
 _CUDA_HAS_FLOAT32_OUTPUT = torch.version.cuda is not None and "dtype" in torch.ops.aten.mm.overloads()
 
@@ -27,8 +29,17 @@ class Float32Linear(TorchFunctionMode):
     from products in float32.
 
     So a whole forward pass of a head does, whatever wraps its linear layer (adapters, offloading) or follows it.
-    Weights that are sharded or quantised, and GPUs whose torch has no such product, compute as they did.
+    Weights that are sharded or quantised, and GPUs whose torch has no such product, compute as they did. DeepSpeed's
+    ZeRO-3 puts a function in the place of `F.linear` that no mode sees; inside, torch's own is back.
     """
+
+    def __enter__(self) -> Float32Linear:
+        self._found, F.linear = F.linear, TORCH_LINEAR
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        F.linear = self._found
+        super().__exit__(*error)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Mapping[str, Any] | None = None

@@ -1,14 +1,16 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Distillation on several GPUs of a machine against one: tokens a second and losses, with equal batches.
 
-    python -m tests.benchmarks.data_parallel [--processes 2] [--forms ddp fsdp2] [--shape 135m]
+    python -m tests.benchmarks.data_parallel [--processes 2] [--forms ddp fsdp2 zero3] [--shape 135m]
 
 Student and teacher have random weights, the text is random. One process takes the rows of all of several in as many
-pieces a step, so losses have to agree, and a GPU has as many at once in every row. Without GPUs it runs over gloo,
-which says nothing about speed.
+pieces a step, so losses have to agree, and a GPU has as many at once in every row. ZeRO-3, which is DeepSpeed's, has no
+autocast: on GPUs its student and its teacher are in bfloat16 altogether. Without GPUs it runs over gloo, which says
+nothing about speed.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -25,7 +27,19 @@ from .bench import Results, clock, parser_of
 from .shapes import SHAPES, built, student, teacher
 
 COLUMNS = ["form", "processes", "tokens/s", "to one", "largest difference of losses", "peak GB a GPU"]
-FORMS = ("ddp", "fsdp2")
+FORMS: dict[str, dict[str, Any]] = {
+    "ddp": {},
+    "fsdp2": {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": True}},
+    "zero3": {
+        "deepspeed": {
+            "zero_optimization": {"stage": 3},
+            "bf16": {"enabled": "auto"},
+            "gradient_clipping": "auto",
+            "train_micro_batch_size_per_gpu": "auto",
+            "zero_allow_untested_optimizer": True,
+        }
+    },
+}
 
 
 def main() -> None:
@@ -58,14 +72,16 @@ def launched(processes: int, form: str, options: argparse.Namespace, out: Path) 
 def work(options: argparse.Namespace) -> None:
     """One process of a run; the first one writes what was found."""
     processes, on_gpu, device = int(os.environ["WORLD_SIZE"]), torch.cuda.is_available(), "cpu"
+    (form,) = options.forms
     if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         device = "cuda"
     torch.manual_seed(0)
     models = [built(build(options.shape, options.length), device, torch.float32) for build in (student, teacher)]
+    if form == "zero3" and on_gpu:
+        models[1].bfloat16()
     warm = max(2, options.steps // 3)
     ids = torch.randint(models[0].config.vocab_size, (options.rows * (warm + options.steps), options.length)).tolist()
-    sharded: dict[str, Any] = {"fsdp": True, "fsdp_config": {"version": 2, "reshard_after_forward": True}}
     arguments = DistillationConfig(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=options.rows // options.processes,
@@ -79,7 +95,7 @@ def work(options: argparse.Namespace) -> None:
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        **(sharded if options.forms == ["fsdp2"] and processes > 1 else {}),
+        **(FORMS[form] if processes > 1 else {}),
     )
     rows = [{"input_ids": row} for row in ids]
     trainer = DistillationTrainer(*models, arguments, train_dataset=rows)
@@ -89,6 +105,8 @@ def work(options: argparse.Namespace) -> None:
         nonlocal batches_before, started
         if batches_before == 0:
             started = clock()
+            if on_gpu:  # models that are whole before they are sharded do not count
+                torch.cuda.reset_peak_memory_stats()
         batches_before -= 1
         return take(*args, **kwargs)
 
@@ -106,12 +124,15 @@ def parse() -> argparse.Namespace:
     parser = parser_of(__doc__, out="data_parallel.json")
     parser.add_argument("--shape", choices=SHAPES, default="135m")
     parser.add_argument("--processes", type=int, default=2, help="to compare with one")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS))
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=["ddp", "fsdp2"])
     parser.add_argument("--rows", type=int, default=32, help="of a step, over all processes; a multiple of --processes")
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=20, help="that are timed")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if "zero3" in options.forms and importlib.util.find_spec("deepspeed") is None:
+        parser.error("zero3 is DeepSpeed's, which is not installed: pip install deepspeed")
+    return options
 
 
 if __name__ == "__main__":

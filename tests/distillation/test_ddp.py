@@ -20,7 +20,7 @@ from servers import free_port
 
 WORKER = Path(__file__).parents[1] / "testing" / "ddp_worker.py"
 CONFIGURATIONS = Path(__file__).parents[1] / "examples" / "accelerate"
-SHARDED: dict[str, set[str]] = {"ddp": set(), "fsdp2": {"model", "teacher"}, "zero3": {"model"}}
+SHARDED: dict[str, set[str]] = {"ddp": set(), "fsdp2": {"model", "teacher"}, "zero3": {"model", "teacher"}}
 NEEDS_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="not installed: deepspeed")
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch without gloo")

@@ -57,6 +57,14 @@ def test_low_precision_student_is_upcast_and_says_so(
     assert math.isfinite(logged(trainer, "loss")[0])
 
 
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_a_model_that_zero3_has_in_shards_already_is_refused(tmp_path: Path, role: str) -> None:
+    models = {"student": tiny_llama(), "teacher": tiny_qwen3()}
+    models[role].lm_head.weight.ds_status = "as of DeepSpeed"
+    with pytest.raises(ValueError, match=f"The weights of the {role} are in shards"):
+        one_step(**models, output_dir=tmp_path)
+
+
 def test_teacher_from_a_folder_and_tags_and_cache_setting(tmp_path: Path) -> None:
     tiny_qwen3().save_pretrained(tmp_path / "teacher")
     trainer = one_step(tiny_llama(), tmp_path / "teacher", tmp_path / "out")

@@ -46,6 +46,17 @@ def test_output_and_gradients_are_not_rounded_on_the_way(
     assert relative_error(layer.bias.grad, exact.bias.grad) < (1e-6 if by_autocast else rounding)
 
 
+def test_it_sees_linear_layers_where_zero3_has_replaced_their_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    def replacement(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return input.matmul(weight.t()) + bias
+
+    layer, inputs = nn.Linear(12, 30).bfloat16(), torch.randn(5, 12, dtype=torch.bfloat16)
+    monkeypatch.setattr(F, "linear", replacement)
+    with Float32Linear():
+        assert layer(inputs).dtype == torch.float32
+    assert F.linear is replacement
+
+
 def test_float32_layers_are_left_alone() -> None:
     layer, inputs = nn.Linear(12, 30), torch.randn(5, 12)
     with Float32Linear():

@@ -26,9 +26,9 @@ from hf_tc.teachers.new_student import build_student
 
 # By what is told apart: this decides find_unused_parameters of DDP, and which parameters are unused.
 KINDS: dict[str, dict[str, Any]] = {
-    "plain": {"checkpointing": False},
-    "checkpointed": {"checkpointing": True},  # with token weights
-    "layers": {"checkpointing": True, "layer_weight": 1.0, "distribution_weight": 0.0},
+    "plain": {"checkpointing": False},  # by name
+    "checkpointed": {"checkpointing": True},  # with token weights, and a teacher whose head is tied
+    "layers": {"checkpointing": True, "layer_weight": 1.0, "distribution_weight": 0.0},  # of packed rows
 }
 
 
@@ -40,13 +40,16 @@ def main(output_dir: Path, batch_size: int, accumulation_steps: int) -> None:
 def models(name: str) -> tuple[Any, Any]:
     if name == "layers":
         return build_student(tiny_qwen3(), ["linear_attention", "full_attention"]), tiny_qwen3(2)
-    return tiny_llama(), tiny_qwen3()
+    return tiny_llama(), tiny_qwen3(tie_word_embeddings=name == "checkpointed")
 
 
 def examples(name: str, count: int, seed: int = 0) -> list[dict[str, torch.Tensor]]:
     plain = labelled_examples(count, seed)
     if name == "plain":
         return plain
+    if name == "layers":
+        positions = torch.tensor([*range(5), *range(7)])
+        return [{**example, "position_ids": positions} for example in plain]
     generator = torch.Generator().manual_seed(seed)
     return [{**example, "token_weights": torch.rand(12, generator=generator)} for example in plain]
 
@@ -73,6 +76,11 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpoin
         chunk_tokens=5,
         **changes,
     )
+    if name == "plain":
+        student, teacher = saved(student, output_dir / "student"), saved(teacher, output_dir / "teacher")
+    if args.deepspeed_plugin is not None:
+        zero = args.deepspeed_plugin.deepspeed_config["zero_optimization"]
+        zero["stage3_param_persistence_threshold"] = 0  # else weights as small as these stay gathered after one use
     trainer = DistillationTrainer(
         model=student,
         teacher=teacher,
@@ -82,6 +90,8 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpoin
     )
     trainer.train()
     metrics = trainer.evaluate()
+    gathered = [hasattr(weight, "ds_status") and weight.numel() for weight in trainer.teacher.parameters()]
+    assert not any(gathered), "ZeRO-3 keeps whole what it gathered of the teacher"
     shards = {part: sum(map(is_shard, getattr(trainer, part).parameters())) for part in ("model", "teacher")}
     weights = whole_weights(trainer)
     if trainer.is_world_process_zero():
@@ -91,6 +101,13 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpoin
         result = {"processes": args.world_size, "shards": shards, "losses": losses, **figures}
         (output_dir / "result.json").write_text(json.dumps(result))
         save_file(weights, output_dir / "weights.safetensors")
+
+
+def saved(model: Any, folder: Path) -> Path:
+    if PartialState().is_main_process:
+        model.save_pretrained(folder)
+    PartialState().wait_for_everyone()
+    return folder
 
 
 def whole_weights(trainer: DistillationTrainer) -> dict[str, torch.Tensor]:
