@@ -7,9 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-# What fla's own tuning found best on H100s for heads of 64 and 128 channels: (num_warps, num_stages, block sizes).
-# Compiling all that it would try takes minutes for the first layer of a process.
-HOPPER_CONFIGS: dict[str, list[tuple[int, int, dict[str, int]]]] = {
+Configs = list[tuple[int, int, dict[str, int]]]  # (num_warps, num_stages, block sizes)
+
+# What fla's own tuning found best on H100s for heads of 64 and 128 channels. Compiling all that it would try takes
+# minutes for the first layer of a process.
+HOPPER_CONFIGS: dict[str, Configs] = {
     "chunk_local_cumsum_scalar_kernel": [(4, 3, {})],
     "chunk_gated_delta_rule_fwd_kkt_solve_kernel": [(1, 3, {"BK": 64})],
     "recompute_w_u_fwd_kernel": [(4, 3, {})],
@@ -19,6 +21,13 @@ HOPPER_CONFIGS: dict[str, list[tuple[int, int, dict[str, int]]]] = {
     "chunk_gated_delta_rule_bwd_kernel_dhu_blockdim64": [(4, 3, {"BV": 32})],
     "chunk_bwd_kernel_dqkwg": [(4, 3, {})],
     "prepare_wy_repr_bwd_kernel": [(4, 3, {})],
+}
+# Kernels that go through a head's whole state have shared memory for two stages of wider rows, for three of these at
+# most: 128 channels of 16 bits, 64 of 32.
+WIDEST_ROW = 256  # bytes
+WIDE_HOPPER_CONFIGS: dict[str, Configs] = {
+    "chunk_gated_delta_rule_fwd_kernel_h_blockdim64": [(4, 2, {"BV": 32}), (2, 2, {"BV": 32})],
+    "chunk_gated_delta_rule_bwd_kernel_dhu_blockdim64": [(4, 2, {"BV": 32}), (2, 2, {"BV": 32})],
 }
 
 
@@ -42,8 +51,8 @@ def fla_gated_delta_rule(
     from fla.ops.gated_delta_rule import chunk_gated_delta_rule as fla_chunk
     from fla.ops.gated_delta_rule import fused_recurrent_gated_delta_rule as fla_step
 
-    tune_less()
     batch, length, heads, key_dim = k.shape
+    tune_less(key_dim * q.element_size())
     inputs = dict(q=q, k=k.to(q.dtype), v=v.to(q.dtype), g=log_decay.float(), beta=beta.float())
     if document_start is None:
         if state is None:
@@ -69,21 +78,32 @@ def row_bounds(document_start: torch.Tensor) -> torch.Tensor:
     return F.pad(starts.flatten().nonzero().squeeze(-1), (0, 1), value=starts.numel())
 
 
+def tune_less(row_bytes: int) -> None:
+    """On Hopper GPUs, leaves to fla's tuning only what is known to be best, for keys of that many bytes a head."""
+    for tuner, narrow, wide in _hopper_tuners():
+        tuner.configs = narrow if row_bytes <= WIDEST_ROW else wide
+
+
 @functools.cache
-def tune_less() -> None:
-    """On Hopper GPUs, leaves to fla's tuning only what is known to be best there."""
+def _hopper_tuners() -> list[tuple[Any, list[Any], list[Any]]]:
+    """fla's autotuners, and what is left to each for narrow and for wide heads; none on other GPUs."""
     if torch.cuda.get_device_capability()[0] != 9:
-        return
+        return []
     from fla.ops.common import chunk_delta_h, chunk_o
     from fla.ops.gated_delta_rule import chunk_fwd, wy_fast
     from fla.ops.utils import cumsum
 
-    for module in (cumsum, chunk_fwd, wy_fast, chunk_delta_h, chunk_o):
-        for name, wanted in HOPPER_CONFIGS.items():
-            tuner = _tuner(getattr(module, name, None))
-            if tuner is not None:
-                known = [c for c in tuner.configs if (c.num_warps, c.num_stages, c.kwargs) in wanted]
-                tuner.configs = known or tuner.configs
+    modules, found = (cumsum, chunk_fwd, wy_fast, chunk_delta_h, chunk_o), []
+    for name, narrow in HOPPER_CONFIGS.items():
+        for tuner in filter(None, (_tuner(getattr(module, name, None)) for module in modules)):
+            chosen = (_chosen(tuner, wanted) for wanted in (narrow, WIDE_HOPPER_CONFIGS.get(name, narrow)))
+            found.append((tuner, *chosen))
+    return found
+
+
+def _chosen(tuner: Any, wanted: Configs) -> list[Any]:
+    """Those of its configurations, or all where it has none of them."""
+    return [c for c in tuner.configs if (c.num_warps, c.num_stages, c.kwargs) in wanted] or tuner.configs
 
 
 def _tuner(kernel: Any) -> Any:

@@ -15,7 +15,7 @@ from hf_tc.distillation.cached_data import asked_blocks, block_length
 from hf_tc.distillation.checkpoints import last_complete_checkpoint
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.datasets import DataPreparation
-from hf_tc.distillation.input_checks import check_is_no_adapter, load_student
+from hf_tc.distillation.input_checks import check_is_no_adapter, check_keeps_weights_whole, load_student
 from hf_tc.distillation.learning_curve import EVALUATIONS, LearningCurve
 from hf_tc.distillation.recipes import DEFAULT_RECIPE, settings_of
 from hf_tc.distillation.teacher_cache import CacheIdentity
@@ -69,7 +69,8 @@ def distill(
         CalibrationDataError: the data has fewer tokens than asked for.
         DivergedError: a loss, a gradient or a weight became NaN or infinite; nothing is saved to `out`.
         ValueError: the student is an adapter, the teacher has another tokenizer, `out` is occupied or cannot be
-            written, its checkpoints are those of a call with other arguments, or a setting is refused.
+            written, its checkpoints are those of a call with other arguments, a setting is refused, or FSDP or
+            DeepSpeed is to share out the weights.
     """
     work = WorkFolder(out)
     if settings.get("teacher_cache") is None and (teacher is None or data is None):
@@ -80,6 +81,7 @@ def distill(
     options = {**inputs, **_recorded(chosen, recipe)}
     is_done = work.has_result(options)
     arguments = DistillationConfig(output_dir=str(work.folder), **chosen)
+    check_keeps_weights_whole(arguments)
     if not is_done:
         tokenizer, examples = _tokenizer_and_examples(arguments, inputs)
         model = load_student(student)

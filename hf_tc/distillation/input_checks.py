@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.integrations import unset_hf_deepspeed_config
@@ -34,6 +35,17 @@ def load_student(name: str | Path) -> PreTrainedModel:
     """
     check_is_no_adapter(name)
     return load_causal_lm(name, dtype="auto")
+
+
+def check_keeps_weights_whole(args: Any) -> None:
+    """Raises ValueError where a launcher or a setting shares out weights over processes."""
+    by_fsdp = args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP")
+    if by_fsdp or args.deepspeed_plugin is not None:
+        raise ValueError(
+            f"{'FSDP' if by_fsdp else 'DeepSpeed'} is asked for, and hf-tc distill measures and saves a student that "
+            "every process has whole. Launch it with torchrun alone, or use DistillationTrainer in a script, which "
+            "takes them."
+        )
 
 
 @contextmanager

@@ -141,6 +141,25 @@ def test_conversations_are_trained_on_what_the_assistant_says(
     assert json.loads((tmp_path / "out" / "distillation.json").read_text())["curve"] == []
 
 
+@pytest.mark.parametrize(("options", "launcher"), [(["--fsdp"], "false"), ([], "true")])
+def test_weights_in_shards_are_refused_at_once(
+    options: list[str],
+    launcher: str,
+    student: Path,
+    teacher: Path,
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else they would be found out when all training is done. `accelerate launch` says it by its environment."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", launcher)
+    monkeypatch.setattr("hf_tc.distillation.distill.load_student", None)
+    inputs = [student, "--teacher", teacher, "--data", text, "--out", tmp_path / "out", *DISTILLATION]
+    line = refused(capsys, "distill", *inputs, *options)
+    assert "FSDP is asked for, and hf-tc distill measures and saves a student that every process has whole" in line
+
+
 def test_a_run_that_diverges_is_no_result(
     student: Path, teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
