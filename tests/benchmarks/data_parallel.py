@@ -23,6 +23,7 @@ import torch
 
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
 
+from ..testing.library_names import checkpointing_argument
 from .bench import Results, clock, parser_of
 from .shapes import SHAPES, built, student, teacher
 
@@ -63,6 +64,7 @@ def launched(processes: int, form: str, options: argparse.Namespace, out: Path) 
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     given = {name: getattr(options, name) for name in ("shape", "processes", "rows", "length", "steps")}
     words = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    words += ["--checkpointing"] * options.checkpointing
     module = ["-m", "tests.benchmarks.data_parallel", "--worker", "--forms", form, "--out", str(out), *words]
     subprocess.run([*launch, *module], check=True, env={**os.environ, "OMP_NUM_THREADS": "4"})
     found: dict[str, Any] = json.loads(out.read_text())
@@ -89,6 +91,7 @@ def work(options: argparse.Namespace) -> None:
         max_steps=warm + options.steps,
         learning_rate=1e-4,
         bf16=on_gpu,
+        **checkpointing_argument(options.checkpointing),
         use_cpu=not on_gpu,
         ddp_backend="nccl" if on_gpu else "gloo",
         logging_steps=1,
@@ -128,6 +131,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=32, help="of a step, over all processes; a multiple of --processes")
     parser.add_argument("--length", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=20, help="that are timed")
+    parser.add_argument("--checkpointing", action="store_true", help="activations are computed again in the backward")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if "zero3" in options.forms and importlib.util.find_spec("deepspeed") is None:
