@@ -161,7 +161,11 @@ class MixerConfig:
         """Fields of `HybridGDNConfig` for the recurrent layers of a teacher with this configuration."""
         chosen = {"conv_kernel_size": self.conv_kernel_size}
         if self.form == "gdn":
-            return chosen | {"recurrent_rope": self.recurrent_rope, "output_norm": self.output_norm}
+            return chosen | {
+                "recurrent_rope": self.recurrent_rope,
+                "output_norm": self.output_norm,
+                "first_token_value": not self.output_norm,  # a norm gives first tokens their size by itself
+            }
         return chosen | {
             "recurrent_rope": False,
             "output_norm": True,
@@ -169,6 +173,7 @@ class MixerConfig:
             "conv_activation": "silu",
             "recurrent_bias": False,
             "recurrent_qk_norm": False,
+            "first_token_value": False,
         }
 
 

@@ -37,6 +37,7 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
         self.max_cache_len = max_cache_len
         # A tensor in static caches: an int would be a constant of the compiled graph and recompile at each step.
         self.cumulative_length: Any = 0 if max_cache_len is None else torch.tensor(0)
+        self.rows_may_be_new = False  # whether there may be rows of which only padding came so far
         self.recording: Recording | None = None
         self.next_offloaded: CacheLayerMixin | None = None
 
@@ -185,7 +186,7 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
 
     def reset(self) -> None:
         LinearAttentionLayer.reset(self)
-        self.recording = None
+        self.recording, self.rows_may_be_new = None, False
         if isinstance(self.cumulative_length, torch.Tensor):
             self.cumulative_length.zero_()
         else:

@@ -51,6 +51,9 @@ class HybridGDNConfig(PreTrainedConfig):
         recurrent_qk_norm (`bool`, *optional*, defaults to `True`):
             Whether recurrent layers have the teacher's norms of q and k. Without them their weights are part of the
             projections.
+        first_token_value (`bool`, *optional*, defaults to `False`):
+            Whether a text's first token adds its own value to the output of recurrent layers, which softmax attention
+            gives it whole and an empty memory does not; by a weight for each channel.
         calibration (`dict`, *optional*):
             Where the weights come from: teacher, data, tokens, seed and versions of the conversion.
         hf_tc_version (`str`, *optional*):
@@ -72,6 +75,7 @@ class HybridGDNConfig(PreTrainedConfig):
     conv_activation: str | None = None
     recurrent_bias: bool = True
     recurrent_qk_norm: bool = True
+    first_token_value: bool = False
     nope_layers: list[int] | None = None
     calibration: dict[str, Any] | None = None
     hf_tc_version: str | None = None

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cuda_graphs import call_graphed
+from .first_token import add_first_values, first_tokens
 from .fused_gates import fused_gates
 from .fused_heads import fused_heads
 from .fused_recurrence_inputs import convolution_of, has_kernels
@@ -47,6 +48,7 @@ def in_one_call(
         cos=cos,
         sin=sin,
         padding=mask.padding,
+        first_token_weight=mixer.first_token_weight,
         output_weight=mixer.o_proj.weight,
         output_bias=mixer.o_proj.bias,
     )
@@ -65,6 +67,7 @@ def mixed(
     cos: Tensor | None,
     sin: Tensor | None,
     padding: Tensor | None,
+    first_token_weight: Tensor | None,
     output_weight: Tensor,
     output_bias: Tensor | None,
     heads: tuple[int, int, int],
@@ -77,6 +80,7 @@ def mixed(
         weight, bias: of q, k, v, a, b and gate, see `joint_projection.joined`.
         kernel, cos, sin, heads, eps: as in `fused_heads`.
         A_log, dt_bias, padding: as in `fused_gates`.
+        first_token_weight: as in `add_first_values`.
         dtype: of the products; under autocast not that of the weights.
     """
     query_heads, kv_heads, head_dim = heads
@@ -86,9 +90,13 @@ def mixed(
         bias, output_bias = (None if b is None else b.to(dtype) for b in (bias, output_bias))
         qkv, a, b, gate, _ = F.linear(x, weight, bias).split([*rows, weight.shape[0] - sum(rows)], dim=-1)
         rotation = None if cos is None or sin is None else (cos, sin)
-        q, k, v = fused_heads(qkv, kernel, rotation, RecurrentMask(padding), heads, eps)
+        mask = RecurrentMask(padding)
+        q, k, v = fused_heads(qkv, kernel, rotation, mask, heads, eps)
         log_decay, beta = fused_gates(a, b, A_log, dt_bias, padding)
         recurrence_output, _ = gated_delta_rule(q=q, k=k, v=v, log_decay=log_decay, beta=beta)
+        if first_token_weight is not None:
+            first = first_tokens(mask, x.shape[1], None)
+            recurrence_output = add_first_values(recurrence_output, v, first_token_weight, first)
         return F.linear(recurrence_output.flatten(2) * F.silu(gate), output_weight, output_bias)
 
 

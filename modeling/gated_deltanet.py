@@ -7,6 +7,8 @@
     o         = gated delta rule(q, k, v, log_decay, beta)                 one state per query head
     y         = o_proj( norm(o) * SiLU(g_proj x) )                         output gate; norm: RMSNorm or none
 
+where a text's first token adds to o its own value, see `first_token`.
+
 Source: Gated Delta Networks (arXiv 2412.06464), section 3.4; Taylor-Calibrate (arXiv 2606.16429), section 3.
 """
 
@@ -20,6 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from .cache import GDNCacheLayer, recurrent_layer
 from .configuration_hybrid_gdn import HybridGDNConfig
 from .decay import log_decay
+from .first_token import add_first_values, first_tokens
 from .fused_mixer import can_be_one_call, in_one_call
 from .fused_recurrence_inputs import can_be_fused, fused_recurrence_inputs
 from .gate_projection import GateProjection, check_one_dtype
@@ -81,6 +84,7 @@ class GatedDeltaNet(nn.Module):
         self.b_proj = GateProjection(hidden, self.num_heads, bias=config.recurrent_bias)
         self.g_proj = nn.Linear(hidden, inner, bias=config.recurrent_bias)
         self.o_norm = nn.RMSNorm(self.head_dim, eps=config.output_norm_eps) if config.output_norm else None
+        self.first_token_weight = nn.Parameter(torch.empty(inner)) if config.first_token_value else None
 
     def _adopt_projections(self, attention: nn.Module, hidden: int, biases: bool) -> None:
         fused = fused_projection(attention)
@@ -157,13 +161,21 @@ class GatedDeltaNet(nn.Module):
             return in_one_call(self, hidden_states, rotation, mask)
         projections = self.projections(hidden_states)
         inputs = self._inputs(projections, rotation, mask, layer_cache)
+        past_state = None if layer_cache is None else layer_cache.recurrent_state
         recurrence_output, state = gated_delta_rule(
             **inputs._asdict(),
-            state=None if layer_cache is None else layer_cache.recurrent_state,
+            state=past_state,
             document_start=mask.document_start,
             document_bounds=mask.document_bounds,
         )
+        if self.first_token_weight is not None:
+            shard, weight = self.shard(inputs.v.shape[2]), self.first_token_weight
+            weight = weight if shard is None else shard.scatter(weight, -1)
+            rows_may_be_new = layer_cache is not None and layer_cache.rows_may_be_new
+            first = first_tokens(mask, hidden_states.shape[1], past_state, rows_may_be_new)
+            recurrence_output = add_first_values(recurrence_output, inputs.v, weight, first)
         if layer_cache is not None:
+            layer_cache.rows_may_be_new = mask.has_empty_rows and (past_state is None or layer_cache.rows_may_be_new)
             self._store(layer_cache, state, inputs, without_padding(projections.qkv, mask))
         return self.o_proj(self.gated_output(projections.gate, recurrence_output))
 

@@ -24,7 +24,7 @@ from .fla_kernels import row_bounds
 from .gate_projection import GateProjection
 from .gated_deltanet import GatedDeltaNet
 from .library_cache import cache_argument, takes_cache
-from .masks import RecurrentMask, check_mask, has_past, packed_positions, padding_of
+from .masks import RecurrentMask, check_mask, has_empty_rows, has_past, packed_positions, padding_of
 from .saving import SelfContainedSaveMixin
 from .short_convolution import ShortConvolution
 from .teacher_attention import find_attention, find_decoder_layers
@@ -102,6 +102,8 @@ def init_gates(mixer: GatedDeltaNet) -> None:
     steps = torch.exp(torch.linspace(math.log(1e-3), math.log(1e-1), heads, device=device))
     init.copy_(mixer.dt_bias, steps + torch.log(-torch.expm1(-steps)))  # softplus(dt_bias) = steps
     init.copy_(mixer.A_log, torch.log(torch.linspace(1.0, 16.0, heads, device=device)))
+    if mixer.first_token_weight is not None:
+        init.zeros_(mixer.first_token_weight)
 
 
 class HybridGDNModel(HybridGDNPreTrainedModel):
@@ -193,4 +195,4 @@ class HybridGDNModel(HybridGDNPreTrainedModel):
         bounds = None
         if positions is not None and positions.is_cuda and not torch.compiler.is_compiling():
             bounds = row_bounds(positions.eq(0))
-        return RecurrentMask(padding, positions, bounds)
+        return RecurrentMask(padding, positions, bounds, has_empty_rows(padding))

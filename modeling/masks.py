@@ -18,11 +18,13 @@ class RecurrentMask(NamedTuple):
     document_position: `[B, T]` tokens since the packed document began; None where every row is one document.
     document_bounds: `[D + 1]` where the documents of the flattened batch begin, and its length; for GPU kernels, worked
         out once a forward and not in each layer.
+    has_empty_rows: whether a row is all padding. Not looked at while a compiler traces.
     """
 
     padding: torch.Tensor | None = None
     document_position: torch.Tensor | None = None
     document_bounds: torch.Tensor | None = None
+    has_empty_rows: bool = False
 
     @property
     def document_start(self) -> torch.Tensor | None:
@@ -31,7 +33,8 @@ class RecurrentMask(NamedTuple):
     def part(self, tokens: slice) -> "RecurrentMask":
         """The same of some tokens of each row."""
         of = lambda x: None if x is None else x[:, tokens].contiguous()  # noqa: E731
-        return RecurrentMask(of(self.padding), of(self.document_position))
+        padding = of(self.padding)
+        return RecurrentMask(padding, of(self.document_position), has_empty_rows=has_empty_rows(padding))
 
 
 def padding_of(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor | None:
@@ -44,6 +47,11 @@ def padding_of(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor
         return None
     padding = attention_mask[:, -length:].bool().contiguous()
     return None if not is_tracing(padding) and padding.all() else padding
+
+
+def has_empty_rows(padding: torch.Tensor | None) -> bool:
+    """Whether a row of `[B, T]` has no real token; False while a compiler traces."""
+    return padding is not None and not is_tracing(padding) and not bool(padding.any(-1).all())
 
 
 def check_mask(attention_mask: torch.Tensor | None, length: int, past_length: int | torch.Tensor) -> None:

@@ -13,6 +13,7 @@ Pieces that can be left out, and what then stands in their place:
     query, value       the teacher's projection
     output_gate        one scale per head, the same at all tokens: the paper's rule
     output_projection  the teacher's projection, times that scale
+    first_token        nothing that a text's first token adds
 
 Half-life, write gate and the sign of the queries are searched together, the same at all tokens. The queries come next:
 where the teacher's read badly, the output gate is all but closed, and a step behind it would see nothing. `token_gates`
@@ -38,6 +39,7 @@ from hf_tc.calibration.attention_statistics import AttentionStatistics, attentio
 from hf_tc.calibration.capture_attention import CapturedAttention
 from hf_tc.calibration.constant_direction import constant_direction, folded_bias
 from hf_tc.calibration.decay import HALF_LIFE_FACTORS, dt_bias_of, half_life_candidates
+from hf_tc.calibration.first_token import solve_first_token_weight
 from hf_tc.calibration.gauss_newton import features_to_fit
 from hf_tc.calibration.half_life_search import Memory, search_memory
 from hf_tc.calibration.output_gate import OutputGate, solve_constant_gate, solve_output_gate
@@ -56,7 +58,9 @@ SEARCH_TOKENS = 8192  # tokens that choose half-life and beta; more change the c
 
 REFITS = ("query", "token_gates", "query", "token_gates", "value")
 Solver = Callable[[GatedDeltaNet, CapturedAttention, OutputGate], dict[str, Tensor]]
-COMPONENTS = ("half_life", "write_gate", "token_gates", "query", "value", "output_gate", "output_projection")
+COMPONENTS = (
+    "half_life", "write_gate", "token_gates", "query", "value", "output_gate", "output_projection", "first_token"
+)  # fmt: skip
 
 
 @dataclass
@@ -123,6 +127,8 @@ def solve(
         take(solve_output_projection(scratch, captured, scale))
     else:
         take({"o_proj.weight": scaled_output_projection(scratch.o_proj.weight, scale)})
+    if "first_token" in components and mixer.first_token_weight is not None:
+        take(solve_first_token_weight(scratch, captured))
     return GDNInitialization(weights, statistics, *_mean_memory(scratch, captured), gate.scale)
 
 

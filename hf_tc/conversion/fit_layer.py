@@ -21,7 +21,7 @@ from hf_tc.report.records import LayerReport
 
 # One more whenever layers come out otherwise for the same text and settings: unfinished work of another way is refused,
 # or a student would be half the one and half the other.
-WAY_OF_FITTING = 2
+WAY_OF_FITTING = 3
 
 
 @dataclass

@@ -36,7 +36,7 @@ MIXER_NAMES = dict.fromkeys(OUTPUT_PROJECTION_NAMES, "o_proj") | {
     for name, mixer_name in zip(pair, ("q_norm", "k_norm"), strict=True)
 }
 # What a recurrent layer has and attention has not.
-NEW_IN_MIXER = ("A_log", "dt_bias", "a_proj", "b_proj", "g_proj", "o_norm", "short_conv")
+NEW_IN_MIXER = ("A_log", "dt_bias", "a_proj", "b_proj", "g_proj", "o_norm", "short_conv", "first_token_weight")
 # What attention does to its weights or its output; the recurrent layer has its decay and its output gate instead, which
 # calibration fits to what enters the teacher's output projection, so after all of this.
 REPLACED_IN_MIXER = ("sinks", "attn_sub_norm", "gate_proj", "gate_bias", "indexer")

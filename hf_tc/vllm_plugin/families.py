@@ -38,6 +38,7 @@ class MixerForm(NamedTuple):
     has_biases: bool
     has_query_key_norms: bool
     output_norm_eps: float | None  # None without that norm
+    has_first_token_value: bool
 
 
 def mixer_form(config: Any) -> MixerForm:
@@ -49,6 +50,7 @@ def mixer_form(config: Any) -> MixerForm:
         config.recurrent_bias,
         config.recurrent_qk_norm,
         config.output_norm_eps if config.output_norm else None,
+        config.first_token_value,
     )
 
 

@@ -22,7 +22,7 @@ from hf_tc.modeling.decay import log_decay
 
 from .families import head_counts, mixer_form
 from .mixer_parameters import ConvolutionWeight, head_parameter
-from .paged_batch import PagedBatch, PagedInputs, PagedStates
+from .paged_batch import PagedBatch, PagedInputs, PagedStates, add_first_values
 from .paged_states import state_dtypes, state_shapes
 
 
@@ -69,6 +69,8 @@ class RecurrentMixer(nn.Module, MambaBase):
         )
         eps = form.output_norm_eps
         self.o_norm = None if eps is None else nn.RMSNorm(self.head_dim, eps=eps)
+        own = self.num_heads * self.head_dim
+        self.first_token_weight = head_parameter(own) if form.has_first_token_value else None
         vllm_config.compilation_config.static_forward_context[prefix] = self
 
     @property
@@ -101,7 +103,10 @@ class RecurrentMixer(nn.Module, MambaBase):
         qkv = core.convolve(qkv, self.short_conv.weight, states, batch, self.activation)
         q, k, v = self._heads(qkv, positions)
         decay = log_decay(a, self.A_log, self.dt_bias)
-        return core.delta_rule(PagedInputs(q, k, v, decay, b.float().sigmoid()), states, batch)
+        output = core.delta_rule(PagedInputs(q, k, v, decay, b.float().sigmoid()), states, batch)
+        if self.first_token_weight is not None:
+            add_first_values(output, v, self.first_token_weight, batch)
+        return output
 
     def core(self, device: torch.device) -> Any:
         """`torch_core` on a CPU, `kernel_core` on a GPU."""

@@ -30,7 +30,7 @@ class ConvolutionWeight(nn.Module):
 
 
 def head_parameter(heads: int) -> nn.Parameter:
-    """A number for each of this rank's heads, in float32."""
+    """A number for each of this rank's heads, or of their channels, in float32."""
     parameter = nn.Parameter(torch.empty(heads, dtype=torch.float32), requires_grad=False)
     set_weight_attrs(parameter, {"weight_loader": sharded_weight_loader(0)})
     return parameter

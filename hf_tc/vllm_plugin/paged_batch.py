@@ -60,3 +60,14 @@ class PagedInputs(NamedTuple):
     v: torch.Tensor
     log_decay: torch.Tensor
     beta: torch.Tensor
+
+
+def add_first_values(output: torch.Tensor, values: torch.Tensor, weight: torch.Tensor, batch: PagedBatch) -> None:
+    """As `hf_tc.modeling.first_token`, in place: to the recurrence's output `[T, H, V]`, weight `[H * V]` times the
+    values of the first token of each sequence that no earlier step began."""
+    if batch.num_prefills == 0 or batch.has_initial_state is None:
+        return
+    prefills = slice(batch.num_decodes, batch.num_decodes + batch.num_prefills)
+    starts, known = batch.non_spec_query_start_loc[prefills].long(), batch.has_initial_state[prefills]
+    added = values[starts] * weight.to(values.dtype).view(values.shape[1:])
+    output.index_add_(0, starts, added.masked_fill(known[:, None, None], 0.0))

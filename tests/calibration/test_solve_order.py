@@ -123,7 +123,7 @@ def test_pieces_left_out_are_neutral() -> None:
 @pytest.mark.parametrize("piece", COMPONENTS)
 def test_every_piece_changes_its_weights_and_fits_better_alone(piece: str) -> None:
     teacher = tiny_teacher("qwen3")
-    mixer, captured = fresh_mixer(teacher), captured_layer(teacher, random_blocks(16, 64))
+    mixer, captured = fresh_mixer(teacher, first_token_value=True), captured_layer(teacher, random_blocks(16, 64))
     scaling = find_attention(teacher.base_model.layers[0])[1].scaling
     errors = []
     for components in ((), (piece,)):

@@ -168,10 +168,10 @@ def test_a_mask_from_token_to_token_is_refused() -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
-@pytest.mark.parametrize("chunk", [1, 3])
-def test_padding_in_chunks_reaches_no_state(family: str, chunk: int) -> None:
+@pytest.mark.parametrize(("chunk", "left"), [(1, 4), (3, 4), (3, 3)])
+def test_padding_in_chunks_reaches_no_state(family: str, chunk: int, left: int) -> None:
     model, row, cache = student(family, linear=(0, 1, 2, 3)), token_ids(6), DynamicCache()
-    ids, mask = pad_rows([row], [4], 12)
+    ids, mask = pad_rows([row], [left], 12)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     parts = []
     for end in range(chunk, 13, chunk):
@@ -181,4 +181,5 @@ def test_padding_in_chunks_reaches_no_state(family: str, chunk: int) -> None:
                 ids[:, new], attention_mask=mask[:, :end], position_ids=positions[:, new], **cache_argument(cache)
             ).logits
         )
-    torch.testing.assert_close(torch.cat(parts, dim=1)[0, 4:10], model(row[None]).logits[0], rtol=0, atol=ATOL)
+    found = torch.cat(parts, dim=1)[0, left : left + 6]
+    torch.testing.assert_close(found, model(row[None]).logits[0], rtol=0, atol=ATOL)

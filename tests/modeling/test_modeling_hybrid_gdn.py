@@ -44,6 +44,7 @@ def test_converting_a_layer_changes_only_that_layers_parameters(family: str) -> 
         "b_proj.bias",
         "g_proj.weight",
         "g_proj.bias",
+        "first_token_weight",
     }
     assert added == gates
 

@@ -21,7 +21,7 @@ LLAMA3_ROPE = dict(
 EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24, decoder_sparse_step=1)
 MIXER_FIELDS = (
     *("conv_kernel_size", "conv_activation", "recurrent_rope", "recurrent_bias", "recurrent_qk_norm"),
-    *("output_norm", "output_norm_eps"),
+    *("output_norm", "output_norm_eps", "first_token_value"),
 )
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": dict(rope_parameters=LLAMA3_ROPE, tie_word_embeddings=True),
@@ -46,7 +46,7 @@ def perturb(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
 
 
 def student_config(family: str = "llama", linear: tuple[int, ...] = (0, 2), **changes: Any) -> HybridGDNConfig:
-    own = {name: changes.pop(name) for name in MIXER_FIELDS if name in changes}
+    own = {"first_token_value": True} | {name: changes.pop(name) for name in MIXER_FIELDS if name in changes}
     config = HybridGDNConfig(text_config=teacher_config(family, **changes), **own)
     config.layer_types = ["linear_attention" if i in linear else t for i, t in enumerate(config.layer_types)]
     return config

@@ -59,13 +59,13 @@ def test_a_form_that_it_cannot_serve_is_refused() -> None:
 
 
 def test_form_is_read_from_the_configuration() -> None:
-    assert mixer_form(student_config("llama")) == MixerForm(4, None, True, True, True, None)
+    assert mixer_form(student_config("llama")) == MixerForm(4, None, True, True, True, None, True)
     config = student_config("llama", conv_kernel_size=3, recurrent_rope=False, output_norm=True)
     assert mixer_form(config)[:3] == (3, None, False)
     assert mixer_form(config).output_norm_eps == 1e-5
     exportable = MixerConfig("qwen3_5").fields(config.text_config)
     served = student_config("llama", **exportable)
-    assert mixer_form(served) == MixerForm(4, "silu", False, False, False, exportable["output_norm_eps"])
+    assert mixer_form(served) == MixerForm(4, "silu", False, False, False, exportable["output_norm_eps"], False)
     assert why_not_served(served) is None
 
 

@@ -10,7 +10,7 @@ from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
 from hf_tc.modeling.plain_recurrence_inputs import heads
 from hf_tc.vllm_plugin import torch_core
-from hf_tc.vllm_plugin.paged_batch import PagedBatch, PagedInputs, PagedStates
+from hf_tc.vllm_plugin.paged_batch import PagedBatch, PagedInputs, PagedStates, add_first_values
 
 HIDDEN = 32
 LENGTHS = {1: 9, 2: 70, 4: 1, 5: 33}  # of the sequences, by the row of their states
@@ -41,12 +41,16 @@ def step(mixer: GatedDeltaNet, x: torch.Tensor, states: PagedStates, batch: Page
     q, k, v = (z[0] for z in heads(mixer, qkv[None], None))
     inputs = PagedInputs(q, k, v, mixer.log_decay(x), mixer.beta(x))
     output = torch_core.delta_rule(inputs, states, batch)
+    if mixer.first_token_weight is not None:
+        add_first_values(output, v, mixer.first_token_weight, batch)
     return mixer.o_proj(mixer.gated_output(projections.gate[None], output[None]))[0]
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("steps", [ONE_BY_ONE, ALL_AT_ONCE, IN_CHUNKS, TOKEN_BY_TOKEN])
-@pytest.mark.parametrize("changes", [{}, {"conv_kernel_size": 2}, {"output_norm": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"conv_kernel_size": 2, "first_token_value": False}, {"output_norm": True}], ids=str
+)
 def test_any_order_of_steps_is_the_layer_on_each_sequence(steps: list[list[Part]], changes: dict[str, object]) -> None:
     mixer = mixer_of(recurrent_rope=False, **changes)
     assert mixer.short_conv is not None
