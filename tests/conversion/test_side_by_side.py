@@ -192,5 +192,5 @@ def test_gradients_are_on(number: int) -> None:
 def test_layers_of_another_way_of_fitting_are_not_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fitted(tmp_path)
     monkeypatch.setattr("hf_tc.conversion.task.WAY_OF_FITTING", 1)
-    with pytest.raises(ValueError, match=r"other arguments.*way_of_fitting: 2 there, 1 now"):
+    with pytest.raises(ValueError, match=r"other arguments.*way_of_fitting: 3 there, 1 now"):
         fitted(tmp_path)

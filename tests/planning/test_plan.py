@@ -11,6 +11,7 @@ from family_checks import family_config
 from tiny_sizes import SIZES, SIZES_WITHOUT_HEAD_DIM
 from transformers import AutoConfig, BertConfig, Gemma3Config, PreTrainedConfig, T5Config
 
+from hf_tc.config import ConversionConfig
 from hf_tc.modeling.library_cache import cache_of
 from hf_tc.planning.plan import ConversionPlan, plan_conversion
 from hf_tc.planning.time import passes
@@ -38,7 +39,8 @@ def test_parameters_are_those_of_a_built_student(family: str) -> None:
     config = small_config(family)
     plan = plan_conversion(config, retained_layers=[1])
     teacher = random_teacher(config)
-    student = build_student(teacher, layer_types(plan, config))
+    fields = ConversionConfig().mixer.fields(config)
+    student = build_student(teacher, layer_types(plan, config), config_kwargs=fields)
     assert plan.teacher_parameters == sum(parameter.numel() for parameter in teacher.parameters())
     assert plan.student_parameters == sum(parameter.numel() for parameter in student.parameters())
     assert plan.added_parameters > 0
