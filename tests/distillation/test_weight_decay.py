@@ -22,13 +22,15 @@ from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.teachers.families import REVIEWED_FAMILIES
 from hf_tc.teachers.new_student import build_student
 
+FIELDS = {"output_norm": True, "first_token_value": True}
+
 
 class PlainTrainer(UndecayedMemoryMixin, Trainer):
     pass
 
 
 def student() -> HybridGDNForCausalLM:
-    return build_student(tiny_qwen3(), ["linear_attention", "full_attention"], config_kwargs={"output_norm": True})
+    return build_student(tiny_qwen3(), ["linear_attention", "full_attention"], config_kwargs=FIELDS)
 
 
 def decayed(model: torch.nn.Module, folder: Path) -> set[str]:
@@ -48,7 +50,7 @@ def test_plain_trainer_spares_students_and_treats_other_models_as_before(tmp_pat
         if kind == "other":
             assert names[kind] == set(Trainer.get_decay_parameter_names.__wrapped__(trainer, model))
     mixer = "model.layers.0.self_attn."
-    spared = ("A_log", "dt_bias", "short_conv.weight", "a_proj.weight", "b_proj.weight")
+    spared = ("A_log", "dt_bias", "first_token_weight", "short_conv.weight", "a_proj.weight", "b_proj.weight")
     assert not names["student"] & {mixer + name for name in spared}
     assert mixer + "g_proj.weight" in names["student"]
 
