@@ -73,6 +73,9 @@ def test_distill_goes_on_after_an_interruption(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+    card = (tmp_path / "parts" / "README.md").read_text(encoding="utf-8")
+    assert ("\nEmbeddings, norms and the language-model head are the teacher's. MLPs" in card) == bool(options)
+    assert "came from the teacher and were trained since.\n" in card
 
 
 @pytest.mark.parametrize(
