@@ -17,7 +17,7 @@ from hf_tc.distillation.cached_data import cached_blocks, check_is_no_cache, che
 from hf_tc.distillation.checkpoints import WholeCheckpointMixin
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, weights_of
 from hf_tc.distillation.config import LESS_MEMORY_IN_TRAINING, DistillationConfig
-from hf_tc.distillation.data_checks import CheckedDataMixin
+from hf_tc.distillation.data_checks import CheckedDataMixin, KnownTokensCollator
 from hf_tc.distillation.datasets import DataPreparation
 from hf_tc.distillation.exact_evaluation import ExactEvaluationMixin
 from hf_tc.distillation.finite_training import FiniteTrainingMixin
@@ -144,11 +144,11 @@ class DistillationTrainer(
             lengths, flatten = [stage.sequence_length for stage in args.stages], wants_flat_rows(student, teacher)
             data_collator = RowCollator(default_collator(processing_class), lengths, flatten)
         in_whole_rows = data_collator.of_whole_rows() if isinstance(data_collator, RowCollator) else data_collator
-        self._evaluation_collator = TargetsCollator(in_whole_rows)
+        self._evaluation_collator = KnownTokensCollator(TargetsCollator(in_whole_rows), student, teacher)
         super().__init__(
             model=student,
             args=args,
-            data_collator=TargetsCollator(data_collator),
+            data_collator=KnownTokensCollator(TargetsCollator(data_collator), student, teacher),
             train_dataset=self._data.for_training(train_dataset),
             eval_dataset=self._data.for_evaluation(eval_dataset),
             processing_class=processing_class,
