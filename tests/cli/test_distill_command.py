@@ -111,6 +111,15 @@ def test_distill_refuses_a_teacher_with_another_vocabulary(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_distill_refuses_to_evaluate_on_what_it_trains_on(
+    student: Path, teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [student, "--teacher", teacher, "--data", text, "--evaluation-data", text, *DISTILLATION]
+    line = refused(capsys, "distill", *given, "--out", tmp_path / "out")
+    assert "of the evaluation text also stands in the training text, 1% is allowed" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_conversations_are_trained_on_what_the_assistant_says(
     student: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
