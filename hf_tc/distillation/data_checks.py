@@ -15,8 +15,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
 
 from hf_tc.distillation.collator import MASK_COLUMNS, Collator, weights_of
+from hf_tc.distillation.datasets import StreamedExamples, wanted_tokens
 from hf_tc.distillation.token_columns import TOKEN_COLUMNS
 from hf_tc.evaluation.kd_loss import IGNORE_INDEX
 from hf_tc.teachers.vocabulary import embedding_count, logit_count
@@ -157,6 +159,26 @@ class LabelledSteps(TrainerCallback):
     ) -> None:
         if self.is_whole_epoch and int(self.accelerator.reduce(self.steps)) == 0:
             raise ValueError(f"No token of the epoch that ends at step {state.global_step} is labelled. {WAY_OUT}")
+
+
+def check_steps_are_known(dataset: Any, args: Any) -> None:
+    """Raises ValueError for a stream to train on without `max_steps`: learning rates follow from how many there are.
+
+    Args:
+        dataset: of examples, or None.
+        args: a `DistillationConfig`.
+    """
+    if dataset is None or has_length(dataset) or args.max_steps > 0:
+        return
+    way_out = "Set max_steps (--max-steps)"
+    if args.packing and (rows := wanted_tokens(args) // args.row_length) and isinstance(dataset, StreamedExamples):
+        rows_of_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        steps = -(-rows // rows_of_a_step)
+        way_out += f": {steps:,} for the {rows:,} rows of tokens={wanted_tokens(args):,}, {rows_of_a_step} a step"
+    raise ValueError(
+        f"train_dataset is a stream, whose length is not known, and max_steps is {args.max_steps}. {way_out}; or give "
+        "the text in memory."
+    )
 
 
 def check_dropped_columns(example: Any, kept: Collection[str]) -> None:
