@@ -76,7 +76,7 @@ def adapter_base(name: str | os.PathLike[str]) -> str | None:
     """The base model of a PEFT adapter's folder or Hub id; None of a model that is no adapter.
 
     Raises:
-        ValueError: there is neither, see `check_is_model`.
+        OSError: there is neither, see `check_is_model`.
     """
     if Path(name).is_file():
         return None

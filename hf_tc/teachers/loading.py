@@ -16,7 +16,8 @@ def load_causal_lm(name: str | Path, **options: Any) -> PreTrainedModel:
     """`AutoModelForCausalLM.from_pretrained`.
 
     Raises:
-        ValueError: names the damaged file of weights and says how to replace it, or the model that is not there.
+        ValueError: names the damaged file of weights and says how to replace it.
+        OSError: names the model that is not there.
     """
     try:
         return AutoModelForCausalLM.from_pretrained(name, **options)
@@ -33,14 +34,14 @@ def load_causal_lm(name: str | Path, **options: Any) -> PreTrainedModel:
 
 
 def check_is_model(name: str | Path) -> None:
-    """Raises `ValueError` for a name that is neither a folder nor a model of the Hub within reach, or in its cache."""
+    """Raises `OSError` for a name that is neither a folder nor a model within reach, on the Hub or in its cache."""
     if Path(name).exists():  # what is in a folder, and lacks there, the library names
         return
     try:
         cached_file(str(name), CONFIG_NAME)
     except OSError as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise ValueError(
+        raise OSError(
             f"{name} is neither a folder nor a model that can be reached on the Hub ({reason}). Correct the name; for "
             "a model of the Hub check the connection, and log in (hf auth login) where it is private or gated."
         ) from error
