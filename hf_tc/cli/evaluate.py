@@ -77,7 +77,10 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
 
     from hf_tc.evaluation.evaluate import Measures
     from hf_tc.report.comparison import print_comparison
+    from hf_tc.teachers.loading import check_is_model
 
+    for name in (*options.models, *([options.teacher] if options.teacher else [])):
+        check_is_model(name)
     tokenizer = AutoTokenizer.from_pretrained(options.models[0])
     _check_models(options, tokenizer)
     measures = Measures.prepare(

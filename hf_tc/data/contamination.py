@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Does evaluation text also stand in the calibration text? Then figures measured on it look better than they are.
+"""Does evaluation text also stand in what was fitted or trained on? Then figures on it look better than they are.
 
 Texts are compared by their n-grams of 32 tokens, at every offset, so that a passage is found wherever it stands. Of the
 evaluation text's n-grams each counts once: a system prompt or licence that stands above every document weighs little.
@@ -7,6 +7,7 @@ evaluation text's n-grams each counts once: a system prompt or licence that stan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +36,14 @@ class Overlap:
     stop: int = 0
 
 
-def text_overlap(evaluation: Tensor, calibration: Tensor) -> Overlap:
-    """Compares blocks of token ids `[M, T]` with blocks `[N, U]`; no n-gram reaches over the end of a block.
+def text_overlap(evaluation: Tensor, calibration: Tensor | Sequence[Tensor]) -> Overlap:
+    """Compares blocks of token ids `[M, T]` with blocks `[N, U]`, or rows `[U]` of several lengths; no n-gram reaches
+    over the end of a block.
 
     In blocks below 64 tokens n-grams are half a block, down to 16 tokens: longer ones would fit at few offsets.
     A million tokens against as many take less than a second, and 160 bytes a token of the evaluation text.
     """
-    length = min(evaluation.shape[1], calibration.shape[1])
+    length = min(evaluation.shape[1], max(map(len, calibration)))
     size = min(length, max(SHORTEST_NGRAM, min(NGRAM, length // 2)))
     rows = [ngrams(row, size) for row in evaluation]
     different = set().union(*rows)
@@ -65,8 +67,18 @@ def ngrams(tokens: Tensor, size: int) -> list[bytes]:
     return [ids[start : start + size].tobytes() for start in range(len(ids) - size + 1)]
 
 
-def check_contamination(evaluation: Tensor, calibration: Tensor, tokenizer: Any) -> None:
-    """Refuses evaluation blocks of which more than 1 % stands in the calibration blocks.
+def check_contamination(
+    evaluation: Tensor,
+    calibration: Tensor | Sequence[Tensor],
+    tokenizer: Any,
+    seen: str = "calibration text",
+    otherwise: str = "which sets part of the calibration text aside",
+) -> None:
+    """Refuses evaluation blocks of which more than 1 % stands in the blocks or rows of a conversion or a training.
+
+    Args:
+        seen: what the message calls these.
+        otherwise: what it says is measured on where no evaluation text is given.
 
     Raises:
         CalibrationDataError: says how much it is, where, and what to do.
@@ -77,8 +89,8 @@ def check_contamination(evaluation: Tensor, calibration: Tensor, tokenizer: Any)
     shown = evaluation[overlap.block, overlap.start : min(overlap.stop, overlap.start + _SHOWN_TOKENS)]
     start, stop = (overlap.block * evaluation.shape[1] + place for place in (overlap.start, overlap.stop))
     raise CalibrationDataError(
-        f"{overlap.share:.1%} of the evaluation text also stands in the calibration text, {MOST_SHARED:.0%} is "
+        f"{overlap.share:.1%} of the evaluation text also stands in the {seen}, {MOST_SHARED:.0%} is "
         f"allowed: figures measured on it would look better than they are. First its tokens {start:,} to {stop:,}, "
         f"{tokenizer.decode(shown)!r}. Evaluate on other text: another file, another split (name:validation), or none, "
-        "which sets part of the calibration text aside."
+        f"{otherwise}."
     )

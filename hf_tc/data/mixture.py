@@ -8,6 +8,7 @@ imported: the help of the command line reads this module.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,11 +87,19 @@ def data_of_words(words: Sequence[str]) -> Any:
     """The data that a command line names: `SOURCE=SHARE ...` as a mapping, one source as itself, several as a list.
 
     Raises:
-        CalibrationDataError: some sources have a share and others do not, or one is named twice.
+        CalibrationDataError: some sources have a share and others do not, or one is named twice; or a share is no
+            number.
     """
     parted = [
         (name, share) for name, _, share in (word.rpartition("=") for word in words) if name and _is_number(share)
     ]
+    for word in words:
+        name, _, share = word.rpartition("=")
+        is_source = name in SAMPLED or (os.path.exists(name) and not os.path.exists(word))
+        if is_source and not _is_number(share):
+            raise CalibrationDataError(
+                f"The share of {name} is {share!r}, which is no number. Give a part of 1, such as {name}=0.5."
+            )
     if not parted:
         return words[0] if len(words) == 1 else list(words)
     mixture = {name: float(share) for name, share in parted}

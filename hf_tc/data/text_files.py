@@ -32,6 +32,7 @@ from hf_tc.data.text_or_path import HUB_DATASET, SAMPLED, are_texts, is_neither,
 
 DOCUMENT_SEPARATOR = "<|endoftext|>"
 DEFAULT_SPLIT = "train"
+MOST_SHOWN = 100  # characters of a value in a message
 MOST_CHARACTERS_PER_TOKEN = 64  # English has 4 to 5, the longest runs of spaces in code below 32
 
 _OPENERS = {".xz": lzma.open, ".gz": gzip.open}
@@ -92,6 +93,14 @@ def _shown(source: Any) -> str:
     return str(source) if is_name else f"The given {type(source).__name__}"
 
 
+def _briefly(value: Any) -> str:
+    """What is no text, in a line: its type, and the shape of a tensor or array, or the value if it is short."""
+    if hasattr(value, "shape"):
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
+    shown, kind = repr(value), type(value).__name__
+    return f"{shown} ({kind})" if len(shown) <= MOST_SHOWN and "\n" not in shown else f"a value of type {kind}"
+
+
 def source_name(source: Any) -> str:
     """What a source is called in a report: a file without its folder, a Hub dataset as it was asked for."""
     if isinstance(source, str) and is_text(source):
@@ -126,8 +135,8 @@ def _documents(source: Any) -> Iterator[Document]:
         yield from _documents_of_sequence(source)
     else:
         raise CalibrationDataError(
-            f"Calibration data is {source!r} ({type(source).__name__}); give a file, a text, a list of files, texts or "
-            "rows, a Hub dataset name[:split[:column]] or a datasets.Dataset."
+            f"Calibration data is {_briefly(source)}; give a file, a text, a list of files, texts or rows, a Hub "
+            "dataset name[:split[:column]] or a datasets.Dataset."
         )
 
 
@@ -144,6 +153,11 @@ def _documents_of_string(source: str) -> Iterator[Document]:
         raise CalibrationDataError(
             f"{source!r} is text that a teacher writes while it is converted, for calibration_data alone. Write it to "
             "a file first: hf-tc sample TEACHER --tokens N --out FILE.jsonl"
+        )
+    elif source.startswith("sampled:"):
+        raise CalibrationDataError(
+            f"{source!r} is no kind of text that a teacher writes. Give one of {', '.join(SAMPLED)}; a dataset of that "
+            "name is named with its owner: OWNER/sampled."
         )
     elif is_neither(source):
         raise CalibrationDataError(
@@ -163,7 +177,8 @@ def _documents_of_sequence(items: Sequence[Any]) -> Iterator[Document]:
         for item in items:
             if not isinstance(item, str | Path):
                 raise CalibrationDataError(
-                    f"{item!r} is in the list; each must be a path, a dataset id, a text or a row {{'text': ...}}."
+                    f"{_briefly(item)} is in the list; each must be a path, a dataset id, a text or a row "
+                    "{'text': ...}."
                 )
             yield from _documents(item)
 

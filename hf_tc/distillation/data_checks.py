@@ -1,5 +1,6 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What must hold of the data of a distillation: no column that says what is learned is lost, and something is learned.
+"""What must hold of the data of a distillation: no column that says what is learned is lost, something is learned, and
+the models know all tokens.
 
 Data sets may be long, made on the fly or readable once only, so examples are looked at as they come.
 """
@@ -12,11 +13,15 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
 
 from hf_tc.distillation.collator import MASK_COLUMNS, Collator, weights_of
+from hf_tc.distillation.datasets import StreamedExamples, wanted_tokens
 from hf_tc.distillation.token_columns import TOKEN_COLUMNS
+from hf_tc.evaluation.kd_loss import IGNORE_INDEX
+from hf_tc.teachers.vocabulary import embedding_count, logit_count
 
 BATCH_COLUMNS = (
     *("input_ids", "attention_mask", "position_ids", "seq_idx", "labels", "shift_labels"),
@@ -31,6 +36,44 @@ WAY_OUT = (
     "Examples need at least two tokens, some labels that are not -100 and some token_weights, if any, above 0; a mask "
     "of assistant tokens is all 0 where the chat template has no {% generation %} block."
 )
+
+
+class KnownTokensCollator:
+    """Refuses another collator's batches that have tokens which a model does not know.
+
+    Batches are looked at where they are made, on the CPU and in the data loader's processes, if it has any: on a GPU
+    such a token ends the process without a word of it, and KL alone does not look at labels.
+
+    Raises:
+        ValueError: on use, for the first such token.
+    """
+
+    def __init__(self, collator: Collator, student: nn.Module, teacher: nn.Module | None) -> None:
+        models = [student] if teacher is None else [student, teacher]
+        self.collator = collator
+        self.known = {"input_ids": min(map(embedding_count, models))}
+        self.known |= dict.fromkeys(("labels", "shift_labels"), min(map(logit_count, models)))
+
+    def __call__(self, features: list[Any]) -> dict[str, Any]:
+        """Collate a list of examples."""
+        batch = self.collator(features)
+        for name, known in self.known.items():
+            if isinstance(tokens := batch.get(name), Tensor):
+                _check_known(name, tokens, known)
+        return batch
+
+
+def _check_known(name: str, tokens: Tensor, known: int) -> None:
+    bad = (tokens < 0) | (tokens >= known)
+    if name != "input_ids":
+        bad &= tokens != IGNORE_INDEX
+    if bad.any():
+        row, place = bad.nonzero()[0].tolist()
+        or_none = "" if name == "input_ids" else f", or {IGNORE_INDEX} where nothing is learned"
+        raise ValueError(
+            f"{name} has {tokens[row, place].item()} at token {place} of row {row} of a batch, and the models know "
+            f"{known:,} tokens: it must be 0 to {known - 1}{or_none}. Make the data with the student's tokenizer."
+        )
 
 
 class CheckedDataMixin:
@@ -116,6 +159,26 @@ class LabelledSteps(TrainerCallback):
     ) -> None:
         if self.is_whole_epoch and int(self.accelerator.reduce(self.steps)) == 0:
             raise ValueError(f"No token of the epoch that ends at step {state.global_step} is labelled. {WAY_OUT}")
+
+
+def check_steps_are_known(dataset: Any, args: Any) -> None:
+    """Raises ValueError for a stream to train on without `max_steps`: learning rates follow from how many there are.
+
+    Args:
+        dataset: of examples, or None.
+        args: a `DistillationConfig`.
+    """
+    if dataset is None or has_length(dataset) or args.max_steps > 0:
+        return
+    way_out = "Set max_steps (--max-steps)"
+    if args.packing and (rows := wanted_tokens(args) // args.row_length) and isinstance(dataset, StreamedExamples):
+        rows_of_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        steps = -(-rows // rows_of_a_step)
+        way_out += f": {steps:,} for the {rows:,} rows of tokens={wanted_tokens(args):,}, {rows_of_a_step} a step"
+    raise ValueError(
+        f"train_dataset is a stream, whose length is not known, and max_steps is {args.max_steps}. {way_out}; or give "
+        "the text in memory."
+    )
 
 
 def check_dropped_columns(example: Any, kept: Collection[str]) -> None:

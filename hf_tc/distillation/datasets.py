@@ -50,6 +50,10 @@ class Examples(Dataset[Example]):
         """Tokens of all examples, those that fill up a row included."""
         return sum(len(example[TOKENS_COLUMN]) for example in self._examples)
 
+    def token_rows(self) -> list[torch.Tensor]:
+        """The tokens of each example `[T]`."""
+        return [example[TOKENS_COLUMN] for example in self._examples]
+
     def tensors(self) -> Iterator[torch.Tensor]:
         """Everything in it, for a fingerprint."""
         return (value for example in self._examples for value in example.values())

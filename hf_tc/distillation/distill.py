@@ -66,7 +66,7 @@ def distill(
         settings: fields of `DistillationConfig`, before those of the recipe.
 
     Raises:
-        CalibrationDataError: the data has fewer tokens than asked for.
+        CalibrationDataError: the data has fewer tokens than asked for, or more than 1 % of the evaluation text in it.
         DivergedError: a loss, a gradient or a weight became NaN or infinite; nothing is saved to `out`.
         ValueError: the student is an adapter, the teacher has another tokenizer, `out` is occupied or cannot be
             written, its checkpoints are those of a call with other arguments, a setting is refused, or FSDP or

@@ -12,9 +12,11 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from transformers.utils import logging
 
 from hf_tc.assets import sample_text_path
+from hf_tc.data.contamination import MOST_SHARED, check_contamination, text_overlap
 from hf_tc.data.repeated_passages import PASSAGE_TOKENS
 from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import bos_prefix, read_documents, token_blocks
+from hf_tc.distillation.datasets import TOKENS_COLUMN, Examples
 from hf_tc.evaluation.evaluate import Evaluator, Measures
 from hf_tc.evaluation.figures import Evaluation
 from hf_tc.evaluation.lm_head import NotFiniteError
@@ -48,12 +50,16 @@ class LearningCurve(TrainerCallback):
         trainer: it has the student, the teacher and the tokenizer (`processing_class`).
         text: to measure on, none of it trained on; see `hf_tc.data.token_blocks.read_documents`. By default the text
             on which the conversion's own figures were measured, where it is beside the student, else the sample text
-            that ships with hf_tc. Of all the first 16,384 tokens.
+            that ships with hf_tc. Of all the first 16,384 tokens. They are looked for in the training data, which
+            takes a second for a million of its tokens, where these are at hand: made of text in memory, or in a column
+            of a `datasets.Dataset` or a teacher's cache. Streams and other data sets are not read for it.
         evaluations: how many there are at most, beside the one before training; at least 1.
 
     Raises:
         ValueError: there is no tokenizer or no teacher, weights are sharded (FSDP, DeepSpeed), or the text is too short
             for a block.
+        CalibrationDataError: more than 1 % of the text stands in the training data. Of the default text, in which it
+            may be that of the conversion, this is a warning.
     """
 
     def __init__(self, trainer: DistillationTrainer, text: Any = None, *, evaluations: int = EVALUATIONS) -> None:
@@ -71,6 +77,7 @@ class LearningCurve(TrainerCallback):
         self.trainer, self.evaluations = trainer, evaluations
         length = min(BLOCK_TOKENS, trainer.args.row_length)
         blocks, self.data = held_out_blocks(self._student, trainer.processing_class, text, length)
+        check_is_held_out(blocks, self.data, text is not None, trainer)
         teacher: Any = trainer.teacher
         rows = recall_of(blocks, trainer.processing_class, (self._student, teacher))
         self._evaluator = Evaluator(
@@ -137,6 +144,31 @@ def held_out_blocks(student: Any, tokenizer: Any, text: Any, length: int) -> tup
     name = OF_THE_PACKAGE if text is None else source_name(text)
     source = sample_text_path("heldout") if text is None else text
     return token_blocks(read_documents(source, EVAL_TOKENS), tokenizer, length, EVAL_TOKENS), name
+
+
+def check_is_held_out(blocks: Tensor, name: str, is_given: bool, trainer: DistillationTrainer) -> None:
+    """Raises CalibrationDataError for blocks `[N, T]` that stand in the training data, as far as it is at hand; of text
+    that nobody gave, warns."""
+    if not (rows := token_rows(trainer.train_dataset)):
+        return
+    if is_given:
+        otherwise = f"for {OF_THE_CONVERSION} or of the package"
+        check_contamination(blocks, rows, trainer.processing_class, "training text", otherwise)
+    elif (share := text_overlap(blocks, rows).share) > MOST_SHARED and trainer.is_world_process_zero():
+        logger.warning(
+            f"{share:.1%} of {name} also stands in the training text: figures measured on it look better than they "
+            "are. Give text of its own to evaluate on (--evaluation-data)."
+        )
+
+
+def token_rows(dataset: Any) -> list[Tensor]:
+    """The tokens `[T]` of each example of a data set that has them at hand; none of another one."""
+    if isinstance(dataset, Examples):
+        return dataset.token_rows()
+    if TOKENS_COLUMN not in (getattr(dataset, "column_names", None) or ()) or not hasattr(dataset, "__len__"):
+        return []
+    batches = dataset.select_columns(TOKENS_COLUMN).iter(batch_size=1_000)
+    return [torch.as_tensor(row, dtype=torch.int32) for batch in batches for row in batch[TOKENS_COLUMN]]
 
 
 def recall_of(blocks: Tensor, tokenizer: Any, models: Iterable[Any]) -> RecallRows | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ def load_teacher_cache(folder: str | Path) -> Dataset:
     """The blocks and predictions that `cache_teacher` wrote to a folder, memory-mapped, as tensors.
 
     Raises:
-        ValueError: no cache, one that was interrupted, or one that lacks files.
+        ValueError: no cache, one that was interrupted, or one that lacks files or has a damaged one.
     """
     folder = Path(folder)
     if not (folder / CACHE_FILE).is_file():
@@ -85,15 +86,32 @@ def load_teacher_cache(folder: str | Path) -> Dataset:
         from datasets import Dataset, DatasetInfo, concatenate_datasets
     except ImportError as error:
         raise ImportError(INSTALL) from error
-    written = json.loads((folder / CACHE_FILE).read_text(encoding="utf-8"))
-    info = DatasetInfo(description=CacheIdentity(**written["identity"]).description)
-    shards = [Dataset.from_file(str(path), info=info.copy()) for path in shard_files(folder)]
-    if sum(map(len, shards)) != written["blocks"]:
+    with _naming_damaged(folder / CACHE_FILE):
+        written = json.loads((folder / CACHE_FILE).read_text(encoding="utf-8"))
+        blocks, description = written["blocks"], CacheIdentity(**written["identity"]).description
+    info = DatasetInfo(description=description)
+    shards = []
+    for path in shard_files(folder):
+        with _naming_damaged(path):
+            shards.append(Dataset.from_file(str(path), info=info.copy()))
+    if sum(map(len, shards)) != blocks:
         raise ValueError(
-            f"{folder} holds {sum(map(len, shards)):,} of {written['blocks']:,} blocks: files are missing. Copy all of "
+            f"{folder} holds {sum(map(len, shards)):,} of {blocks:,} blocks: files are missing. Copy all of "
             "the folder, or make the cache again."
         )
     return concatenate_datasets(shards).with_format("torch")
+
+
+@contextmanager
+def _naming_damaged(path: Path) -> Iterator[None]:
+    """Inside a file is read: where it is damaged, Arrow's and JSON's errors do not name it."""
+    try:
+        yield
+    except (ValueError, OSError, KeyError, TypeError) as error:  # pyarrow's errors are of the first two kinds
+        raise ValueError(
+            f"{path} is damaged, perhaps cut off ({error}). Copy the cache again, or remove {path.parent} and make it "
+            "again: hf-tc cache-teacher."
+        ) from error
 
 
 def is_teacher_cache(name: Any) -> bool:

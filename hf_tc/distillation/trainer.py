@@ -17,7 +17,7 @@ from hf_tc.distillation.cached_data import cached_blocks, check_is_no_cache, che
 from hf_tc.distillation.checkpoints import WholeCheckpointMixin
 from hf_tc.distillation.collator import Collator, TargetsCollator, default_collator, weights_of
 from hf_tc.distillation.config import LESS_MEMORY_IN_TRAINING, DistillationConfig
-from hf_tc.distillation.data_checks import CheckedDataMixin
+from hf_tc.distillation.data_checks import CheckedDataMixin, KnownTokensCollator, check_steps_are_known
 from hf_tc.distillation.datasets import DataPreparation
 from hf_tc.distillation.exact_evaluation import ExactEvaluationMixin
 from hf_tc.distillation.finite_training import FiniteTrainingMixin
@@ -96,7 +96,8 @@ class DistillationTrainer(
             tokenizers differ, the teacher shares trainable weights with the student, the tokenizer has tokens that the
             teacher lacks, a weight of either is NaN or infinite, a file of the teacher's weights is damaged, the model
             has not what `args.trains` or `gate_learning_rate` are for, predictions in the data are of another teacher,
-            a data set has none of these columns, or packed documents see each other in one of the models.
+            a data set has none of these columns, a stream has no `args.max_steps`, or packed documents see each other
+            in one of the models.
     """
 
     args: DistillationConfig
@@ -144,12 +145,14 @@ class DistillationTrainer(
             lengths, flatten = [stage.sequence_length for stage in args.stages], wants_flat_rows(student, teacher)
             data_collator = RowCollator(default_collator(processing_class), lengths, flatten)
         in_whole_rows = data_collator.of_whole_rows() if isinstance(data_collator, RowCollator) else data_collator
-        self._evaluation_collator = TargetsCollator(in_whole_rows)
+        self._evaluation_collator = KnownTokensCollator(TargetsCollator(in_whole_rows), student, teacher)
+        train_dataset = self._data.for_training(train_dataset)
+        check_steps_are_known(train_dataset, args)
         super().__init__(
             model=student,
             args=args,
-            data_collator=TargetsCollator(data_collator),
-            train_dataset=self._data.for_training(train_dataset),
+            data_collator=KnownTokensCollator(TargetsCollator(data_collator), student, teacher),
+            train_dataset=train_dataset,
             eval_dataset=self._data.for_evaluation(eval_dataset),
             processing_class=processing_class,
             callbacks=callbacks,

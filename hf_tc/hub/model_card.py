@@ -18,6 +18,15 @@ from hf_tc.report.summary import is_local, teacher_name
 CARD_MARK = "Converted with hf_tc"  # in every card from template.md
 HUB_SECONDS = 10.0  # to answer for the teacher's licence
 TAGS = ["hf_tc", "gated-deltanet", "linear-attention", "hybrid"]
+FROM_TEACHER = ("embeddings", "MLPs", "norms", "the language-model head")
+ATTENTION = "the softmax attention"
+TRAINED_BY = {  # what each of `hf_tc.config.TRAINS` trains of that; see `hf_tc.distillation.trained_parts`
+    "all": {*FROM_TEACHER, ATTENTION},
+    "mixers": set[str](),
+    "mixers_and_norms": {"norms"},
+    "attention_too": {"norms", ATTENTION},
+    "lora": {"MLPs", ATTENTION},
+}
 
 
 def render_card(
@@ -30,7 +39,8 @@ def render_card(
     """The model card, from model_cards/template.md.
 
     Args:
-        report: `ConversionReport.to_dict()`, or as much of it as is known. What is missing is left out of the card.
+        report: `ConversionReport.to_dict()`, or as much of it as is known, with what `later_figures` adds. What is
+            missing is left out of the card.
         model_id: folder or `user/name` that the usage examples load.
         tags: further tags of the metadata.
         plots: pictures beside the card, see `report_sections`.
@@ -59,9 +69,32 @@ def render_card(
         layer_count=config.num_hidden_layers,
         linear_layers=config.linear_layers,
         retained_layers=config.retained_layers,
+        **_from_teacher(report.get("trained", []), has_attention=bool(config.retained_layers)),
         report=report_sections(report, plots or {}, config.num_hidden_layers),
     )
     return str(card) + "\n"
+
+
+def _from_teacher(presets: list[str] | None, has_attention: bool) -> dict[str, str]:
+    """What the card says of the attention that was retained, and of all that is not attention.
+
+    Args:
+        presets: those of `TRAINS` that trained the student; None where it was changed, and how is not known.
+    """
+    trained = set[str]().union(*(TRAINED_BY[name] for name in (["all"] if presets is None else presets)))
+    parts = [*FROM_TEACHER, *([ATTENTION] if has_attention and ATTENTION in trained else [])]
+    kept, changed = ([part for part in parts if (part in trained) == wanted] for wanted in (False, True))
+    sentences = [f"{_listed(kept)} are the teacher's."] if kept else []
+    if changed:
+        since = "may have changed since" if presets is None else "were trained since"
+        sentences.append(f"{_listed(changed)} came from the teacher and {since}.")
+    attention = "as in the teacher" if ATTENTION not in trained else "which came from the teacher"
+    return {"attention": attention, "inherited": " ".join(sentences)}
+
+
+def _listed(parts: list[str]) -> str:
+    text = " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+    return text[0].upper() + text[1:]
 
 
 def _license(teacher: str) -> dict[str, Any]:

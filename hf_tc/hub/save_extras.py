@@ -36,7 +36,7 @@ def save_extras(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -
     has_later = known.get("evaluation") or known.get("distillations")
     saved = saved_weights_fingerprint(folder) if has_figures or has_later else None
     is_changed = has_figures and not same_weights(known.get("student_weights"), saved)
-    known |= later_figures(known, saved)
+    known |= later_figures(known, saved, is_changed)
     if report is None:
         remove_report(folder)
     else:
@@ -55,15 +55,23 @@ def save_extras(student: HybridGDNPreTrainedModel, folder: Path, repo_id: str) -
     path.write_text(card, encoding="utf-8")
 
 
-def later_figures(known: dict[str, Any], saved: dict[str, str] | None) -> dict[str, Any]:
+def later_figures(known: dict[str, Any], saved: dict[str, str] | None, is_changed: bool) -> dict[str, Any]:
     """Of what was measured after the conversion, the evaluation and the curve of the last training as far as they are
-    of the saved weights; what was trained is told in any case."""
+    of the saved weights; what was trained is told in any case.
+
+    "trained" has the presets of `hf_tc.config.TRAINS` that made the saved weights of those of the conversion, or None
+    where that is not known: they were changed since, or by runs without a record, such as under FSDP.
+    """
     evaluation, runs = known.get("evaluation"), list(known.get("distillations") or [])
     if evaluation and not same_weights(evaluation["student_weights"], saved):
         evaluation = None
-    if runs and not same_weights(runs[-1].get("student_weights"), saved):
+    is_last = bool(runs) and same_weights(runs[-1].get("student_weights"), saved)
+    if runs and not is_last:
         runs[-1] = {**runs[-1], "curve": []}
-    return {"evaluation": evaluation, "distillations": runs}
+    steps = known.get("distilled_steps") or 0
+    are_told = steps == sum(run["steps"] for run in runs) and (is_last or not (steps or is_changed))
+    trained = [run["trains"] for run in runs] if are_told else None
+    return {"evaluation": evaluation, "distillations": runs, "trained": trained}
 
 
 def remove_report(folder: Path) -> None:

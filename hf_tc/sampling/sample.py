@@ -15,6 +15,7 @@ from hf_tc.sampling.prompts import kinds_of
 from hf_tc.sampling.sampled_text import DOCUMENT_TOKENS, as_rows, sampled_text, write_documents
 from hf_tc.teachers.adapters import check_no_adapter
 from hf_tc.teachers.checks import load_teacher
+from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.vocabulary import check_vocabulary, tokenizer_of
 
 ROW_SUFFIXES = (".jsonl", ".ndjson")
@@ -53,8 +54,8 @@ def sample_text(
         file.
 
     Raises:
-        ValueError: no such text can be sampled from the teacher, most of it is of no use, or the file cannot be
-            written; the message says why.
+        ValueError: no such text can be sampled from the teacher, most of it is of no use, a weight of the teacher is
+            NaN or infinite, or the file cannot be written; the message says why.
     """
     if tokens < 1:
         raise ValueError(f"tokens is {tokens}; at least 1 is needed.")
@@ -65,6 +66,7 @@ def sample_text(
     on_gpu = torch.cuda.is_available() if device is None else torch.device(device).type == "cuda"
     teacher, tokenizer = load_teacher(teacher, tokenizer, device, dtype=torch.bfloat16 if on_gpu else "auto")
     check_vocabulary(tokenizer, teacher)
+    check_finite_weights(teacher, "teacher")
     documents = sampled_text(
         teacher, tokenizer, tokens, kind, seed=seed, document_tokens=document_tokens, folder=folder
     )

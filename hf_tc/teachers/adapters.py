@@ -15,6 +15,8 @@ from transformers import PreTrainedModel
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils.peft_utils import find_adapter_config_file
 
+from hf_tc.teachers.loading import check_is_model
+
 INNER_MODEL = ("_orig_mod", "module")  # where torch.compile, and DataParallel, DDP or FSDP, keep what they wrap
 MERGE = "merge_adapter=True (--merge-adapter), which merges it into a copy of the weights"
 
@@ -71,14 +73,21 @@ def check_no_adapter(teacher: Any, merge_adapter: bool = False) -> None:
 
 
 def adapter_base(name: str | os.PathLike[str]) -> str | None:
-    """The base model of a PEFT adapter's folder or Hub id; None where there is no adapter."""
+    """The base model of a PEFT adapter's folder or Hub id; None of a model that is no adapter.
+
+    Raises:
+        OSError: there is neither, see `check_is_model`.
+    """
     if Path(name).is_file():
         return None
     try:
         path = find_adapter_config_file(str(name))
-    except OSError:  # no such name: whoever loads it says so in better words
+    except OSError:  # no name that the Hub could know
+        path = None
+    if path is None:
+        check_is_model(str(name))
         return None
-    return None if path is None else str(json.loads(Path(path).read_text(encoding="utf-8"))["base_model_name_or_path"])
+    return str(json.loads(Path(path).read_text(encoding="utf-8"))["base_model_name_or_path"])
 
 
 def _has_adapter_layers(model: nn.Module) -> bool:

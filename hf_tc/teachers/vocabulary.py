@@ -82,7 +82,7 @@ def _difference(ours: Any, theirs: Any) -> str | None:
 def check_vocabulary(tokenizer: Any, model: nn.Module) -> None:
     """Raise CalibrationDataError if the tokenizer has token ids for which the model has no embedding."""
     tokens = max(tokenizer.get_vocab().values()) + 1
-    embeddings = model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]  # PEFT passes it on
+    embeddings = embedding_count(model)
     if tokens > embeddings:
         raise CalibrationDataError(
             f"The tokenizer has {tokens} tokens, {type(model).__name__} has embeddings for {embeddings}. Use the "
@@ -99,6 +99,11 @@ def check_vocabularies_agree(student: nn.Module, teacher: nn.Module) -> None:
             "them token by token. Use the teacher that the student was converted from, or resize_token_embeddings() of "
             "one model to the other's size if both use the same tokenizer."
         )
+
+
+def embedding_count(model: nn.Module) -> int:
+    """Tokens that a causal language model has embeddings for."""
+    return model.get_input_embeddings().weight.shape[0]  # type: ignore[operator]  # PEFT passes it on
 
 
 def logit_count(model: nn.Module) -> int:

@@ -73,6 +73,9 @@ def test_distill_goes_on_after_an_interruption(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts", "whole"]
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-6)
+    card = (tmp_path / "parts" / "README.md").read_text(encoding="utf-8")
+    assert ("\nEmbeddings, norms and the language-model head are the teacher's. MLPs" in card) == bool(options)
+    assert "came from the teacher and were trained since.\n" in card
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,15 @@ def test_distill_refuses_a_teacher_with_another_vocabulary(
     line = refused(capsys, "distill", student, *given)
     assert "The student's tokenizer and the teacher's differ: 'a' is 4 here, 66 there" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_distill_refuses_to_evaluate_on_what_it_trains_on(
+    student: Path, teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [student, "--teacher", teacher, "--data", text, "--evaluation-data", text, *DISTILLATION]
+    line = refused(capsys, "distill", *given, "--out", tmp_path / "out")
+    assert "of the evaluation text also stands in the training text, 1% is allowed" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_conversations_are_trained_on_what_the_assistant_says(

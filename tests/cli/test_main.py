@@ -9,16 +9,19 @@ import sys
 import textwrap
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import torch
 from command_lines import refused, unparsed
 
+from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.cli.main import build_parser, main
 from hf_tc.cli.shared import DATA_HELP
 from hf_tc.convert import from_teacher
 
 COMMANDS = ["demo", "sample", "select", "convert", "distill", "evaluate", "push", "serve"]
+TINY, SAMPLE = str(tiny_teacher_path()), str(sample_text_path("calibration"))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -225,3 +228,28 @@ def test_freed_memory_is_kept_for_the_next_step() -> None:
     output = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     first, second = map(int, output.splitlines()[-1].strip("[]").split(","))
     assert second < first / 10
+
+
+@pytest.mark.parametrize("name", ["nope", "no-one/nope", "/no/such/folder"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "NAME"],
+        ["evaluate", TINY, "--teacher", "NAME"],
+        ["convert", "NAME", "--out", "OUT"],
+        ["convert", "NAME", "--dry-run"],
+        ["select", "NAME", "--out", "OUT"],
+        ["sample", "NAME", "--tokens", "10", "--out", "OUT.jsonl"],
+        ["cache-teacher", "NAME", "--data", SAMPLE, "--tokens", "2048", "--out", "OUT"],
+        ["distill", "NAME", "--teacher", TINY, "--data", SAMPLE, "--tokens", "2048", "--out", "OUT"],
+        ["distill", TINY, "--teacher", "NAME", "--data", SAMPLE, "--tokens", "2048", "--out", "OUT"],
+    ],
+    ids=lambda words: "-".join(words[:3]) if "NAME" in words[:2] else "-".join((words[0], "teacher")),
+)
+def test_a_model_that_is_not_there_is_named(
+    name: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [word.replace("NAME", name).replace("OUT", str(tmp_path / "out")) for word in words]
+    line = refused(capsys, *given)
+    assert f"{name} is neither a folder nor a model that can be reached on the Hub (" in line
+    assert "). Correct the name; " in line

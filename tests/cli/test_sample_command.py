@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from command_lines import QUICK, UNIFORM, refused
+from conversion_inputs import letter_teacher
 from student_folders import letter_tokenizer
 
 import hf_tc
@@ -73,3 +75,15 @@ def letter_tokenizer_without_template() -> Any:
     tokenizer = letter_tokenizer()
     tokenizer.chat_template = None
     return tokenizer
+
+
+def test_a_teacher_whose_weights_are_not_finite_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = letter_teacher()
+    broken.model.norm.weight.data[3] = torch.nan
+    broken.save_pretrained(tmp_path / "broken")
+    letter_tokenizer().save_pretrained(tmp_path / "broken")
+    line = refused(
+        capsys, "sample", tmp_path / "broken", "--tokens", 50, "--out", tmp_path / "out.jsonl", "--device", "cpu"
+    )
+    assert "The teacher's model.norm.weight has 1 of 32 values that are NaN or infinite" in line
+    assert not (tmp_path / "out.jsonl").exists()

@@ -104,12 +104,12 @@ def test_a_teachers_missing_shard_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    check_refused(OSError, "connect|offline|not a local", tmp_path, "no/such-teacher")
+    check_refused(OSError, "no/such-teacher is neither a folder nor a model that", tmp_path, "no/such-teacher")
 
 
 def test_missing_text_is_noticed_before_the_teacher_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="There is no file"):
-        from_teacher("no-such-org/no-such-teacher", calibration_data=str(tmp_path / "absent.txt"))
+        from_teacher(tmp_path, calibration_data=str(tmp_path / "absent.txt"))  # a folder without a teacher
 
 
 def test_a_full_disk_is_noticed_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,3 +106,22 @@ def test_a_share_of_less_than_a_block_is_refused() -> None:
 def test_only_calibration_text_is_sampled(word: str) -> None:
     with pytest.raises(CalibrationDataError, match=rf"'{word}' is text that a teacher writes.*hf-tc sample"):
         read_documents(word)
+
+
+def test_another_kind_of_sampled_text_is_refused() -> None:
+    with pytest.raises(
+        CalibrationDataError, match=r"'sampled:foo' is no kind .* sampled, sampled:chat, sampled:free; "
+    ):
+        read_documents("sampled:foo")
+
+
+def test_a_share_that_is_no_number_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("CAL").write_text("text")
+    Path("CAL=x").write_text("text")
+    for words in (["CAL=abc"], ["CAL=abc", "sampled=0.5"], ["CAL="]):
+        with pytest.raises(CalibrationDataError, match=r"The share of CAL is '(abc)?', which is no number"):
+            data_of_words(words)
+    with pytest.raises(CalibrationDataError, match=r"The share of sampled is 'half', which is no number"):
+        data_of_words(["CAL=0.5", "sampled=half"])
+    assert data_of_words(["CAL=x"]) == "CAL=x"  # a file of that name

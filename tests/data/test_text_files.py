@@ -8,10 +8,12 @@ import itertools
 import json
 import lzma
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hf_tc.data.text_files import CalibrationDataError, read_documents, source_name
 
@@ -212,6 +214,13 @@ def test_sources_of_the_wrong_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     write(tmp_path / "a.txt", "one")
     with pytest.raises(CalibrationDataError, match=r"give a file, a text|must be a path"):
         read_documents(source)
+
+
+@pytest.mark.parametrize("of_source", [lambda value: value, lambda value: [value]])
+def test_a_tensor_is_told_by_its_shape_and_not_printed(of_source: Callable[[Any], Any]) -> None:
+    with pytest.raises(CalibrationDataError, match=r"a Tensor of shape \(70, 3\)( is in the list)?; ") as error:
+        read_documents(of_source(torch.zeros(70, 3)))
+    assert "0." not in str(error.value)
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:

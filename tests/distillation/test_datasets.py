@@ -197,6 +197,25 @@ def test_streams_train_as_they_are_read(tmp_path: Path, packing: bool) -> None:
     assert len(read) < 1_000
 
 
+def test_a_stream_without_steps_is_refused_with_the_steps_of_its_tokens(tmp_path: Path) -> None:
+    rows = Stream([{"text": "abcdefghijkl"}] * 100)
+    options = {
+        "max_steps": -1,
+        "sequence_length": 8,
+        "gradient_accumulation_steps": 3,
+        "per_device_train_batch_size": 2,
+    }
+    told = r"train_dataset is a stream.*max_steps is -1\. Set max_steps \(--max-steps\)"
+    with pytest.raises(ValueError, match=rf"{told}: 3 for the 13 rows of tokens=104, 6 a step; or give"):
+        trainer_of(tmp_path, rows, tokens=104, **options)
+    for more in ({}, {"tokens": 104, "packing": False}):
+        with pytest.raises(ValueError, match=rf"{told}; or give"):
+            trainer_of(tmp_path, rows, **options, **more)
+    trainer = trainer_of(tmp_path, rows, tokens=104, **{**options, "max_steps": 3})
+    trainer.train()
+    assert trainer.state.global_step == 3
+
+
 def test_columns_that_are_not_known_are_refused_with_their_names(tmp_path: Path) -> None:
     for data in forms_of([{"prompt": "a", "answer": "b"}]):
         with pytest.raises(ValueError, match=r"has the columns \['answer', 'prompt'\], none of them known\. Rename"):

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from distillation_runs import config, logged
 from student_folders import letter_tokenizer, save_student, tiny_report, tiny_student
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from hf_tc import LearningCurve
+from hf_tc.data.token_blocks import CalibrationDataError, token_blocks
 from hf_tc.distillation import DistillationTrainer
 from hf_tc.distillation.learning_curve import curve_of
 from hf_tc.evaluation.evaluate import evaluate
@@ -136,3 +138,26 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
     trainer.processing_class = None
     with pytest.raises(ValueError, match="needs a tokenizer"):
         LearningCurve(trainer)
+
+
+def test_text_that_is_trained_on_is_refused_as_held_out_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    texts = TEXTS[:1]
+    mixed = [{"text": "".join(HELD_OUT) + TEXTS[0]["text"]}]
+    trainer = trainer_of(tmp_path / "work", trained_student(tmp_path / "student"))
+    for text in (mixed, texts):
+        with pytest.raises(
+            CalibrationDataError, match=r"% of the evaluation text also stands in the training text, 1%"
+        ):
+            LearningCurve(trainer, text)
+    blocks = token_blocks(HELD_OUT, letter_tokenizer(), 16)
+    trainer.train_dataset = Dataset.from_dict({"input_ids": blocks.tolist()})  # tokens, as a teacher's cache has them
+    LearningCurve(trainer, texts)
+    with pytest.raises(CalibrationDataError, match=r"100\.0% of the evaluation text .* Evaluate on other text"):
+        LearningCurve(trainer, HELD_OUT)
+    trainer.train_dataset = trainer.train_dataset.to_iterable_dataset()
+    LearningCurve(trainer, HELD_OUT)  # a stream is not read for it
+    rows = trainer.model.conversion_report.held_out_tokens
+    trainer.train_dataset = Dataset.from_dict({"input_ids": rows[1:]})
+    caplog.clear()
+    LearningCurve(trainer)
+    assert "66.7% of the held-out text of the conversion also stands in the training text" in caplog.text

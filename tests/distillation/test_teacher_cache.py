@@ -227,6 +227,16 @@ def test_an_interrupted_cache_goes_on_and_says_so(
         load_teacher_cache(out)
 
 
+@pytest.mark.parametrize(("name", "share"), [("shard-00000.arrow", 0.5), ("shard-00000.arrow", 0), (CACHE_FILE, 0.5)])
+def test_a_file_that_was_cut_off_is_named(caches: dict[int, Path], tmp_path: Path, name: str, share: float) -> None:
+    folder = tmp_path / "cache"
+    shutil.copytree(caches[8], folder)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(ValueError, match=rf"cache/{name} is damaged, perhaps cut off \(.*\. Copy the cache again, or"):
+        DistillationTrainer(student(), None, config(tmp_path, teacher_cache=str(folder)))
+
+
 def test_a_full_disk_keeps_what_is_written(
     write: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

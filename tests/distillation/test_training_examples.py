@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from distillation_runs import config, logged
 from tiny_causal_lms import labelled_examples, tiny_llama, tiny_qwen3
+from tiny_sizes import VOCABULARY
 from transformers import DataCollatorWithFlattening, LlamaForCausalLM
 
 from hf_tc.distillation import DistillationTrainer
@@ -155,3 +156,37 @@ def test_a_column_that_would_be_lost_is_refused(
     for use in (DistillationTrainer.train, DistillationTrainer.evaluate):
         with pytest.raises(ValueError, match=message):
             use(trainer_of(tmp_path, examples))
+
+
+@pytest.mark.parametrize("ce_weight", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("column", "token", "rule"),
+    [
+        ("labels", VOCABULARY, "0 to 60, or -100 where nothing is learned"),
+        ("labels", -5, "0 to 60, or -100 where nothing is learned"),
+        ("shift_labels", -5, "0 to 60, or -100 where nothing is learned"),
+        ("input_ids", VOCABULARY, "0 to 60"),
+        ("input_ids", -100, "0 to 60"),
+    ],
+)
+def test_tokens_that_the_models_do_not_know_are_refused(
+    tmp_path: Path, column: str, token: int, rule: str, ce_weight: float
+) -> None:
+    examples: list[Any] = [{**example, "shift_labels": example["labels"]} for example in labelled_examples(8)]
+    examples[6][column] = examples[6][column].clone()
+    examples[6][column][9] = token
+    trainer = trainer_of(tmp_path, examples, ce_weight=ce_weight, train_sampling_strategy="sequential", max_steps=2)
+    found = rf"{column} has {token} at token 9 of row 2 of a batch, and the models know 61 tokens: it must be {rule}\. "
+    with pytest.raises(ValueError, match=found):
+        trainer.train()
+    assert trainer.state.global_step == 0  # the data loader is a batch ahead
+    with pytest.raises(ValueError, match=found.replace("row 2", r"row \d")):
+        trainer.evaluate()
+
+
+def test_the_fewest_tokens_that_a_model_has_embeddings_for_count(tmp_path: Path) -> None:
+    teacher, examples = tiny_qwen3(), labelled_examples(8)
+    teacher.set_input_embeddings(torch.nn.Embedding(50, 48))
+    trainer = DistillationTrainer(tiny_llama(), teacher, config(tmp_path, max_steps=1), train_dataset=examples)
+    with pytest.raises(ValueError, match=r"input_ids has 5[0-9] at token .* and the models know 50 tokens"):
+        trainer.train()

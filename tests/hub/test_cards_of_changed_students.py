@@ -13,9 +13,11 @@ from student_folders import letter_tokenizer, run_python, save_student, tiny_rep
 from tiny_causal_lms import labelled_examples
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
+from hf_tc.config import TRAINS
 from hf_tc.distillation import DistillationConfig, DistillationTrainer
 from hf_tc.evaluation.figures import Evaluation
 from hf_tc.hub.folder_checks import check_card
+from hf_tc.hub.model_card import TRAINED_BY
 from hf_tc.hub.push import push_folder
 from hf_tc.report.records import ConversionReport
 
@@ -219,3 +221,54 @@ def test_a_report_comes_from_the_hub_too_and_need_not_be_there(hub: FakeHub, sav
     result = run_python(code, tmp_path / "again", with_hf_tc=True, **environment)
     assert result.returncode == 0, result.stderr[-3000:]
     assert_has_figures(tmp_path / "again")
+
+
+KEPT = "Embeddings, MLPs, norms and the language-model head are the teacher's."
+AS_TEACHER, FROM_TEACHER = (
+    "| softmax attention, as in the teacher |",
+    "| softmax attention, which came from the teacher |",
+)
+ALL_PARTS = "Embeddings, MLPs, norms, the language-model head and the softmax attention came from the teacher and"
+
+
+@pytest.mark.parametrize(
+    ("trains", "attention", "told"),
+    [
+        ("mixers", AS_TEACHER, KEPT),
+        (
+            "mixers_and_norms",
+            AS_TEACHER,
+            "Embeddings, MLPs and the language-model head are the teacher's. Norms came from the teacher and were "
+            "trained since.",
+        ),
+        (
+            "attention_too",
+            FROM_TEACHER,
+            "Embeddings, MLPs and the language-model head are the teacher's. Norms and the softmax attention came from "
+            "the teacher and were trained since.",
+        ),
+        ("all", FROM_TEACHER, f"{ALL_PARTS} were trained since."),
+    ],
+)
+def test_a_card_says_of_the_teachers_parts_what_was_trained(
+    saved: Path, tmp_path: Path, trains: str, attention: str, told: str
+) -> None:
+    assert KEPT in card_of(saved)
+    assert AS_TEACHER in card_of(saved)
+    arguments = DistillationConfig(str(tmp_path / "work"), trains=trains, learning_rate=1e-3, **QUIET)
+    trainer = DistillationTrainer(load(saved), tiny_student(), arguments, train_dataset=labelled_examples(16))
+    trainer.train()
+    trainer.save_model(str(tmp_path / "trained"))
+    card = card_of(tmp_path / "trained")
+    assert f"\n{told}\n" in card
+    assert attention in card
+    student = load(tmp_path / "trained")
+    nudge(student)  # by whom, and what of it, is not known
+    student.save_pretrained(tmp_path / "later")
+    card = card_of(tmp_path / "later")
+    assert f"\n{ALL_PARTS} may have changed since.\n" in card
+    assert FROM_TEACHER in card
+
+
+def test_a_card_knows_every_preset() -> None:
+    assert tuple(TRAINED_BY) == TRAINS
