@@ -169,8 +169,8 @@ class GatedDeltaNet(nn.Module):
             document_bounds=mask.document_bounds,
         )
         if self.first_token_weight is not None:
-            shard, weight = self.shard(inputs.v.shape[2]), self.first_token_weight
-            weight = weight if shard is None else shard.scatter(weight, -1)
+            shard, whole = self.shard(inputs.v.shape[2]), self.first_token_weight
+            weight = whole if shard is None else shard.scatter(whole, -1)
             rows_may_be_new = layer_cache is not None and layer_cache.rows_may_be_new
             first = first_tokens(mask, hidden_states.shape[1], past_state, rows_may_be_new)
             recurrence_output = add_first_values(recurrence_output, inputs.v, weight, first)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_tc.calibration.capture_attention import CapturedAttention
+from hf_tc.calibration.recurrence_outputs import block_batches
 from hf_tc.calibration.ridge import LeastSquares
 from hf_tc.modeling.gated_deltanet import GatedDeltaNet
 from hf_tc.modeling.masks import RecurrentMask
@@ -20,13 +21,15 @@ PRIOR_ROWS = 0.1  # of w = 0, in first tokens: enough to have one answer, since 
 
 def solve_first_token_weight(mixer: GatedDeltaNet, captured: CapturedAttention) -> dict[str, Tensor]:
     """w `[H * V]`, from the first tokens of all blocks; the mixer, with all else solved, has none so far (w = 0)."""
-    x, mask = captured.attn_input[:, :1], RecurrentMask()
+    first = [
+        (captured.attn_input[rows][:, :1], captured.teacher_output[rows][:, :1]) for rows in block_batches(captured)
+    ]
+    (x, wanted), mask = map(torch.cat, zip(*first, strict=True)), RecurrentMask()
     position = captured.position_embeddings
     rotation = None if position is None else (position[0][:, :1], position[1][:, :1])
     output, _ = mixer(x, rotation, recurrent_mask=mask)
-    lacking = (captured.teacher_output[:, :1] - output)[:, 0]
-    values = mixer.recurrence_inputs(x, rotation, mask).v[:, 0].flatten(1)
-    return {"first_token_weight": weight_of(mixer.o_proj.weight, values * F.silu(mixer.g_proj(x)[:, 0]), lacking)}
+    gated = mixer.recurrence_inputs(x, rotation, mask).v[:, 0].flatten(1) * F.silu(mixer.g_proj(x)[:, 0])
+    return {"first_token_weight": weight_of(mixer.o_proj.weight, gated, (wanted - output)[:, 0])}
 
 
 def weight_of(projection: Tensor, gated: Tensor, lacking: Tensor) -> Tensor:

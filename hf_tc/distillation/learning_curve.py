@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +32,7 @@ logger = logging.get_logger(__name__)
 PREFIX = "heldout_"  # of the figures in the log
 EVALUATIONS = 8
 BLOCK_TOKENS = 1024  # of a block, or fewer where the student is trained on shorter sequences
+SEARCHED_TOKENS = 20_000_000  # of the training data, for held-out text in them
 TOKENS_PER_PASS = 4096
 OF_THE_CONVERSION = "the held-out text of the conversion"
 OF_THE_PACKAGE = "the held-out sample text that ships with hf_tc"
@@ -50,9 +51,9 @@ class LearningCurve(TrainerCallback):
         trainer: it has the student, the teacher and the tokenizer (`processing_class`).
         text: to measure on, none of it trained on; see `hf_tc.data.token_blocks.read_documents`. By default the text
             on which the conversion's own figures were measured, where it is beside the student, else the sample text
-            that ships with hf_tc. Of all the first 16,384 tokens. They are looked for in the training data, which
-            takes a second for a million of its tokens, where these are at hand: made of text in memory, or in a column
-            of a `datasets.Dataset` or a teacher's cache. Streams and other data sets are not read for it.
+            that ships with hf_tc. Of all the first 16,384 tokens. They are looked for in the first 20 million tokens of
+            the training data, a second a million, where these are at hand: made of text in memory, or in a column of a
+            `datasets.Dataset` or a teacher's cache. Streams and other data sets are not read for it.
         evaluations: how many there are at most, beside the one before training; at least 1.
 
     Raises:
@@ -162,13 +163,23 @@ def check_is_held_out(blocks: Tensor, name: str, is_given: bool, trainer: Distil
 
 
 def token_rows(dataset: Any) -> list[Tensor]:
-    """The tokens `[T]` of each example of a data set that has them at hand; none of another one."""
+    """The tokens `[T]` of each example of a data set that has them at hand, SEARCHED_TOKENS at most; none of others."""
     if isinstance(dataset, Examples):
-        return dataset.token_rows()
+        return list(_at_most(SEARCHED_TOKENS, dataset.token_rows()))
     if TOKENS_COLUMN not in (getattr(dataset, "column_names", None) or ()) or not hasattr(dataset, "__len__"):
         return []
     batches = dataset.select_columns(TOKENS_COLUMN).iter(batch_size=1_000)
-    return [torch.as_tensor(row, dtype=torch.int32) for batch in batches for row in batch[TOKENS_COLUMN]]
+    rows = (torch.as_tensor(row, dtype=torch.int32) for batch in batches for row in batch[TOKENS_COLUMN])
+    return list(_at_most(SEARCHED_TOKENS, rows))
+
+
+def _at_most(tokens: int, rows: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The first rows, until they have so many tokens."""
+    for row in rows:
+        yield row
+        tokens -= len(row)
+        if tokens <= 0:
+            return
 
 
 def recall_of(blocks: Tensor, tokenizer: Any, models: Iterable[Any]) -> RecallRows | None:

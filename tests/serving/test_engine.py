@@ -96,7 +96,9 @@ def test_chat_completion_is_the_students_answer(served: Served) -> None:
 
 
 def test_streamed_chat_is_the_same_in_pieces(served: Served) -> None:
-    with served.server.post("chat/completions", messages=MESSAGES, max_tokens=TOKENS, ignore_eos=True, stream=True) as response:
+    with served.server.post(
+        "chat/completions", messages=MESSAGES, max_tokens=TOKENS, ignore_eos=True, stream=True
+    ) as response:
         lines = [line.decode().strip() for line in response]
     chunks: list[Any] = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
     pieces = [choice["delta"].get("content") or "" for chunk in chunks for choice in chunk["choices"]]
