@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
+from transformers.utils import logging
+
 from hf_tc.config import DEFAULT_POLICY
 from hf_tc.conversion.checkpoint import CANDIDATES, SCORES
 from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
@@ -20,9 +22,12 @@ from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.selection import LayerSelection
 from hf_tc.teachers.new_student import restore_attention
 
+logger = logging.get_logger(__name__)
+
 
 def choose_layers(task: ConversionTask) -> LayerSelection:
-    """The layers to retain, from a share and a policy, from a list, or from an earlier selection.
+    """The layers to retain, from a share and a policy, from a list, or from an earlier selection. Warns of a share that
+    rounds to none or all.
 
     Candidates and scores of a policy that measures are kept in the task's folder.
 
@@ -35,6 +40,11 @@ def choose_layers(task: ConversionTask) -> LayerSelection:
     if not isinstance(retained, int | float):
         return LayerSelection("list", list(checked_indices(retained, layers)))
     policy, count = task.settings.selection.layer_policy or DEFAULT_POLICY, retained_count(float(retained), layers)
+    if (retained > 0 and count == 0) or (retained < 1 and count == layers):
+        logger.warning(
+            f"retained_layers is {retained:g}, which of {layers} layers rounds to {count}: "
+            f"{'none keeps' if count == 0 else 'all keep'} attention. The share of one layer is {1 / layers:.3g}."
+        )
     if policy in MEASURING_POLICIES and 0 < count < layers:
         with task.clock.stage("selection"):
             return _measured(task, policy, count)

@@ -204,5 +204,5 @@ class DistillationConfig(DataSettings, TrainingArguments):
             if getattr(self, name):
                 raise ValueError(
                     f"{name}=True casts the student's weights for good, and training continues on them. Leave it off; "
-                    "bf16=True evaluates in bf16 too."
+                    "bf16=True (--bf16) evaluates in bf16 too."
                 )

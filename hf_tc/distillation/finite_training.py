@@ -24,7 +24,7 @@ LESS_OF_A_STEP = (
     "Begin again, or at an earlier checkpoint, with a lower learning_rate (it is {learning_rate}), longer warm-up or "
     "lower max_grad_norm (it is {max_grad_norm})"
 )
-MORE_RANGE = "Load the teacher in bfloat16 or float32, or set bf16=True in place of fp16"
+MORE_RANGE = "Load the teacher in bfloat16 or float32, or set bf16=True (--bf16) in place of fp16"
 
 
 class DivergedError(ValueError):

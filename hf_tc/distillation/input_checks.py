@@ -122,7 +122,7 @@ def upcast_trainable_parameters(student: nn.Module, args: DistillationConfig) ->
         return
     logger.warning(
         "The student's %d trainable parameter tensors in %s were upcast to float32: optimiser steps on them would be "
-        "lost in rounding. Set bf16=True in DistillationConfig to compute in bf16 all the same.",
+        "lost in rounding. Set bf16=True in DistillationConfig (--bf16) to compute in bf16 all the same.",
         len(low),
         str(low[0].dtype).removeprefix("torch."),
     )

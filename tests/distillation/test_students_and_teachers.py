@@ -51,6 +51,7 @@ def test_low_precision_student_is_upcast_and_says_so(
     with caplog.at_level(logging.WARNING):
         trainer = one_step(student, teacher, tmp_path)
     assert "were upcast to float32" in caplog.text
+    assert "Set bf16=True in DistillationConfig (--bf16) to compute" in caplog.text
     assert str(dtype).removeprefix("torch.") in caplog.text
     assert all(parameter.dtype == torch.float32 for parameter in trainer.model.parameters())
     assert all(parameter.dtype == dtype for parameter in trainer.teacher.parameters())

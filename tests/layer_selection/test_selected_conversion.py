@@ -129,6 +129,26 @@ def test_an_offloaded_teacher_gives_the_same_choice(policy: str, place: str, tex
     assert student.conversion_report.retained_layers == expected.retained_layers
 
 
+@pytest.mark.parametrize(
+    ("share", "kept", "told"),
+    [
+        (0.01, 0, "retained_layers is 0.01, which of 3 layers rounds to 0: none keeps attention. The share of one"),
+        (0.99, 3, "retained_layers is 0.99, which of 3 layers rounds to 3: all keep attention."),
+        (0.0, 0, ""),
+        (0.34, 1, ""),
+        (1.0, 3, ""),
+    ],
+)
+def test_a_share_that_rounds_to_none_or_all_is_told(
+    text: Path, caplog: pytest.LogCaptureFixture, share: float, kept: int, told: str
+) -> None:
+    chosen = {"calibration_data": text, "retained_layers": share, "layer_policy": "uniform"}
+    selection = select_layers(letter_teacher(), letter_tokenizer(), **chosen, **SELECTION)
+    assert len(selection.retained_layers) == kept
+    assert told in caplog.text
+    assert ("rounds to" in caplog.text) == bool(told)
+
+
 def test_too_little_text_is_refused(tmp_path: Path) -> None:
     short = text_file(tmp_path / "short.txt", letters=40)
     with pytest.raises(ValueError, match="two blocks are needed"):
