@@ -153,7 +153,7 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
             state = gated_delta_rule(q=inputs["k"], **inputs, state=recording.initial_state)[1]
         elif recording.initial_state is None:
             self._written(self.recurrent_states).zero_()
-            self.has_previous_state[0] = False
+            self.has_previous_state[0] = self.rows_may_be_new = False
             return
         else:
             state = recording.initial_state
@@ -164,6 +164,7 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
                 past = torch.zeros_like(present)
             window = torch.cat([past, recording.window[:, :kept]], dim=1)[:, -present.shape[1] :]
             self._write(self.conv_states, self.is_conv_states_initialized, window)
+        self.rows_may_be_new = bool((state == 0).flatten(1).all(-1).any())
 
     @staticmethod
     def _written(states: dict[int, torch.Tensor | None]) -> torch.Tensor:

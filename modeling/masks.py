@@ -18,7 +18,7 @@ class RecurrentMask(NamedTuple):
     document_position: `[B, T]` tokens since the packed document began; None where every row is one document.
     document_bounds: `[D + 1]` where the documents of the flattened batch begin, and its length; for GPU kernels, worked
         out once a forward and not in each layer.
-    has_empty_rows: whether a row is all padding. Not looked at while a compiler traces.
+    has_empty_rows: whether a row is all padding, or may be, while a compiler traces.
     """
 
     padding: torch.Tensor | None = None
@@ -50,8 +50,8 @@ def padding_of(attention_mask: torch.Tensor | None, length: int) -> torch.Tensor
 
 
 def has_empty_rows(padding: torch.Tensor | None) -> bool:
-    """Whether a row of `[B, T]` has no real token; False while a compiler traces."""
-    return padding is not None and not is_tracing(padding) and not bool(padding.any(-1).all())
+    """Whether a row of `[B, T]` has no real token; what a compiler traces may have one."""
+    return padding is not None and (is_tracing(padding) or not bool(padding.any(-1).all()))
 
 
 def check_mask(attention_mask: torch.Tensor | None, length: int, past_length: int | torch.Tensor) -> None:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, TrainerCallback, TrainerControl, Train
 from transformers.utils import logging
 
 from hf_tc.assets import sample_text_path
-from hf_tc.data.contamination import MOST_SHARED, check_contamination, text_overlap
+from hf_tc.data.contamination import MOST_SHARED, SHORTEST_NGRAM, check_contamination, text_overlap
 from hf_tc.data.repeated_passages import PASSAGE_TOKENS
 from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import bos_prefix, read_documents, token_blocks
@@ -150,7 +150,8 @@ def held_out_blocks(student: Any, tokenizer: Any, text: Any, length: int) -> tup
 def check_is_held_out(blocks: Tensor, name: str, is_given: bool, trainer: DistillationTrainer) -> None:
     """Raises CalibrationDataError for blocks `[N, T]` that stand in the training data, as far as it is at hand; of text
     that nobody gave, warns."""
-    if not (rows := token_rows(trainer.train_dataset)):
+    rows = token_rows(trainer.train_dataset)
+    if max(map(len, rows), default=0) < SHORTEST_NGRAM:  # so short ones are found in any text
         return
     if is_given:
         otherwise = f"for {OF_THE_CONVERSION} or of the package"
@@ -168,7 +169,8 @@ def token_rows(dataset: Any) -> list[Tensor]:
         return list(_at_most(SEARCHED_TOKENS, dataset.token_rows()))
     if TOKENS_COLUMN not in (getattr(dataset, "column_names", None) or ()) or not hasattr(dataset, "__len__"):
         return []
-    batches = dataset.select_columns(TOKENS_COLUMN).iter(batch_size=1_000)
+    plain = dataset.with_format(None)  # a transform may want other columns
+    batches = plain.select_columns(TOKENS_COLUMN).iter(batch_size=1_000)
     rows = (torch.as_tensor(row, dtype=torch.int32) for batch in batches for row in batch[TOKENS_COLUMN])
     return list(_at_most(SEARCHED_TOKENS, rows))
 

@@ -4,9 +4,11 @@ it is part of the tests of those."""
 
 import pytest
 import torch
-from tiny_models import student, token_ids
+from tiny_models import pad_rows, student, token_ids
+from transformers import DynamicCache
 
 from hf_tc.modeling.first_token import add_first_values, first_tokens
+from hf_tc.modeling.library_cache import cache_argument
 from hf_tc.modeling.masks import RecurrentMask
 
 T, F = True, False
@@ -51,3 +53,38 @@ def test_students_without_it_are_as_they_were() -> None:
     assert torch.equal(outputs[0][:, 1:], outputs[1][:, 1:])
     assert (outputs[0][:, 0] - outputs[1][:, 0]).abs().max() > 1e-3
     assert student(first_token_value=False).model.layers[0].self_attn.first_token_weight is None
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@torch.no_grad()
+def test_a_text_that_begins_after_chunks_of_padding(compiled: bool) -> None:
+    """Its first token is found by the state; a compiler, which cannot look at the mask, leaves the question open."""
+    model, rows, cache = student(linear=(0, 1, 2, 3)), [token_ids(3), token_ids(11)], DynamicCache()
+    ids, mask = pad_rows(rows, [9, 1], 12)
+    positions, parts = (mask.cumsum(1) - 1).clamp(min=0), []
+    forward = torch.compile(model.forward, backend="eager") if compiled else model.forward
+    for end in (4, 8, 12):
+        new = slice(end - 4, end)
+        given = {"attention_mask": mask[:, :end], "position_ids": positions[:, new], **cache_argument(cache)}
+        parts.append(forward(ids[:, new], **given).logits)
+    found = torch.cat(parts, dim=1)
+    for index, row in enumerate(rows):
+        alone = model(row[None]).logits[0]
+        torch.testing.assert_close(found[index, 12 - len(row) :], alone, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_rollback_knows_again_which_rows_are_new() -> None:
+    model, cache = student(linear=(0, 1, 2, 3)), DynamicCache()
+    rows = [token_ids(1), token_ids(3)]
+    ids, mask = pad_rows(rows, [2, 0], 3)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    model(ids[:, :1], attention_mask=mask[:, :1], position_ids=positions[:, :1], **cache_argument(cache))
+    cache.activate_past_recording()
+    given = {"attention_mask": mask, "position_ids": positions[:, 1:], **cache_argument(cache)}
+    model(ids[:, 1:], **given)
+    cache.crop(-1)
+    given["position_ids"] = positions[:, 2:]
+    found = model(ids[:, 2:], **given).logits[:, 0]
+    for index, row in enumerate(rows):
+        torch.testing.assert_close(found[index], model(row[None]).logits[0, -1], rtol=0, atol=1e-4)
