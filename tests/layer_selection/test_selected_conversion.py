@@ -194,7 +194,7 @@ def test_select_refuses_what_it_cannot_write_or_understand(
     for arguments, message in (
         (["select", "no/teacher", "--out", str(occupied)], "exists. Choose another --out"),
         (["select", "no/teacher", "--out", str(tmp_path / "x.json"), "--retain", "2"], "must lie in [0, 1]"),
-        (["select", "no/teacher", "--out", str(tmp_path / "x.json"), "--data", "missing.txt"], "missing.txt"),
+        (["select", str(tmp_path), "--out", str(tmp_path / "x.json"), "--data", "missing.txt"], "missing.txt"),
     ):
         assert main(arguments) == 2
         assert message in " ".join(capsys.readouterr().err.split())
