@@ -72,6 +72,7 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
         tokens: int,
         recurrence_inputs: dict[str, torch.Tensor],
         new_conv_inputs: torch.Tensor | None,
+        has_empty_rows: bool = False,
     ) -> None:
         """Takes over what a forward of `tokens` tokens left behind.
 
@@ -79,9 +80,11 @@ class GDNCacheLayer(LinearAttentionLayer, CacheLayerMixin):
             state: `[B, H, K, V]` after the last token.
             window: `[B, kernel_size - 1, channels]`, the last tokens that entered the convolution; None without one.
             recurrence_inputs, new_conv_inputs: as in `Recording`; kept only while rollback is on.
+            has_empty_rows: whether a row of that forward was all padding.
         """
         if self.record_past:
             self._record(recurrence_inputs, new_conv_inputs)
+        self.rows_may_be_new = has_empty_rows and (self.rows_may_be_new or not self.has_previous_state[0])
         self._write(self.recurrent_states, self.is_recurrent_states_initialized, state)
         if window is not None:
             self._write(self.conv_states, self.is_conv_states_initialized, window)

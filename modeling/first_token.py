@@ -11,10 +11,36 @@ goes on in the place of o_t.
 Massive activations at the first token, which attention sinks of all layers hang on (arXiv 2402.17762), begin there.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 
+from .cache import GDNCacheLayer
 from .masks import RecurrentMask
+
+if TYPE_CHECKING:
+    from .gated_deltanet import GatedDeltaNet
+
+
+def with_first_values(
+    mixer: GatedDeltaNet,
+    recurrence_output: torch.Tensor,
+    values: torch.Tensor,
+    mask: RecurrentMask,
+    layer_cache: GDNCacheLayer | None,
+) -> torch.Tensor:
+    """`add_first_values` of a layer that has such a weight, after the tokens in its cache, which has not theirs yet."""
+    past_state, rows_may_be_new = None, False
+    if layer_cache is not None:
+        past_state, rows_may_be_new = layer_cache.recurrent_state, layer_cache.rows_may_be_new
+    assert mixer.first_token_weight is not None
+    weight = mixer.own_heads(mixer.first_token_weight, values.shape[2])
+    return add_first_values(
+        recurrence_output, values, weight, first_tokens(mask, values.shape[1], past_state, rows_may_be_new)
+    )
 
 
 def first_tokens(

@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from .cache import GDNCacheLayer, recurrent_layer
 from .configuration_hybrid_gdn import HybridGDNConfig
 from .decay import log_decay
-from .first_token import add_first_values, first_tokens
+from .first_token import with_first_values
 from .fused_mixer import can_be_one_call, in_one_call
 from .fused_recurrence_inputs import can_be_fused, fused_recurrence_inputs
 from .gate_projection import GateProjection, check_one_dtype
@@ -161,26 +161,26 @@ class GatedDeltaNet(nn.Module):
             return in_one_call(self, hidden_states, rotation, mask)
         projections = self.projections(hidden_states)
         inputs = self._inputs(projections, rotation, mask, layer_cache)
-        past_state = None if layer_cache is None else layer_cache.recurrent_state
         recurrence_output, state = gated_delta_rule(
             **inputs._asdict(),
-            state=past_state,
+            state=None if layer_cache is None else layer_cache.recurrent_state,
             document_start=mask.document_start,
             document_bounds=mask.document_bounds,
         )
         if self.first_token_weight is not None:
-            shard, whole = self.shard(inputs.v.shape[2]), self.first_token_weight
-            weight = whole if shard is None else shard.scatter(whole, -1)
-            rows_may_be_new = layer_cache is not None and layer_cache.rows_may_be_new
-            first = first_tokens(mask, hidden_states.shape[1], past_state, rows_may_be_new)
-            recurrence_output = add_first_values(recurrence_output, inputs.v, weight, first)
+            recurrence_output = with_first_values(self, recurrence_output, inputs.v, mask, layer_cache)
         if layer_cache is not None:
-            layer_cache.rows_may_be_new = mask.has_empty_rows and (past_state is None or layer_cache.rows_may_be_new)
-            self._store(layer_cache, state, inputs, without_padding(projections.qkv, mask))
+            qkv = without_padding(projections.qkv, mask)
+            self._store(layer_cache, state, inputs, qkv, mask.has_empty_rows)
         return self.o_proj(self.gated_output(projections.gate, recurrence_output))
 
     def _store(
-        self, layer_cache: GDNCacheLayer, state: torch.Tensor, inputs: RecurrenceInputs, qkv: torch.Tensor
+        self,
+        layer_cache: GDNCacheLayer,
+        state: torch.Tensor,
+        inputs: RecurrenceInputs,
+        qkv: torch.Tensor,
+        has_empty_rows: bool,
     ) -> None:
         conv, past = self.short_conv, layer_cache.conv_state
         layer_cache.store(
@@ -189,6 +189,7 @@ class GatedDeltaNet(nn.Module):
             qkv.shape[1],
             {"k": inputs.k, "v": inputs.v, "log_decay": inputs.log_decay, "beta": inputs.beta},
             None if conv is None else qkv,
+            has_empty_rows,
         )
 
     def recurrence_inputs(
@@ -228,10 +229,10 @@ class GatedDeltaNet(nn.Module):
 
     def gated_output(self, gate: torch.Tensor, recurrence_output: torch.Tensor) -> torch.Tensor:
         """Norm and output gate: `[B, T, H * V]` before its SiLU and `[B, T, H, V]` to the input of o_proj."""
-        shard, gate = self.shard(recurrence_output.shape[2]), F.silu(gate)
-        if shard is not None:
-            gate = shard.scatter(gate, -1)
+        heads = recurrence_output.shape[2]
+        gate = self.own_heads(F.silu(gate), heads)
         if self.o_norm is not None:
+            shard = self.shard(heads)
             weight = self.o_norm.weight if shard is None else shard.copy(self.o_norm.weight)
             recurrence_output = F.rms_norm(recurrence_output, weight.shape, weight, self.o_norm.eps)
         return recurrence_output.flatten(2) * gate
@@ -250,6 +251,11 @@ class GatedDeltaNet(nn.Module):
         """q, k and v side by side, `[B, T, channels]`, before convolution, norms and rotation."""
         projections = (self.q_proj, self.k_proj, self.v_proj)
         return torch.cat([projection(hidden_states) for projection in projections], dim=-1)
+
+    def own_heads(self, x: torch.Tensor, heads: int) -> torch.Tensor:
+        """This rank's share, in the last dimension, of what all ranks have whole; see `shard`."""
+        shard = self.shard(heads)
+        return x if shard is None else shard.scatter(x, -1)
 
     def shard(self, heads: int) -> HeadShard | None:
         """The ranks among which the heads are divided, seen that this one computes so many; None where it has all."""

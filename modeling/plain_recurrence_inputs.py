@@ -34,9 +34,7 @@ def plain_inputs(
     q, k, v = heads(mixer, qkv, rotation)
     decay = log_decay(projections.a, mixer.A_log, mixer.dt_bias)
     beta = projections.b.float().sigmoid()
-    shard = mixer.shard(q.shape[2])
-    if shard is not None:
-        decay, beta = shard.scatter(decay, -1), shard.scatter(beta, -1)
+    decay, beta = (mixer.own_heads(x, q.shape[2]) for x in (decay, beta))
     if mask.padding is not None:  # nothing forgotten, nothing written: padding leaves the state as it was
         real = mask.padding[..., None]
         decay, beta = decay.masked_fill(~real, 0.0), beta.masked_fill(~real, 0.0)

@@ -73,16 +73,10 @@ def _distances(text: str) -> list[int]:
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
     _check(options)
-    from transformers import AutoTokenizer
-
     from hf_tc.evaluation.evaluate import Measures
     from hf_tc.report.comparison import print_comparison
-    from hf_tc.teachers.loading import check_is_model
 
-    for name in (*options.models, *([options.teacher] if options.teacher else [])):
-        check_is_model(name)
-    tokenizer = AutoTokenizer.from_pretrained(options.models[0])
-    _check_models(options, tokenizer)
+    tokenizer = _tokenizer_of_all(options)
     measures = Measures.prepare(
         tokenizer,
         one_or_many(options.data),
@@ -121,16 +115,21 @@ def _check(options: argparse.Namespace) -> None:
                 raise ValueError(f"{name} has no conversion report to add to. Leave --add-to-report out.")
 
 
-def _check_models(options: argparse.Namespace, tokenizer: Any) -> None:
-    """That all models are there and use the tokenizer, before weights of the first are read."""
-    from transformers import AutoConfig
+def _tokenizer_of_all(options: argparse.Namespace) -> Any:
+    """The tokenizer of the models, checked, before weights of the first are read: all are there, and use it."""
+    from transformers import AutoConfig, AutoTokenizer
 
+    from hf_tc.teachers.loading import check_is_model
     from hf_tc.teachers.vocabulary import check_tokenizers_agree
 
     named = {name: "model" for name in options.models} | ({options.teacher: "teacher"} if options.teacher else {})
+    for name in named:
+        check_is_model(name)
+    tokenizer = AutoTokenizer.from_pretrained(options.models[0])
     for name, role in named.items():
         AutoConfig.from_pretrained(name)
         check_tokenizers_agree({f"The tokenizer of {options.models[0]}": tokenizer}, name, role)
+    return tokenizer
 
 
 def _measure(options: argparse.Namespace, measures: "Measures") -> dict[str, dict[str, Any]]:

@@ -83,8 +83,9 @@ def _norms_outside(student: nn.Module, parts: list[nn.Module]) -> list[nn.Module
 def _with_lora(student: HybridGDNForCausalLM) -> Any:
     """The student under LoRA on every linear layer but the head, with its new modules trained whole and saved beside.
 
-    PEFT saves whole modules. `A_log` and `dt_bias`, bare parameters of a mixer, and the bias below an adapter (of
-    `g_proj`) it would leave out, so they stay as they are; what `a_proj` learns moves the decay of every token.
+    PEFT saves whole modules. `A_log`, `dt_bias` and `first_token_weight`, bare parameters of a mixer, and the bias
+    below an adapter (of `g_proj`) it would leave out, so they stay as they are; what `a_proj` learns moves the decay of
+    every token.
     """
     whole = [name for name in NEW_IN_MIXER if name != ADAPTED_IN_MIXER]
     saved = [

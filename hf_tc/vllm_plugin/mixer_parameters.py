@@ -29,8 +29,8 @@ class ConvolutionWeight(nn.Module):
         parameter.data.copy_(torch.cat(own, dim=1).flip(0).t())
 
 
-def head_parameter(heads: int) -> nn.Parameter:
+def head_parameter(size: int) -> nn.Parameter:
     """A number for each of this rank's heads, or of their channels, in float32."""
-    parameter = nn.Parameter(torch.empty(heads, dtype=torch.float32), requires_grad=False)
+    parameter = nn.Parameter(torch.empty(size, dtype=torch.float32), requires_grad=False)
     set_weight_attrs(parameter, {"weight_loader": sharded_weight_loader(0)})
     return parameter

@@ -4,7 +4,7 @@ it is part of the tests of those."""
 
 import pytest
 import torch
-from tiny_models import pad_rows, student, token_ids
+from tiny_models import logits_in_chunks, pad_rows, student, token_ids
 from transformers import DynamicCache
 
 from hf_tc.modeling.first_token import add_first_values, first_tokens
@@ -59,15 +59,9 @@ def test_students_without_it_are_as_they_were() -> None:
 @torch.no_grad()
 def test_a_text_that_begins_after_chunks_of_padding(compiled: bool) -> None:
     """Its first token is found by the state; a compiler, which cannot look at the mask, leaves the question open."""
-    model, rows, cache = student(linear=(0, 1, 2, 3)), [token_ids(3), token_ids(11)], DynamicCache()
-    ids, mask = pad_rows(rows, [9, 1], 12)
-    positions, parts = (mask.cumsum(1) - 1).clamp(min=0), []
+    model, rows = student(linear=(0, 1, 2, 3)), [token_ids(3), token_ids(11)]
     forward = torch.compile(model.forward, backend="eager") if compiled else model.forward
-    for end in (4, 8, 12):
-        new = slice(end - 4, end)
-        given = {"attention_mask": mask[:, :end], "position_ids": positions[:, new], **cache_argument(cache)}
-        parts.append(forward(ids[:, new], **given).logits)
-    found = torch.cat(parts, dim=1)
+    found = logits_in_chunks(forward, *pad_rows(rows, [9, 1], 12), 4)
     for index, row in enumerate(rows):
         alone = model(row[None]).logits[0]
         torch.testing.assert_close(found[index, 12 - len(row) :], alone, rtol=0, atol=1e-4)

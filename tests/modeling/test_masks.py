@@ -3,7 +3,7 @@
 
 import pytest
 import torch
-from tiny_models import FAMILIES, packed_row, pad_rows, student, token_ids
+from tiny_models import FAMILIES, logits_in_chunks, packed_row, pad_rows, student, token_ids
 from transformers import DataCollatorWithFlattening, DynamicCache, StaticCache
 
 from hf_tc.modeling.library_cache import cache_argument, cache_of
@@ -170,16 +170,7 @@ def test_a_mask_from_token_to_token_is_refused() -> None:
 @pytest.mark.parametrize("family", ["llama", "qwen2"])
 @pytest.mark.parametrize(("chunk", "left"), [(1, 4), (3, 4), (3, 3)])
 def test_padding_in_chunks_reaches_no_state(family: str, chunk: int, left: int) -> None:
-    model, row, cache = student(family, linear=(0, 1, 2, 3)), token_ids(6), DynamicCache()
+    model, row = student(family, linear=(0, 1, 2, 3)), token_ids(6)
     ids, mask = pad_rows([row], [left], 12)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    parts = []
-    for end in range(chunk, 13, chunk):
-        new = slice(end - chunk, end)
-        parts.append(
-            model(
-                ids[:, new], attention_mask=mask[:, :end], position_ids=positions[:, new], **cache_argument(cache)
-            ).logits
-        )
-    found = torch.cat(parts, dim=1)[0, left : left + 6]
+    found = logits_in_chunks(model, ids, mask, chunk)[0, left : left + 6]
     torch.testing.assert_close(found, model(row[None]).logits[0], rtol=0, atol=ATOL)

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from tiny_sizes import SIZES, VOCABULARY
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from hf_tc.modeling import HybridGDNConfig, HybridGDNForCausalLM
+from hf_tc.modeling.library_cache import cache_argument
 
 COMMON = {**SIZES, "num_hidden_layers": 4, "max_position_embeddings": 128, "eos_token_id": None}
 LLAMA3_ROPE = dict(
@@ -60,6 +61,16 @@ def student(family: str = "llama", linear: tuple[int, ...] = (0, 2), **changes: 
 def token_ids(*shape: int, seed: int = 1) -> torch.Tensor:
     """Random ids without the pad token."""
     return torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def logits_in_chunks(forward: Any, ids: torch.Tensor, mask: torch.Tensor, chunk: int) -> torch.Tensor:
+    """What a model's forward gives for `[B, T]`, so many tokens at a time, one cache for all."""
+    cache, positions, parts = DynamicCache(), (mask.cumsum(1) - 1).clamp(min=0), []
+    for end in range(chunk, ids.shape[1] + 1, chunk):
+        new = slice(end - chunk, end)
+        given = {"attention_mask": mask[:, :end], "position_ids": positions[:, new], **cache_argument(cache)}
+        parts.append(forward(ids[:, new], **given).logits)
+    return torch.cat(parts, dim=1)
 
 
 def pad_rows(rows: list[torch.Tensor], left: list[int], length: int) -> tuple[torch.Tensor, torch.Tensor]:
