@@ -6,7 +6,8 @@
         [--retain 0.25 0.5] [--seeds 0 1 2] [--students DIR]
 
 Perplexities are over 32 x 1,024 tokens of each text, tasks over all rows; needs the extra `eval`. A student is saved as
-soon as it is measured, and one that is there already is loaded.
+soon as it is made, with its card, which has what the first text, recall, tasks and greedy answers gave; one that is
+there already is loaded.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from hf_tc.config import ConversionConfig
 from hf_tc.data.mixture import data_of_words
 from hf_tc.evaluation.evaluate import Evaluator, Measures
 from hf_tc.evaluation.figures import Evaluation
+from hf_tc.hub.save_extras import save_extras
 from hf_tc.options import options_of
 
 from .bench import Results, parser_of
@@ -35,15 +37,18 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(options.teacher)
     given: dict[str, Any] = {"max_tokens": TEXT_TOKENS}
     first, *others = options.texts
-    measures = [Measures.prepare(tokenizer, first, recall=True, tasks=options.tasks, **given)]
+    measures = [Measures.prepare(tokenizer, first, recall=True, tasks=options.tasks, generation=True, **given)]
     measures += [Measures.prepare(tokenizer, text, **given) for text in others]
     teacher = AutoModelForCausalLM.from_pretrained(options.teacher, dtype="auto").to(options.device).eval()
     evaluators = [Evaluator(part, teacher, batch_size=options.batch_size) for part in measures]
     results = Results(options.out, [], benchmark="real_teacher", teacher=Path(options.teacher).name)
     for share in options.retain:
         for seed in options.seeds:
-            student, row = converted(teacher, tokenizer, share, seed, options)
+            folder = options.students / f"{Path(options.teacher).name}-{options.mixer_form}-{share:g}-seed{seed}"
+            student, row = converted(teacher, tokenizer, folder, share, seed, options)
             found = [evaluator.evaluation_of(student) for evaluator in evaluators]
+            student.conversion_report.add_evaluation(found[0], student, Path(first).stem)
+            save_extras(student, folder, folder.name)
             row |= figures(dict(zip((Path(text).stem for text in options.texts), found, strict=True)))
             if not results.content["rows"]:
                 results.columns = [name for name in row if name != "stages"]
@@ -52,10 +57,9 @@ def main() -> None:
 
 
 def converted(
-    teacher: PreTrainedModel, tokenizer: Any, share: float, seed: int, options: argparse.Namespace
+    teacher: PreTrainedModel, tokenizer: Any, folder: Path, share: float, seed: int, options: argparse.Namespace
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A student, made now or earlier, and what its report says of its making."""
-    folder = options.students / f"{Path(options.teacher).name}-{options.mixer_form}-{share:g}-seed{seed}"
     start = time.perf_counter()
     if not (folder / "config.json").exists():
         if torch.cuda.is_available():
