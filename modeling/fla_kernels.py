@@ -22,12 +22,13 @@ HOPPER_CONFIGS: dict[str, Configs] = {
     "chunk_bwd_kernel_dqkwg": [(4, 3, {})],
     "prepare_wy_repr_bwd_kernel": [(4, 3, {})],
 }
-# Kernels that go through a head's whole state have shared memory for two stages of wider rows, for three of these at
-# most: 128 channels of 16 bits, 64 of 32.
+# Kernels that hold much of a head have shared memory for two stages of wider rows, for three of these at most: 128
+# channels of 16 bits, 64 of 32. What does not fit in it, Triton's tuning passes over.
 WIDEST_ROW = 256  # bytes
 WIDE_HOPPER_CONFIGS: dict[str, Configs] = {
     "chunk_gated_delta_rule_fwd_kernel_h_blockdim64": [(4, 2, {"BV": 32}), (2, 2, {"BV": 32})],
     "chunk_gated_delta_rule_bwd_kernel_dhu_blockdim64": [(4, 2, {"BV": 32}), (2, 2, {"BV": 32})],
+    "chunk_bwd_kernel_dqkwg": [(4, 3, {}), (4, 2, {}), (2, 2, {})],
 }
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -39,7 +40,9 @@ def kernel_is_right(
     slow.daemon = True
     slow.start()
     try:
-        with torch.autocast(device.type, enabled=False):
+        # Hooks of its own, so that activation checkpointing around the first forward does not take what is saved here
+        # for a layer's, and miss it in the second.
+        with torch.autocast(device.type, enabled=False), saved_tensors_hooks(_as_it_is, _as_it_is):
             error = relative_error(kernel, plain, problem, training)
     except Exception as failure:  # any failure of a kernel means: do not use it
         reason = f"raised {type(failure).__name__}: {(str(failure).splitlines() or [''])[0]}"
@@ -69,3 +72,7 @@ def relative_error(
             results.append((*(output.detach() for output in outputs), *gradients))
     pairs = zip(*results, strict=True)
     return max(((a - b).float().norm() / b.float().norm().clamp_min(1e-12)).item() for a, b in pairs)
+
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor

@@ -3,6 +3,7 @@
 
 import pytest
 import torch
+from library_names import checkpoint_activations
 from test_gated_delta_rule import relative_error
 from tiny_models import pad_rows, student, token_ids
 from torch import Tensor
@@ -78,7 +79,7 @@ def test_calls_between_a_forward_and_its_backward_change_nothing() -> None:
 def test_a_student_trains_by_graphs_as_without(dtype: torch.dtype, padded: bool, checkpointing: bool) -> None:
     model = student("qwen3", (0, 1, 2), **SIZES).cuda().train()
     if checkpointing:
-        model.gradient_checkpointing_enable()
+        checkpoint_activations(model)
     ids, mask = (x.cuda() for x in pad_rows([token_ids(70), token_ids(40, seed=2)], [0, 30], 70))
     batch = {"input_ids": ids, "attention_mask": mask if padded else None, "use_cache": False}
     results = []

