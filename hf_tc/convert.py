@@ -33,7 +33,7 @@ from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.options import options_of, takes_options, with_options
 from hf_tc.selection import LayerSelection
 from hf_tc.teachers.adapters import check_no_adapter
-from hf_tc.teachers.checks import check_teacher, load_teacher, resolve_text_config
+from hf_tc.teachers.checks import check_teacher, load_teacher, resolve_text_config, will_be_on_one_gpu
 from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.parity import parity_self_check
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, check_vocabulary, tokenizer_of
@@ -72,7 +72,8 @@ def from_teacher(
         calibration_data: files, a Hub dataset, a `datasets` object, text or a list of texts or rows, see
             `hf_tc.data.token_blocks.read_documents`; "sampled" for text that the teacher writes itself, of one kind
             with "sampled:chat" or "sampled:free"; or several of these with their shares of the tokens, {"wiki.txt":
-            0.5, "sampled": 0.5}. The sample text that ships with hf_tc by default.
+            0.5, "sampled": 0.5}. By default the sample text that ships with hf_tc, and as much or more sampled text
+            where the teacher is on one GPU.
         evaluation_data: text on which the perplexity of every stage is measured, none of it among the calibration
             text; by default the calibration blocks that no fit sees.
         retained_layers: share of layers that keep softmax attention, or their indices, or what `select_layers` chose.
@@ -211,7 +212,8 @@ def teacher_and_text(
     loading = settings.loading
     check_no_adapter(teacher, loading.merge_adapter)
     with clock.stage("load"):
-        text = CalibrationText(calibration_data, settings)
+        on_gpu = will_be_on_one_gpu(teacher, loading.device, loading.device_map)
+        text = CalibrationText(calibration_data, settings, on_gpu)
         if tokenizer is not None:
             check_tokenizers_agree({"The tokenizer given": tokenizer}, teacher)
         if text.is_sampled:

@@ -17,7 +17,7 @@ from hf_tc.cli.shared import (
     one_or_many,
 )
 from hf_tc.config import SelectionConfig
-from hf_tc.data.mixture import data_of_words, mixture_name, sources_of
+from hf_tc.data.mixture import SHIPPED_SAMPLE, data_of_words, sources_of
 from hf_tc.options import OPTIONS
 from hf_tc.resume.unfinished_work import WorkFolder
 from hf_tc.selection import LayerSelection
@@ -64,7 +64,7 @@ def add_calibration_data(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE[=SHARE]",
         help=f"calibration text: {DATA_HELP}; or `sampled` from the teacher (sampled:chat, sampled:free for one kind). "
         "Of several sources with shares, such as wiki.txt=0.5 sampled=0.5, each gives its share of the tokens "
-        f"(default: {mixture_name(sources_of(None))})",
+        f"(default: {SHIPPED_SAMPLE}, and on a GPU as much or more sampled text)",
     )
 
 
@@ -122,7 +122,8 @@ def _print_plan(options: argparse.Namespace) -> None:
     from hf_tc.planning.plan import plan_conversion
     from hf_tc.planning.table import plan_table
 
-    sources_of(calibration_data(options))  # refused here as in the conversion
+    if options.data is not None:
+        sources_of(calibration_data(options))  # refused here as in the conversion
     plan = plan_conversion(options.teacher, **setting_options(options))
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     console.print(plan_table(plan, device, may_offload=options.device_map is not None))

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from hf_tc.config import ConversionConfig
 from hf_tc.data.conversations import Document
-from hf_tc.data.mixture import Source, blocks_of_sources, mixture_name, sources_of
+from hf_tc.data.mixture import Source, blocks_of_sources, default_data, mixture_name, sources_of
 from hf_tc.data.token_blocks import CalibrationDataError, read_documents, token_blocks
 from hf_tc.sampling.prompts import kinds_of
 from hf_tc.sampling.sampled_text import sampled_text
@@ -27,13 +27,15 @@ class CalibrationText:
 
     Args:
         data: what `from_teacher` takes as `calibration_data`.
+        teacher_on_gpu: whether the teacher can be asked for text when there is no data.
 
     Raises:
         CalibrationDataError: what `sources_of` and `read_documents` refuse, or a share of less than a block.
     """
 
-    def __init__(self, data: Any, settings: ConversionConfig) -> None:
-        self.settings, self.sources = settings, sources_of(data)
+    def __init__(self, data: Any, settings: ConversionConfig, teacher_on_gpu: bool = False) -> None:
+        default = default_data(settings.calibration_tokens, teacher_on_gpu)
+        self.settings, self.sources = settings, sources_of(default if data is None else data)
         self.name = mixture_name(self.sources)
         if data is None:
             logger.warning(f"No calibration_data given: calibrating on {self.name}. Your own text is better.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import (
     AutoTokenizer,
     PreTrainedConfig,
@@ -45,6 +46,22 @@ class UnreviewedTeacherError(ValueError):
         )
 
 
+def will_be_on_one_gpu(
+    teacher: nn.Module | str | Path, device: str | torch.device | None, device_map: str | dict[str, Any] | None
+) -> bool:
+    """Whether `load_teacher` has all of the teacher on one GPU."""
+    if device_map is not None or (isinstance(teacher, nn.Module) and is_dispatched(teacher)):
+        return False
+    if device is None:
+        device = next(teacher.parameters()).device if isinstance(teacher, nn.Module) else default_device()
+    return torch.device(device).type == "cuda"
+
+
+def default_device() -> str:
+    """Where a teacher given by name is loaded, if nothing else is said."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_teacher(
     teacher: PreTrainedModel | str | Path,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -71,7 +88,7 @@ def load_teacher(
         )
     if isinstance(teacher, str | os.PathLike):
         if device is None and device_map is None:
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+            device = default_device()
         model = load_merged(teacher, dtype) if merge_adapter else _load(teacher, device_map, dtype)
         home = tokenizer_home(teacher) if merge_adapter else model.name_or_path
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from command_lines import QUICK as QUICK_COMMAND
 from command_lines import refused
 from conversion_inputs import LENGTH, QUICK, TOKENS, letter_teacher, teacher_folder, text_file, without_times
@@ -19,9 +20,11 @@ from hf_tc.conversion import calibration_text
 from hf_tc.conversion.calibration_text import CalibrationText, mixed
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.convert import from_teacher
+from hf_tc.data.mixture import SHIPPED_SAMPLE
 from hf_tc.data.text_files import read_documents
 from hf_tc.data.token_blocks import CalibrationDataError
 from hf_tc.sampling import sampled_text as sampling
+from hf_tc.teachers.checks import will_be_on_one_gpu
 
 UNIFORM = {**QUICK, "layer_policy": "uniform"}
 
@@ -81,6 +84,30 @@ def test_an_interrupted_conversion_goes_on_with_the_text_that_was_sampled(
     assert without_times(resumed) == without_times(whole)
     with pytest.raises(ValueError, match=r"other arguments.*seed: 0 there, 1 now"):
         from_teacher(letter_teacher(), letter_tokenizer(), **options, seed=1)
+
+
+def test_without_data_a_teacher_on_a_gpu_writes_half_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this CPU, where the packaged text is all there is, unless the teacher were said to be elsewhere."""
+    packaged = from_teacher(letter_teacher(), letter_tokenizer(), **UNIFORM).conversion_report
+    assert packaged.data == SHIPPED_SAMPLE
+    monkeypatch.setattr(convert, "will_be_on_one_gpu", lambda *placement: True)
+    half = from_teacher(letter_teacher(), letter_tokenizer(), **UNIFORM).conversion_report
+    assert half.data == f"{SHIPPED_SAMPLE} (0.5), text sampled from the teacher (0.5)"
+    assert half.stage_seconds["sample"] > 0
+    assert half.calibration_tokens == packaged.calibration_tokens == TOKENS
+
+
+def test_where_a_teacher_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = letter_teacher()
+    assert not will_be_on_one_gpu(teacher, None, None)
+    assert will_be_on_one_gpu(teacher, "cuda:1", None)
+    assert not will_be_on_one_gpu("name", "cpu", None)
+    for has_gpu in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda has_gpu=has_gpu: has_gpu)
+        assert will_be_on_one_gpu("name", None, None) == has_gpu
+        assert not will_be_on_one_gpu("name", None, "auto")
+    offloaded = cpu_offload(letter_teacher(), torch.device("cpu"))
+    assert not will_be_on_one_gpu(offloaded, None, None)
 
 
 def test_conversations_without_a_template_are_refused_before_the_teacher_is_loaded(

@@ -12,6 +12,7 @@ from hf_tc.data.mixture import (
     Source,
     blocks_of_sources,
     data_of_words,
+    default_data,
     mixture_name,
     shown_data,
     sources_of,
@@ -38,7 +39,16 @@ def test_a_report_names_all_sources() -> None:
     assert name == "sample_heldout.txt (0.25), org/books (0.25), text sampled from the teacher (0.5)"
     assert shown_data(mixture) == {"sample_heldout.txt": 0.25, "org/books": 0.25, "sampled": 0.5}
     assert shown_data("sampled") == "sampled"
-    assert mixture_name(sources_of(None)) == SHIPPED_SAMPLE
+
+
+def test_without_data_a_teacher_on_a_gpu_writes_half_of_the_text_or_more() -> None:
+    packaged = sample_text_path("calibration")
+    assert default_data(65_536, teacher_on_gpu=False) == packaged
+    for tokens, share in ((1024, 0.5), (131_072, 0.5), (262_144, 0.25), (1_048_576, 0.0625)):
+        sources = sources_of(default_data(tokens, teacher_on_gpu=True))
+        assert [(source.data, source.share) for source in sources] == [(packaged, share), ("sampled", 1 - share)]
+    name = mixture_name(sources)
+    assert name == f"{SHIPPED_SAMPLE} (0.0625), text sampled from the teacher (0.9375)"
 
 
 @pytest.mark.parametrize(
