@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = build_parser().parse_args(arguments)
         # Only now, since help and wrong options need none of it.
         import torch
-        from huggingface_hub.errors import StrictDataclassError
+        from huggingface_hub.errors import HTTPError, StrictDataclassError
         from safetensors import SafetensorError
         from transformers.utils import logging
 
@@ -79,13 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whatever a library prints goes to stderr: with --json, stdout is for the result alone.
         with contextlib.redirect_stdout(sys.stderr):
             result = options.run(options)
-    except (*EXPECTED_ERRORS, SafetensorError, StrictDataclassError) as error:
+    except (*EXPECTED_ERRORS, SafetensorError, StrictDataclassError, HTTPError) as error:
         if os.environ.get(TRACEBACK) == "1":
             raise
         # Most errors of this kind are the library's own: they say what failed, not what asked for it.
         internal = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
+        no_answer = isinstance(error, HTTPError) and not isinstance(error, OSError)  # what the Hub answers is both
         hint = f"({TRACEBACK}=1 shows where.)" if internal else ""
-        message = " ".join(f"hf-tc {options.command}: {_in_words(error)} {hint}".split())
+        words = f"the Hub cannot be reached ({error})." if no_answer else _in_words(error)
+        message = " ".join(f"hf-tc {options.command}: {words} {hint}".split())
         console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
     if result is not None:

@@ -10,10 +10,14 @@ import textwrap
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from command_lines import refused, unparsed
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError
+from tiny_models import student
 
 from hf_tc.assets import sample_text_path, tiny_teacher_path
 from hf_tc.cli.main import build_parser, main
@@ -253,3 +257,17 @@ def test_a_model_that_is_not_there_is_named(
     line = refused(capsys, *given)
     assert f"{name} is neither a folder nor a model that can be reached on the Hub (" in line
     assert "). Correct the name; " in line
+
+
+@pytest.mark.parametrize("command", ["refresh", "push"])
+def test_a_hub_that_does_not_answer_is_one_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unanswered(*arguments: Any, **options: Any) -> None:
+        raise HTTPError("[Errno -2] Name or service not known")
+
+    student("qwen3", (0, 2)).save_pretrained(tmp_path)
+    for call in ("model_info", "create_repo"):
+        monkeypatch.setattr(HfApi, call, unanswered)
+    given = ["me/student"] if command == "refresh" else [tmp_path, "me/student"]
+    assert "the Hub cannot be reached ([Errno -2] Name or service not known)." in refused(capsys, command, *given)
