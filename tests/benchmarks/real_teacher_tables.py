@@ -1,0 +1,144 @@
+# Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
+"""All tables of real teachers at once: `real_teacher` for every student of them, side by side on all GPUs.
+
+    python -m tests.benchmarks.real_teacher_tables --teachers SMOLLM2 QWEN GEMMA --wiki wikitext2-train.txt \
+        --books books-train.txt --texts wikitext2-test.txt books-test.txt --tasks lambada_openai_test.jsonl ... \
+        [--jobs 2] [--only seed text] [--folder real_teachers]
+
+Every teacher at a quarter and a half; of the first one also three seeds, five kinds of text at 65,536 tokens, three
+at 262,144, two at 1,048,576, and 16,384 tokens for the curve. The folder gets a JSON file, a log and the students of
+each run; runs whose file is there are not made again. Seconds are right with --jobs 1 alone.
+"""
+
+import argparse
+import json
+import os
+import queue
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from hf_tc.assets import sample_text_path
+
+from .bench import Results, parser_of
+
+LAMBADA = "lambada_openai_test"
+COLUMNS = ["run", "WikiText-2 x", "KL", "books x", "second copy +", "LAMBADA", "other tasks", "seconds", "peak GB"]
+Data = dict[str, float]
+
+
+class Run(NamedTuple):
+    """A student to make and to measure."""
+
+    name: str
+    teacher: Path
+    data: Data
+    share: float = 0.25
+    seed: int = 0
+    tokens: int = 262_144
+
+    def words(self, options: argparse.Namespace) -> list[str]:
+        """The command line of `real_teacher`."""
+        folder = options.folder
+        given = {
+            "--teacher": [self.teacher],
+            "--data": [f"{source}={share:g}" for source, share in self.data.items()],
+            "--texts": options.texts,
+            "--tasks": options.tasks,
+            "--retain": [self.share],
+            "--seeds": [self.seed],
+            "--calibration-tokens": [self.tokens],
+            "--students": [folder / self.name],
+            "--out": [folder / f"{self.name}.json"],
+        }
+        return [str(word) for option, values in given.items() for word in (option, *values)]
+
+
+def runs_of(teachers: list[Path], wiki: str, books: str) -> list[Run]:
+    packaged = str(sample_text_path("calibration"))
+    real, mixed = {wiki: 0.5, books: 0.5}, {wiki: 0.25, books: 0.25, "sampled": 0.5}
+    found = [Run(f"{x.name}-share{share:g}", x, mixed, share) for x in teachers for share in (0.25, 0.5)]
+    first = teachers[0]
+    found += [Run(f"seed{seed}", first, mixed, seed=seed) for seed in (1, 2)]
+    texts: dict[str, Data] = {
+        "packaged": {packaged: 1},
+        "sampled": {"sampled": 1},
+        "half": {packaged: 0.5, "sampled": 0.5},
+        "mixed": mixed,
+        "real": real,
+    }
+    found += [Run(f"text-{name}-65536", first, data, tokens=65_536) for name, data in texts.items()]
+    found += [Run(f"text-{name}-262144", first, texts[name]) for name in ("sampled", "real")]
+    found += [Run(f"text-{name}-1048576", first, texts[name], tokens=1_048_576) for name in ("mixed", "real")]
+    return [*found, Run("text-mixed-16384", first, mixed, tokens=16_384)]
+
+
+def main() -> None:
+    options = parse()
+    runs = runs_of(options.teachers, options.wiki, options.books)
+    runs = [run for run in runs if any(part in run.name for part in options.only)]
+    options.folder.mkdir(parents=True, exist_ok=True)
+    places: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for _ in range(options.jobs):
+        for gpu in range(max(1, torch.cuda.device_count())):
+            places.put(gpu)
+    results = Results(options.folder / options.out, COLUMNS, benchmark="real_teacher_tables")
+    results.heading(f"{results.content['machine']}, of the teacher's, {options.jobs} at a time on a GPU")
+    with ThreadPoolExecutor(places.qsize()) as workers:
+        made = list(workers.map(lambda run: is_made(run, places, options), runs))
+    for run, is_there in zip(runs, made, strict=True):
+        if is_there:
+            results.add(run=run.name, **row_of(options.folder / f"{run.name}.json", options.texts))
+    if failed := [run.name for run, is_there in zip(runs, made, strict=True) if not is_there]:
+        sys.exit(f"{len(failed)} of {len(runs)} runs failed, see their logs in {options.folder}: {', '.join(failed)}")
+
+
+def is_made(run: Run, places: "queue.SimpleQueue[int]", options: argparse.Namespace) -> bool:
+    """Makes a run, unless it is there, on the first GPU with room; whether its file is there afterwards."""
+    file = options.folder / f"{run.name}.json"
+    if not file.exists():
+        gpu = places.get()
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)} if torch.cuda.is_available() else None
+        command = [sys.executable, "-m", "tests.benchmarks.real_teacher", *run.words(options)]
+        try:
+            with (options.folder / f"{run.name}.log").open("w") as log:
+                subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)
+        finally:
+            places.put(gpu)
+    return bool(file.exists())
+
+
+def row_of(file: Path, texts: list[str]) -> dict[str, Any]:
+    """A row of the table from what `real_teacher` wrote."""
+    (row,) = json.loads(file.read_text())["rows"]
+    tasks = [name.removesuffix(" ±") for name in row if name.endswith(" ±")]
+    others = [row[task] for task in tasks if task != LAMBADA]
+    wiki, books = (row[f"{Path(text).stem} x"] for text in texts)
+    return {
+        "WikiText-2 x": wiki,
+        "books x": books,
+        "LAMBADA": row.get(LAMBADA, ""),
+        "other tasks": sum(others) / len(others) if others else "",
+        **{name: row.get(name, "") for name in ("KL", "second copy +", "seconds", "peak GB")},
+    }
+
+
+def parse() -> argparse.Namespace:
+    parser = parser_of(__doc__, out="tables.json")
+    parser.add_argument("--teachers", type=Path, nargs="+", required=True, help="folders; the first has all runs")
+    parser.add_argument("--wiki", required=True, help="encyclopedic text to calibrate on")
+    parser.add_argument("--books", required=True, help="books to calibrate on")
+    parser.add_argument("--texts", nargs=2, required=True, help="encyclopedic text and books to measure on")
+    parser.add_argument("--tasks", nargs="*", default=[])
+    parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of the runs to make")
+    parser.add_argument("--jobs", type=int, default=2, help="at a time on a GPU")
+    parser.add_argument("--folder", type=Path, default=Path("real_teachers"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
