@@ -138,7 +138,7 @@ def convert_teacher(
         documents = None if evaluation_data is None else read_documents(evaluation_data, evaluation_tokens)
     with folder_for_layers(checkpoint_dir) as folder:
         given = teacher, tokenizer, calibration_data
-        teacher, tokenizer, blocks, data = teacher_and_text(*given, settings, folder, clock)
+        teacher, tokenizer, blocks, text = teacher_and_text(*given, settings, folder, clock)
         evaluation_blocks = None
         if documents is not None:
             with clock.stage("checks"):
@@ -146,8 +146,8 @@ def convert_teacher(
                 check_contamination(evaluation_blocks, blocks, tokenizer)
         with evaluating(teacher):
             task = ConversionTask(teacher, blocks, settings, folder, share_weights=owned, clock=clock)
-            arguments = shown_arguments(settings, calibration_data, evaluation_data)
-            student = convert(task, choose_layers(task), evaluation_blocks, data=data, arguments=arguments)
+            arguments = shown_arguments(settings, text.data, evaluation_data)
+            student = convert(task, choose_layers(task), evaluation_blocks, data=text.name, arguments=arguments)
     student.tokenizer = tokenizer
     return student
 
@@ -204,8 +204,8 @@ def teacher_and_text(
     settings: ConversionConfig,
     folder: Path,
     clock: StageClock,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Tensor, str]:
-    """The checked teacher, its tokenizer, the calibration blocks `[N, T]` and the name of their text.
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Tensor, CalibrationText]:
+    """The checked teacher, its tokenizer, the calibration blocks `[N, T]` and the text that they are of.
 
     What the teacher samples is kept in the folder.
     """
@@ -228,4 +228,4 @@ def teacher_and_text(
     if text.is_sampled:
         with clock.stage("sample"):
             text.sample(teacher, tokenizer, folder)
-    return teacher, tokenizer, text.blocks(tokenizer), text.name
+    return teacher, tokenizer, text.blocks(tokenizer), text

@@ -6,10 +6,11 @@ A GPU too old, a package of another version or a broken compiler cache then cost
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch.autograd.graph import saved_tensors_hooks
 from transformers.utils import logging
 
 logger = logging.get_logger(__name__)
@@ -27,7 +28,8 @@ def kernel_is_right(
 ) -> bool:
     """Runs a kernel and its plain form on one problem; compares outputs, and with `training` the gradients.
 
-    Both compute in the problem's own dtypes, also inside an autocast, which would round the plain form's products.
+    Whatever mode a first forward is in, they compute outside of it: autocast would round the plain form's products, and
+    activation checkpointing takes what is saved here for a layer's, and misses it in the second forward.
 
     Args:
         name: of the kernel, for the log.
@@ -40,10 +42,7 @@ def kernel_is_right(
     slow.daemon = True
     slow.start()
     try:
-        # Hooks of its own, so that activation checkpointing around the first forward does not take what is saved here
-        # for a layer's, and miss it in the second.
-        with torch.autocast(device.type, enabled=False), saved_tensors_hooks(_as_it_is, _as_it_is):
-            error = relative_error(kernel, plain, problem, training)
+        error = _in_a_thread_of_its_own(device, lambda: relative_error(kernel, plain, problem, training))
     except Exception as failure:  # any failure of a kernel means: do not use it
         reason = f"raised {type(failure).__name__}: {(str(failure).splitlines() or [''])[0]}"
     else:
@@ -74,5 +73,15 @@ def relative_error(
     return max(((a - b).float().norm() / b.float().norm().clamp_min(1e-12)).item() for a, b in pairs)
 
 
-def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
+def _in_a_thread_of_its_own(device: torch.device, function: Callable[[], float]) -> float:
+    """Modes of torch (autocast, saved tensors' hooks, dispatch modes) are a thread's own, and a new one has none."""
+    on_gpu = device.type == "cuda"
+    if on_gpu:  # a new thread is on the default stream
+        torch.cuda.synchronize(device)
+
+    def there() -> float:
+        with torch.cuda.device(device) if on_gpu else nullcontext():
+            return function()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(there).result()

@@ -34,12 +34,18 @@ class CalibrationText:
     """
 
     def __init__(self, data: Any, settings: ConversionConfig, teacher_on_gpu: bool = False) -> None:
-        default = default_data(settings.calibration_tokens, teacher_on_gpu)
-        self.settings, self.sources = settings, sources_of(default if data is None else data)
-        self.name = mixture_name(self.sources)
-        if data is None:
+        self.settings, self.is_given = settings, data is not None
+        wanted = settings.calibration_tokens // settings.sequence_length
+        self._take(data if self.is_given else default_data(wanted, settings.sequence_length, teacher_on_gpu))
+        if not self.is_given:
             logger.warning(f"No calibration_data given: calibrating on {self.name}. Your own text is better.")
-        self._blocks = blocks_of_sources(self.sources, settings.calibration_tokens // settings.sequence_length)
+
+    def _take(self, data: Any) -> None:
+        self.data, self.sources = data, sources_of(data)
+        self.name = mixture_name(self.sources)
+        self._blocks = blocks_of_sources(
+            self.sources, self.settings.calibration_tokens // self.settings.sequence_length
+        )
         self._documents = [
             read_documents(source.data, tokens) if source.sampled_kind is None else None
             for source, tokens in zip(self.sources, self._tokens, strict=True)
@@ -56,12 +62,28 @@ class CalibrationText:
 
     def check_sampling(self, tokenizer: Any | None) -> None:
         """Raises `CalibrationDataError` where a teacher with this tokenizer, if it is known, cannot give the text."""
-        for source in self.sources:
+        for source in self.sources if self.is_given else ():
             if source.sampled_kind is not None and tokenizer is not None:
                 kinds_of(source.sampled_kind, tokenizer)
 
     def sample(self, teacher: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
-        """Has the teacher write what is to be sampled, and keeps it in the folder."""
+        """Has the teacher write what is to be sampled, and keeps it in the folder.
+
+        Where nothing was given and the teacher cannot write (no start token, say, or no sense), the packaged text is
+        taken alone, with a warning.
+
+        Raises:
+            CalibrationDataError: text that was asked for cannot be sampled.
+        """
+        try:
+            self._sample(teacher, tokenizer, folder)
+        except CalibrationDataError as error:
+            if self.is_given:
+                raise
+            logger.warning(f"{error} Nothing of this was asked for, so the packaged sample text is taken alone.")
+            self._take(default_data(sum(self._blocks), self.settings.sequence_length, teacher_on_gpu=False))
+
+    def _sample(self, teacher: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
         for index, (source, tokens) in enumerate(zip(self.sources, self._tokens, strict=True)):
             if (kind := source.sampled_kind) is not None:
                 kept = folder / SAMPLED_FOLDER / kind

@@ -46,16 +46,16 @@ class Source:
         return SHIPPED_SAMPLE if self.data == sample_text_path("calibration") else source_name(self.data)
 
 
-def default_data(tokens: int, teacher_on_gpu: bool) -> Any:
+def default_data(blocks: int, sequence_length: int, teacher_on_gpu: bool) -> Any:
     """Calibration data where none is given: the packaged text, and as much or more that the teacher samples.
 
     That keeps more of a teacher than the packaged text alone (tests/benchmarks/README.md). On a CPU, where sampling
     would take longer than all the rest, it is the packaged text alone.
     """
-    packaged = sample_text_path("calibration")
-    if not teacher_on_gpu:
+    packaged, most = sample_text_path("calibration"), PACKAGED_TOKENS // sequence_length
+    if not teacher_on_gpu or most < 1 or blocks < 2:
         return packaged
-    share = min(0.5, PACKAGED_TOKENS / tokens)
+    share = min(0.5, most / blocks)
     return {packaged: share, "sampled": 1 - share}
 
 

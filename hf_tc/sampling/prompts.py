@@ -102,7 +102,7 @@ def _start_token(teacher: PreTrainedModel, tokenizer: Any, marks: Counter[int]) 
             return token
     raise CalibrationDataError(
         "Free text is to be sampled, and the tokenizer has no token that starts one: no bos or eos that is not a mark "
-        "of the chat template's turns. Set tokenizer.bos_token, or sample conversations alone (sampled:chat)."
+        "of the chat template's turns. Set tokenizer.bos_token, sample conversations (sampled:chat), or give text."
     )
 
 

@@ -95,6 +95,27 @@ def test_without_data_a_teacher_on_a_gpu_writes_half_of_it(monkeypatch: pytest.M
     assert half.data == f"{SHIPPED_SAMPLE} (0.5), text sampled from the teacher (0.5)"
     assert half.stage_seconds["sample"] > 0
     assert half.calibration_tokens == packaged.calibration_tokens == TOKENS
+    assert packaged.arguments["calibration_data"] == "sample_calibration.txt"
+    assert half.arguments["calibration_data"] == {"sample_calibration.txt": 0.5, "sampled": 0.5}
+
+
+def test_a_teacher_that_cannot_write_gets_the_packaged_text_where_none_was_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def senseless(*arguments: Any, **options: Any) -> Any:
+        raise CalibrationDataError("80% of 10 documents are of no use.")
+
+    messages: list[str] = []
+    monkeypatch.setattr(calibration_text.logger, "warning", messages.append)
+    monkeypatch.setattr(calibration_text, "sampled_text", senseless)
+    monkeypatch.setattr(convert, "will_be_on_one_gpu", lambda *placement: True)
+    report = from_teacher(letter_teacher(), letter_tokenizer(), **UNIFORM).conversion_report
+    assert report.data == SHIPPED_SAMPLE
+    assert report.arguments["calibration_data"] == "sample_calibration.txt"
+    assert report.calibration_tokens == TOKENS
+    assert "80% of 10 documents are of no use. Nothing of this was asked for" in messages[-1]
+    with pytest.raises(CalibrationDataError, match="80%"):
+        from_teacher(letter_teacher(), letter_tokenizer(), calibration_data="sampled", **UNIFORM)
 
 
 def test_where_a_teacher_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +128,7 @@ def test_where_a_teacher_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert will_be_on_one_gpu("name", None, None) == has_gpu
         assert not will_be_on_one_gpu("name", None, "auto")
     offloaded = cpu_offload(letter_teacher(), torch.device("cpu"))
-    assert not will_be_on_one_gpu(offloaded, None, None)
+    assert not will_be_on_one_gpu(offloaded, "cuda", None)
 
 
 def test_conversations_without_a_template_are_refused_before_the_teacher_is_loaded(

@@ -8,6 +8,7 @@ import pytest
 
 from hf_tc.assets import sample_text_path
 from hf_tc.data.mixture import (
+    PACKAGED_TOKENS,
     SHIPPED_SAMPLE,
     Source,
     blocks_of_sources,
@@ -43,12 +44,20 @@ def test_a_report_names_all_sources() -> None:
 
 def test_without_data_a_teacher_on_a_gpu_writes_half_of_the_text_or_more() -> None:
     packaged = sample_text_path("calibration")
-    assert default_data(65_536, teacher_on_gpu=False) == packaged
-    for tokens, share in ((1024, 0.5), (131_072, 0.5), (262_144, 0.25), (1_048_576, 0.0625)):
-        sources = sources_of(default_data(tokens, teacher_on_gpu=True))
+    assert default_data(64, 1024, teacher_on_gpu=False) == packaged
+    for blocks, length, share in (
+        (2, 512, 0.5),
+        (128, 1024, 0.5),
+        (256, 1024, 0.25),
+        (1024, 1024, 1 / 16),
+        (25, 40_960, 0.04),
+    ):
+        sources = sources_of(default_data(blocks, length, teacher_on_gpu=True))
         assert [(source.data, source.share) for source in sources] == [(packaged, share), ("sampled", 1 - share)]
+        assert blocks_of_sources(sources, blocks)[0] * length <= PACKAGED_TOKENS
     name = mixture_name(sources)
-    assert name == f"{SHIPPED_SAMPLE} (0.0625), text sampled from the teacher (0.9375)"
+    assert name == f"{SHIPPED_SAMPLE} (0.04), text sampled from the teacher (0.96)"
+    assert default_data(1, 512, teacher_on_gpu=True) == default_data(9, 131_072, teacher_on_gpu=True) == packaged
 
 
 @pytest.mark.parametrize(

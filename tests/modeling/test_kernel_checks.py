@@ -1,11 +1,14 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """A kernel is judged by its own numbers alone: what is wrong is said, what is around the check does not matter."""
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, recurrent_gated_delta_rule
 from hf_tc.modeling.kernel_checks import kernel_is_right
@@ -39,18 +42,34 @@ def test_autocast_around_the_check_does_not_reach_it(
     assert not caplog.records
 
 
-def test_the_first_forward_of_checkpointed_activations_may_check_a_kernel() -> None:
+def keeps_products(context: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
+    keeps = operation == torch.ops.aten.mm.default
+    return CheckpointPolicy.MUST_SAVE if keeps else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+@pytest.mark.parametrize("context", [{}, {"context_fn": partial(create_selective_checkpoint_contexts, keeps_products)}])
+def test_the_first_forward_of_checkpointed_activations_may_check_a_kernel(context: dict[str, Any]) -> None:
     """What the check saves for its own gradients is none of theirs: it is not there when they are computed again."""
     checks = iter([True])
 
+    def products(**inputs: Tensor) -> tuple[Tensor, ...]:
+        return (inputs["a"] @ inputs["a"],)
+
     def layer(x: Tensor) -> Tensor:
         if next(checks, False):
-            assert kernel_is_right("the rule", by_chunks, by_tokens, problem(), training=True)
-        return x.sin().exp()
+            assert kernel_is_right("products", products, products, {"a": torch.full((3, 3), 2.0)}, training=True)
+        return (x @ x).exp()
 
-    x = torch.ones(3, requires_grad=True)
-    checkpoint(layer, x, use_reentrant=False).sum().backward()
-    assert torch.equal(x.grad, (x.cos() * x.sin().exp()).detach())
+    x = (torch.arange(9.0).view(3, 3) / 9).requires_grad_()
+    checkpoint(layer, x, use_reentrant=False, **context).sum().backward()
+    gradient = x.grad
+    (expected,) = torch.autograd.grad((x @ x).exp().sum(), x)
+    assert torch.equal(gradient, expected)
+
+
+def test_a_check_needs_no_hooks_where_they_are_forbidden() -> None:
+    with torch.autograd.graph.disable_saved_tensors_hooks("none here"):
+        assert kernel_is_right("the rule", by_chunks, by_tokens, problem(), training=True)
 
 
 def test_a_kernel_with_other_numbers_is_refused(caplog: pytest.LogCaptureFixture) -> None:
