@@ -16,8 +16,8 @@ from hf_tc.cli.shared import (
     console,
     one_or_many,
 )
-from hf_tc.config import SelectionConfig
-from hf_tc.data.mixture import SHIPPED_SAMPLE, data_of_words, sources_of
+from hf_tc.config import ConversionConfig, SelectionConfig
+from hf_tc.data.mixture import SHIPPED_SAMPLE, data_of_words
 from hf_tc.options import OPTIONS
 from hf_tc.resume.unfinished_work import WorkFolder
 from hf_tc.selection import LayerSelection
@@ -119,13 +119,19 @@ def run(options: argparse.Namespace) -> None:
 def _print_plan(options: argparse.Namespace) -> None:
     import torch
 
+    from hf_tc.conversion.calibration_text import CalibrationText
     from hf_tc.planning.plan import plan_conversion
     from hf_tc.planning.table import plan_table
+    from hf_tc.teachers.checks import default_device, will_be_on_one_gpu
 
-    if options.data is not None:
-        sources_of(calibration_data(options))  # refused here as in the conversion
+    text = CalibrationText(  # what is refused of it is refused here as in the conversion
+        calibration_data(options),
+        ConversionConfig(options.calibration_tokens, options.sequence_length),
+        will_be_on_one_gpu(options.teacher, options.device, options.device_map),
+    )
     plan = plan_conversion(options.teacher, **setting_options(options))
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(options.device or default_device())
+    console.print(f"Calibration text: {text.name}", soft_wrap=True, highlight=False)
     console.print(plan_table(plan, device, may_offload=options.device_map is not None))
 
 

@@ -134,12 +134,11 @@ def _tokenizer_of_all(options: argparse.Namespace) -> Any:
 
 def _measure(options: argparse.Namespace, measures: "Measures") -> dict[str, dict[str, Any]]:
     """The figures of each model by its name; one model is in memory at a time, beside the teacher."""
-    import torch
-
     from hf_tc.evaluation.evaluate import Evaluator
+    from hf_tc.teachers.checks import default_device
     from hf_tc.teachers.loading import load_causal_lm
 
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = options.device or default_device()
     show_progress = options.json != STDOUT
     teacher = None if options.teacher is None else load_causal_lm(options.teacher, dtype="auto")
     evaluator = Evaluator(measures, teacher, batch_size=options.batch_size, device=device, show_progress=show_progress)

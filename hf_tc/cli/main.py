@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         # Most errors of this kind are the library's own: they say what failed, not what asked for it.
         internal = isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError)
-        no_answer = isinstance(error, HTTPError) and not isinstance(error, OSError)  # what the Hub answers is both
+        no_answer = isinstance(error, HTTPError) and getattr(error, "response", None) is None
         hint = f"({TRACEBACK}=1 shows where.)" if internal else ""
         words = f"the Hub cannot be reached ({error})." if no_answer else _in_words(error)
         message = " ".join(f"hf-tc {options.command}: {words} {hint}".split())

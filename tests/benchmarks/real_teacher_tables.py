@@ -1,13 +1,14 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""All tables of real teachers at once: `real_teacher` for every student of them, side by side on all GPUs.
+"""The tables of real teachers by share, seed and text: `real_teacher` for every student, side by side on all GPUs.
 
     python -m tests.benchmarks.real_teacher_tables --teachers SMOLLM2 QWEN GEMMA --wiki wikitext2-train.txt \
         --books books-train.txt --texts wikitext2-test.txt books-test.txt --tasks lambada_openai_test.jsonl ... \
         [--jobs 2] [--only seed text] [--folder real_teachers]
 
 Every teacher at a quarter and a half; of the first one also three seeds, five kinds of text at 65,536 tokens, three
-at 262,144, two at 1,048,576, and 16,384 tokens for the curve. The folder gets a JSON file, a log and the students of
-each run; runs whose file is there are not made again. Seconds are right with --jobs 1 alone.
+at 262,144, two at 1,048,576, and 16,384 tokens for the curve. The folder gets a JSON file, a log, the command line and
+the students of each run; a run whose file is there is not made again, and one with another command line is refused.
+Seconds are right with --jobs 1 alone.
 """
 
 import argparse
@@ -82,10 +83,11 @@ def main() -> None:
     runs = runs_of(options.teachers, options.wiki, options.books)
     runs = [run for run in runs if any(part in run.name for part in options.only)]
     options.folder.mkdir(parents=True, exist_ok=True)
-    places: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for _ in range(options.jobs):
-        for gpu in range(max(1, torch.cuda.device_count())):
-            places.put(gpu)
+    for run in runs:
+        check_command(run, options)
+    places: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for gpu in options.jobs * gpus():
+        places.put(gpu)
     results = Results(options.folder / options.out, COLUMNS, benchmark="real_teacher_tables")
     results.heading(f"{results.content['machine']}, of the teacher's, {options.jobs} at a time on a GPU")
     with ThreadPoolExecutor(places.qsize()) as workers:
@@ -97,12 +99,27 @@ def main() -> None:
         sys.exit(f"{len(failed)} of {len(runs)} runs failed, see their logs in {options.folder}: {', '.join(failed)}")
 
 
-def is_made(run: Run, places: "queue.SimpleQueue[int]", options: argparse.Namespace) -> bool:
+def gpus() -> list[str]:
+    """What this process sees, by the names that a child knows them by; one place without a GPU."""
+    inherited = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = inherited.split(",") if inherited else map(str, range(torch.cuda.device_count()))
+    return list(names) or [""]
+
+
+def check_command(run: Run, options: argparse.Namespace) -> None:
+    """Ends the program where the folder has a run of that name by another command line; keeps this one there."""
+    file, command = options.folder / f"{run.name}.command", " ".join(run.words(options))
+    if file.exists() and file.read_text() != command:
+        sys.exit(f"{file} is of another command line: {file.read_text()}. Take another --folder, or remove it.")
+    file.write_text(command)
+
+
+def is_made(run: Run, places: "queue.SimpleQueue[str]", options: argparse.Namespace) -> bool:
     """Makes a run, unless it is there, on the first GPU with room; whether its file is there afterwards."""
     file = options.folder / f"{run.name}.json"
     if not file.exists():
         gpu = places.get()
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(gpu)} if torch.cuda.is_available() else None
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
         command = [sys.executable, "-m", "tests.benchmarks.real_teacher", *run.words(options)]
         try:
             with (options.folder / f"{run.name}.log").open("w") as log:
@@ -137,7 +154,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of the runs to make")
     parser.add_argument("--jobs", type=int, default=2, help="at a time on a GPU")
     parser.add_argument("--folder", type=Path, default=Path("real_teachers"))
-    return parser.parse_args()
+    options = parser.parse_args()
+    if len({teacher.name for teacher in options.teachers}) < len(options.teachers):
+        parser.error("Two --teachers have one name, and runs are named after them.")
+    return options
 
 
 if __name__ == "__main__":

@@ -36,7 +36,9 @@ def test_of_a_hub_id_the_configuration_alone_is_fetched(tmp_path: Path) -> None:
 def test_dry_run_needs_no_folder_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(AutoConfig.for_model("llama", **SIZES).to_dict()))
     assert cli.main(["convert", str(tmp_path / "config.json"), "--dry-run", "--retained-layers", "0,2"]) == 0
-    assert "2 of 3 keep attention" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "2 of 3 keep attention" in shown
+    assert "Calibration text: the sample text that ships with hf_tc" in shown
     assert cli.main(["convert", str(tmp_path)]) == 2
     assert "--out is missing" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.cache_adoption import OFFLOADING_IS_SAFE
-from hf_tc.modeling.fla_kernels import fla_gated_delta_rule
+from hf_tc.modeling.fla_kernels import HOPPER_CONFIGS, WIDE_HOPPER_CONFIGS, _hopper_tuners, fla_gated_delta_rule
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, fla_is_usable, gated_delta_rule
 from hf_tc.modeling.library_cache import cache_argument
 
@@ -27,6 +27,18 @@ ROUNDING = {torch.bfloat16: 2e-2, torch.float32: 5e-3}  # fla multiplies in TF32
 def on_gpu(problem: dict[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """The problem as fla takes it: what is projected in `dtype`, gates and state in float32."""
     return {name: x.to("cuda", dtype if name in ("q", "k", "v") else torch.float32) for name, x in problem.items()}
+
+
+@needs_fla
+def test_flas_tuning_is_left_what_was_chosen() -> None:
+    """Where it has none of the chosen configurations, it tries all of its own."""
+    for tuner, narrow, wide in _hopper_tuners():
+        name = tuner.base_fn.__name__
+        for left, chosen in (
+            (narrow, HOPPER_CONFIGS[name]),
+            (wide, WIDE_HOPPER_CONFIGS.get(name, HOPPER_CONFIGS[name])),
+        ):
+            assert all((config.num_warps, config.num_stages, config.kwargs) in chosen for config in left), name
 
 
 @needs_fla
