@@ -35,17 +35,18 @@ class CalibrationText:
 
     def __init__(self, data: Any, settings: ConversionConfig, teacher_on_gpu: bool = False) -> None:
         self.settings, self.is_given = settings, data is not None
-        wanted = settings.calibration_tokens // settings.sequence_length
-        self._take(data if self.is_given else default_data(wanted, settings.sequence_length, teacher_on_gpu))
+        self._wanted = settings.calibration_tokens // settings.sequence_length  # blocks of all sources
+        self._take(data if self.is_given else self._default(teacher_on_gpu))
         if not self.is_given:
             logger.warning(f"No calibration_data given: calibrating on {self.name}. Your own text is better.")
+
+    def _default(self, teacher_on_gpu: bool) -> Any:
+        return default_data(self._wanted, self.settings.sequence_length, teacher_on_gpu)
 
     def _take(self, data: Any) -> None:
         self.data, self.sources = data, sources_of(data)
         self.name = mixture_name(self.sources)
-        self._blocks = blocks_of_sources(
-            self.sources, self.settings.calibration_tokens // self.settings.sequence_length
-        )
+        self._blocks = blocks_of_sources(self.sources, self._wanted)
         self._documents = [
             read_documents(source.data, tokens) if source.sampled_kind is None else None
             for source, tokens in zip(self.sources, self._tokens, strict=True)
@@ -81,7 +82,7 @@ class CalibrationText:
             if self.is_given:
                 raise
             logger.warning(f"{error} Nothing of this was asked for, so the packaged sample text is taken alone.")
-            self._take(default_data(sum(self._blocks), self.settings.sequence_length, teacher_on_gpu=False))
+            self._take(self._default(teacher_on_gpu=False))
 
     def _sample(self, teacher: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
         for index, (source, tokens) in enumerate(zip(self.sources, self._tokens, strict=True)):
