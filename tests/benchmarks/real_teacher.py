@@ -29,7 +29,7 @@ from hf_tc.options import options_of
 from .bench import Results, parser_of
 
 TEXT_TOKENS = 32 * 1024
-SETTINGS = ("calibration_tokens", "alignment_steps", "joint_steps", "layer_policy", "mixer_form")
+SETTINGS = ("calibration_tokens", "sequence_length", "alignment_steps", "joint_steps", "layer_policy", "mixer_form")
 
 
 def main() -> None:
