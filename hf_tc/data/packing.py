@@ -1,9 +1,10 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Documents into rows of equal length, several in a row, kept apart by positions that restart.
 
-A text goes on in the next row where its own is full, as a document without what came before. A conversation is never
-cut in two: it goes into the row with the least room that holds it, of a few that are open, and what is longer than a
-row loses its end. Room that is left is filled by a document of which nothing is learned.
+A text goes on in the next row where its own is full, as a document without what came before, and with bos again where
+texts have one. A conversation is never cut in two: it goes into the row with the least room that holds it, of a few
+that are open, and what is longer than a row loses its end. Room that is left is filled by a document of which nothing
+is learned.
 """
 
 from __future__ import annotations
@@ -83,14 +84,13 @@ def packed(documents: Documents, length: int, filler: int) -> Iterator[Row]:
     texts, conversations = OpenRow(length), list[OpenRow]()
     for document in documents:
         if document.is_conversation:
-            document = document.piece(slice(length))
+            document = document.first(length)
             closed = _put(document, conversations, length) if document.teaches else []
             yield from (row.finished(filler) for row in closed)
             continue
-        rest = document.piece(slice(texts.room, None))
-        texts.add(document.piece(slice(texts.room)))
-        if rest.input_ids:
+        if (rest := document.after(texts.room)) is not None:
             documents.put_back(rest)
+        texts.add(document.first(texts.room))
         if texts.room == 0:
             yield texts.finished(filler)
             texts = OpenRow(length)

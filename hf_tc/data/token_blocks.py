@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import LongTensor
+from torch import LongTensor, Tensor
 
 from hf_tc.data.chat_template import rendered
 from hf_tc.data.conversations import Document
@@ -25,9 +25,9 @@ def token_blocks(
 ) -> LongTensor:
     """Documents in a row, cut into blocks of token ids [N, sequence_length]; the last, incomplete block is dropped.
 
-    A text starts with bos where the tokenizer puts one by itself, and ends with eos where another document follows. A
-    conversation is what the tokenizer's chat template makes of it and no more. A block may hold parts of several
-    documents.
+    Every block starts with bos where the tokenizer puts one before a text by itself, also one that goes on in the
+    middle of a document: such models are never asked anything else, and lose much of what they know without it. A
+    block may hold parts of several documents, see `joined_tokens`.
 
     Args:
         documents: texts or conversations, as `read_documents` gives them.
@@ -41,6 +41,37 @@ def token_blocks(
             conversation cannot be written: no chat template, or one that refuses it.
     """
     _check_request(documents, tokenizer, sequence_length, max_tokens)
+    ids, prefix = joined_tokens(documents, tokenizer, max_tokens), bos_prefix(tokenizer)
+    blocks = list(cut(ids, prefix, sequence_length, None if max_tokens is None else max_tokens // sequence_length))
+    if not blocks:
+        raise CalibrationDataError(
+            f"The text has {len(ids)} tokens; one block of sequence_length needs {sequence_length}. Give more text "
+            "or lower sequence_length."
+        )
+    return torch.tensor(blocks)  # type: ignore[return-value]  # torch types no dtype
+
+
+def cut(ids: list[int], prefix: list[int], length: int, most: int | None) -> Iterator[list[int]]:
+    """Whole blocks, as many as there are or `most`, each with the prefix before it unless it is there already."""
+    at, count = 0, 0
+    while count != most:
+        start = [] if ids[at : at + len(prefix)] == prefix else prefix
+        block = start + ids[at : at + length - len(start)]
+        if len(block) < length:
+            return
+        yield block
+        at, count = at + length - len(start), count + 1
+
+
+def joined_tokens(documents: Sequence[Document], tokenizer: Any, max_tokens: int | None = None) -> list[int]:
+    """Token ids of documents in a row, the first `max_tokens`.
+
+    A text starts with bos where the tokenizer puts one by itself, and ends with eos where another document follows. A
+    conversation is what the tokenizer's chat template makes of it and no more.
+
+    Raises:
+        CalibrationDataError: a conversation cannot be written: no chat template, or one that refuses it.
+    """
     prefix = bos_prefix(tokenizer)
     ids: list[int] = []
     previous: Document | None = None
@@ -53,14 +84,19 @@ def token_blocks(
         text = document if isinstance(document, str) else rendered(document, tokenizer)
         ids += _encode(text, tokenizer, None if max_tokens is None else max(max_tokens - len(ids), 0))
         previous = document
-    ids = ids[:max_tokens]
-    count = len(ids) // sequence_length
-    if count == 0:
-        raise CalibrationDataError(
-            f"The text has {len(ids)} tokens; one block of sequence_length needs {sequence_length}. Give more text "
-            "or lower sequence_length."
-        )
-    return torch.tensor(ids[: count * sequence_length]).view(count, sequence_length)  # type: ignore[return-value]  # torch types no dtype
+    return ids[:max_tokens]
+
+
+def start_and_text(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """What all blocks `[N, T]` start with, `[P]`: the bos that `token_blocks` put before each, or nothing; and the text
+    that they make without it, `[N (T - P)]`.
+
+    One block alone does not tell. That several texts begin with one word by chance does no harm: whatever is made of
+    their blocks then begins with it, too.
+    """
+    first = blocks[:, 0]
+    shared = len(blocks) > 1 and bool((first == first[0]).all())
+    return first[: int(shared)], blocks[:, int(shared) :].flatten()
 
 
 def check_enough_blocks(count: int, sequence_length: int, tokens: int, name: str) -> None:

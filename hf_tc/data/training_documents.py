@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -12,15 +13,35 @@ from hf_tc.data.token_blocks import bos_prefix
 
 
 class TokenisedDocument(NamedTuple):
-    """Tokens of a text or a conversation, and as many flags: True at those that are learned."""
+    """Tokens of a text or a conversation, and as many flags: True at those that are learned.
+
+    `prefix` is what a text starts with, bos or nothing; what is left of one starts with it again.
+    """
 
     input_ids: list[int]
     is_learned: list[bool]
     is_conversation: bool
+    prefix: tuple[int, ...] = ()
 
-    def piece(self, tokens: slice) -> TokenisedDocument:
-        """Some of its tokens, as a document of its own."""
-        return self._replace(input_ids=self.input_ids[tokens], is_learned=self.is_learned[tokens])
+    def first(self, tokens: int) -> TokenisedDocument:
+        """Its first tokens."""
+        return self._replace(input_ids=self.input_ids[:tokens], is_learned=self.is_learned[:tokens])
+
+    def after(self, tokens: int) -> TokenisedDocument | None:
+        """What comes after these, as a document of its own; None where nothing does."""
+        if tokens >= len(self.input_ids):
+            return None
+        return self._replace(
+            input_ids=[*self.prefix, *self.input_ids[tokens:]],
+            is_learned=[*(True for _ in self.prefix), *self.is_learned[tokens:]],
+        )
+
+    def pieces(self, length: int) -> Iterator[TokenisedDocument]:
+        """All of it in pieces of at most so many tokens, at least 2."""
+        rest: TokenisedDocument | None = self
+        while rest is not None:
+            yield rest.first(length)
+            rest = rest.after(length)
 
     @property
     def teaches(self) -> bool:
@@ -45,7 +66,7 @@ class DocumentTokenizer:
 
     def __init__(self, tokenizer: Any, assistant_only: bool = True) -> None:
         self.tokenizer, self.assistant_only = tokenizer, assistant_only
-        self._prefix = bos_prefix(tokenizer)
+        self._prefix = tuple(bos_prefix(tokenizer))
         self._suffix = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
     @property
@@ -59,7 +80,7 @@ class DocumentTokenizer:
         if not isinstance(document, str):
             return TokenisedDocument(*self._of_conversation(document), is_conversation=True)
         ids = [*self._prefix, *self._encode(document), *self._suffix]
-        return TokenisedDocument(ids, [True] * len(ids), is_conversation=False)
+        return TokenisedDocument(ids, [True] * len(ids), is_conversation=False, prefix=self._prefix)
 
     def _of_conversation(self, conversation: Conversation) -> tuple[list[int], list[bool]]:
         if self.assistant_only:

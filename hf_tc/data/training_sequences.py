@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hf_tc.data.corrupted_sequences import corrupted_sequences
-from hf_tc.data.repeated_passages import repeated_passages
+from hf_tc.data.repeated_passages import longest_passage, repeated_passages
 
 SHORTEST_PASSAGE = 16
 
@@ -22,9 +22,10 @@ def training_sequences(blocks: Tensor, rows: int, seed: int) -> Iterator[Tensor]
     """Minibatches `[rows, T]` without end, from blocks `[N, T]`; the blocks themselves in seeded orders.
 
     Args:
-        blocks: T is 4 at least.
+        blocks: T is 4 at least, bos not counted.
     """
     generator, blocks = torch.Generator().manual_seed(seed), blocks.cpu()
+    longest = longest_passage(blocks)
     order: list[int] = []
     for step in count():
         batch = []
@@ -35,13 +36,12 @@ def training_sequences(blocks: Tensor, rows: int, seed: int) -> Iterator[Tensor]
             elif number % 4 == 1:
                 batch.append(corrupted_sequences(blocks, 1, seed + number)[0])
             else:
-                length = _passage_tokens(blocks.shape[1], generator)
+                length = _passage_tokens(longest, generator)
                 batch.append(repeated_passages(blocks, 1, seed + number, length).input_ids[0])
         yield torch.stack(batch)
 
 
-def _passage_tokens(block: int, generator: torch.Generator) -> int:
-    """A length from SHORTEST_PASSAGE to half a block, as likely between 16 and 32 as between 256 and 512."""
-    longest = block // 2
+def _passage_tokens(longest: int, generator: torch.Generator) -> int:
+    """A length from SHORTEST_PASSAGE to the longest, as likely between 16 and 32 as between 256 and 512."""
     shortest = min(SHORTEST_PASSAGE, longest)
     return round(shortest * math.exp(torch.rand((), generator=generator).item() * math.log(longest / shortest)))

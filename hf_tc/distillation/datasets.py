@@ -195,9 +195,7 @@ def separate(documents: Iterable[TokenisedDocument], length: int, tokens: int | 
     """Documents by themselves: texts in pieces of at most `length`, conversations without what is beyond it."""
     left = float("inf") if tokens is None else tokens
     for document in documents:
-        ends = range(length, len(document.input_ids) + length, length)
-        for end in ends[:1] if document.is_conversation else ends:
-            piece = document.piece(slice(end - length, end))
+        for piece in islice(document.pieces(length), 1 if document.is_conversation else None):
             if left <= 0:
                 return
             if piece.teaches:

@@ -13,9 +13,9 @@ from transformers.utils import logging
 
 from hf_tc.assets import sample_text_path
 from hf_tc.data.contamination import MOST_SHARED, SHORTEST_NGRAM, check_contamination, text_overlap
-from hf_tc.data.repeated_passages import PASSAGE_TOKENS
+from hf_tc.data.repeated_passages import passages_of
 from hf_tc.data.text_files import source_name
-from hf_tc.data.token_blocks import bos_prefix, read_documents, token_blocks
+from hf_tc.data.token_blocks import bos_prefix, read_documents, start_and_text, token_blocks
 from hf_tc.distillation.datasets import TOKENS_COLUMN, Examples
 from hf_tc.evaluation.evaluate import Evaluator, Measures
 from hf_tc.evaluation.figures import Evaluation
@@ -188,7 +188,7 @@ def recall_of(blocks: Tensor, tokenizer: Any, models: Iterable[Any]) -> RecallRo
     """Rows for recall made of the text, at those of the usual distances that fit into text and models, if any does."""
     positions = (getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models)
     most = min(known or blocks.numel() for known in positions)
-    passages = blocks.flatten()[: blocks.numel() // PASSAGE_TOKENS * PASSAGE_TOKENS].view(-1, PASSAGE_TOKENS)
+    passages = passages_of(start_and_text(blocks)[1])
     prefix = torch.tensor(bos_prefix(tokenizer), dtype=torch.long)
     for count in range(len(DISTANCES), 0, -1):
         try:

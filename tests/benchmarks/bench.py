@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from hf_tc.data.token_blocks import read_documents, token_blocks
+from hf_tc.data.token_blocks import bos_prefix, cut, joined_tokens, read_documents, token_blocks
 
 TEXT_TOKENS = 2_000_000  # read of the calibration text; every budget draws its blocks from all of it
 # Steps of four times the default's tokens, and what was measured to go with them: where both sides of a comparison are
 # to take steps of the same size, and where figures are from before the default was changed.
 LARGE_BATCHES: dict[str, Any] = {"batch_tokens": 8192, "gate_learning_rate": 2.7e-3, "teacher_step": 1.1e-2}
-SHORTEST_BLOCK = 256  # text is tokenised once, in blocks of this many tokens
 
 
 def parser_of(description: str | None, *, out: str) -> argparse.ArgumentParser:
@@ -48,14 +47,14 @@ class Bench:
         teacher = AutoModelForCausalLM.from_pretrained(options.teacher, dtype=torch.float32)
         self.teacher: PreTrainedModel = teacher.to(options.device).eval()
         documents = read_documents(options.calibration)
-        self._text = token_blocks(documents, tokenizer, SHORTEST_BLOCK, options.text_tokens).flatten()
+        self._text, self._prefix = joined_tokens(documents, tokenizer, options.text_tokens), bos_prefix(tokenizer)
         self.seed = options.seed
         validation = read_documents(options.validation)
         self.validation = token_blocks(validation, tokenizer, 1024, options.validation_blocks * 1024)
 
     def blocks(self, tokens: int, length: int) -> Tensor:
         """Token ids `[tokens // length, length]`, drawn from all of the calibration text."""
-        blocks = self._text[: len(self._text) // length * length].view(-1, length)
+        blocks = torch.tensor(list(cut(self._text, self._prefix, length, None)))
         order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(self.seed))
         return blocks[order[: tokens // length]]
 

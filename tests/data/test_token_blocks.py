@@ -13,7 +13,7 @@ from tiny_sizes import VOCABULARY
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from hf_tc.data.token_blocks import CalibrationDataError, token_blocks
+from hf_tc.data.token_blocks import CalibrationDataError, joined_tokens, start_and_text, token_blocks
 from hf_tc.teachers.vocabulary import check_vocabulary
 
 EOS, BOS = 0, 1
@@ -48,7 +48,19 @@ def test_documents_are_joined_with_eos_and_the_rest_is_dropped() -> None:
 def test_bos_is_kept_where_the_tokenizer_adds_one() -> None:
     tokenizer = word_tokenizer(bos_token="<bos>")
     tokenizer.backend_tokenizer.post_processor = _bos_processor()
-    assert token_blocks(["one two", "three"], tokenizer, 3).tolist() == [[BOS, 2, 3], [EOS, BOS, 4]]
+    assert joined_tokens(["one two", "three"], tokenizer) == [BOS, 2, 3, EOS, BOS, 4]
+
+
+def test_every_block_starts_with_bos_where_the_tokenizer_adds_one() -> None:
+    tokenizer = word_tokenizer(bos_token="<bos>")
+    tokenizer.backend_tokenizer.post_processor = _bos_processor()
+    documents = ["one two three four five six", "seven one two", "three four"]
+    blocks = token_blocks(documents, tokenizer, 4)
+    assert blocks.tolist() == [[BOS, 2, 3, 4], [BOS, 5, 6, 7], [BOS, EOS, BOS, 8], [BOS, 2, 3, EOS]]
+    assert torch.equal(token_blocks(documents, tokenizer, 4, 11), blocks[:2])
+    assert [part.tolist() for part in start_and_text(blocks[:2])] == [[BOS], [2, 3, 4, 5, 6, 7]]
+    plain = token_blocks(documents, word_tokenizer(), 4)
+    assert [part.tolist() for part in start_and_text(plain)] == [[], plain.flatten().tolist()]
 
 
 def _bos_processor() -> Any:

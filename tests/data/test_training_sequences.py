@@ -17,6 +17,11 @@ def test_every_block_comes_before_any_comes_again() -> None:
         assert sorted(rows[first : first + 6 : 2, 0].tolist()) == [0, 64, 128]
 
 
+def test_every_row_begins_with_the_bos_of_all_blocks() -> None:
+    rows = next(training_sequences(torch.cat([torch.full((len(BLOCKS), 1), 9_999), BLOCKS], dim=1), 16, 0))
+    assert (rows == 9_999).nonzero()[:, 1].tolist() == [0] * 16
+
+
 def test_every_fourth_row_is_corrupted_and_every_fourth_repeats_passages() -> None:
     rows = torch.cat(list(islice(training_sequences(BLOCKS, 8, 0), 8)))
     corrupted, repeated = rows[1::4], rows[3::4]
