@@ -26,6 +26,7 @@ from hf_tc.alignment.training_step import snapshot, training_step
 from hf_tc.alignment.unmasked_rows import unmasked_rows
 from hf_tc.config import AlignmentConfig
 from hf_tc.data.repeated_passages import near_and_far
+from hf_tc.data.token_blocks import shared_start
 from hf_tc.data.training_sequences import training_sequences
 from hf_tc.evaluation.chunked_objective import chunked_objective
 from hf_tc.evaluation.distance import DistanceFromTeacher
@@ -69,7 +70,7 @@ def align_jointly(
 
     Args:
         mixers: the student's recurrent mixers; the rest of it stays as it is and may share the teacher's memory.
-        blocks, held_out: token ids `[N, T]`, T at least 4.
+        blocks, held_out: token ids `[N, T]`, T at least 4 without bos.
         progress_file: written every few minutes; the same call goes on from there.
 
     Raises:
@@ -79,10 +80,12 @@ def align_jointly(
     check_can_align_jointly(teacher)
     parts = nn.ModuleList(mixers)
     at_once, _ = joint_pass_of(teacher, parts, blocks.shape[1])
+    start = shared_start(torch.cat([blocks.cpu(), held_out.cpu()]))
     file = ProgressFile(progress_file, [asdict(settings), seed])
     with evaluating(student), _alone_in_training(student, parts), _autocast(student), unmasked_rows():
-        run = JointRun(student, teacher, parts, HeldOutDistance(teacher, held_out, at_once), file)
-        best = run.train(training_sequences(blocks, settings.batch_blocks(blocks.shape[1]), seed), settings, at_once)
+        run = JointRun(student, teacher, parts, HeldOutDistance(teacher, held_out, at_once, start), file)
+        batches = training_sequences(blocks, settings.batch_blocks(blocks.shape[1]), seed, start)
+        best = run.train(batches, settings, at_once)
         parts.load_state_dict(best.state)
     file.remove()
     return best.before, best.distance
@@ -166,8 +169,8 @@ class HeldOutDistance:
     The sum decides what is kept, since a student can come closer on text and forget how to look up.
     """
 
-    def __init__(self, teacher: PreTrainedModel, held_out: Tensor, batch_size: int) -> None:
-        repeated = near_and_far(held_out)
+    def __init__(self, teacher: PreTrainedModel, held_out: Tensor, batch_size: int, start: Tensor) -> None:
+        repeated = near_and_far(held_out, start)
         self._text = DistanceFromTeacher(teacher, held_out, batch_size)
         self._copies = DistanceFromTeacher(teacher, repeated.input_ids, batch_size, repeated.second_copies)
 

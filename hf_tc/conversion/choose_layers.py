@@ -58,7 +58,7 @@ def _measured(task: ConversionTask, policy: str, count: int) -> LayerSelection:
     with ExitStack() as stack:
         hybrid, seconds = stack.enter_context(_candidates(task)) if how.calibrates else (None, 0.0)
         log = ScoreLog(task.folder / SCORES, task.record((), task.settings.closed_form_alone()))
-        probe = Probe(task.teacher, compared, blocks_at_once(length), log, hybrid)
+        probe = Probe(task.teacher, compared, blocks_at_once(length), log, hybrid, task.start)
         stack.callback(probe.progress.close)
         with memory_advice('Set a shorter sequence_length, or layer_policy="uniform", which measures nothing.'):
             ranking = how.rank(probe, count)

@@ -129,10 +129,11 @@ def _streams(task: ConversionTask, settings: ConversionConfig, blocks: Tensor) -
 
 def text_to_align_with(task: ConversionTask, settings: ConversionConfig) -> Tensor:
     """Blocks `[N, T]`: the text and, where layers are aligned, corrupted sequences of it."""
-    blocks = task.fitted_blocks
+    blocks, start = task.fitted_blocks, task.start
     count, length = blocks.shape
     corrupted = number_of_corrupted_sequences(count, length, settings.alignment.drawn_blocks(length))
-    return torch.cat([blocks, corrupted_sequences(blocks, corrupted, settings.seed)])
+    sequences = corrupted_sequences(blocks[:, len(start) :], corrupted, settings.seed)
+    return torch.cat([blocks, torch.cat([start.expand(corrupted, -1).to(sequences), sequences], dim=1)])
 
 
 def load_stage(student: HybridGDNForCausalLM, checkpoint: ConversionCheckpoint, stage: str) -> None:

@@ -18,6 +18,7 @@ from hf_tc.config import ConversionConfig
 from hf_tc.conversion.checkpoint import ConversionCheckpoint
 from hf_tc.conversion.fit_layer import WAY_OF_FITTING
 from hf_tc.conversion.stage_clock import StageClock
+from hf_tc.data.token_blocks import shared_start
 from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.modeling.teacher_attention import find_decoder_layers
 from hf_tc.resume.fingerprint import fingerprint
@@ -64,6 +65,11 @@ class ConversionTask:
     def held_out_blocks(self) -> Tensor:
         """The blocks that no fit sees."""
         return self.blocks[-self._held_out :]
+
+    @property
+    def start(self) -> Tensor:
+        """What every block begins with, `[P]`: bos, or nothing."""
+        return shared_start(self.blocks)
 
     @property
     def _held_out(self) -> int:

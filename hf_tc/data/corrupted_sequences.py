@@ -9,8 +9,6 @@ arXiv 2106.05237). Solves do not need it: their ridge keeps them near the teache
 import torch
 from torch import Tensor
 
-from hf_tc.data.token_blocks import start_and_text
-
 CORRUPTION_RATE = 0.1  # share of the tokens of a sequence
 COPIES = 16  # sequences for each block, as long as there are
 MOST_TOKENS = 262_144  # of all sequences; longer texts are not overfitted
@@ -25,17 +23,13 @@ def number_of_corrupted_sequences(blocks: int, length: int, drawn: int) -> int:
 def corrupted_sequences(blocks: Tensor, count: int, seed: int, rate: float = CORRUPTION_RATE) -> Tensor:
     """Token sequences `[count, T]` at random places of the joined blocks `[N, T]`, some tokens replaced.
 
-    They begin as the blocks do, where these all begin with bos.
-
     Args:
         seed: decides places and replacements.
         rate: share of the tokens to replace, in [0, 1].
     """
     generator = torch.Generator().manual_seed(seed)
-    start, text = start_and_text(blocks.cpu())
-    length = blocks.shape[1] - len(start)
-    places = torch.randint(len(text) - length + 1, (count,), generator=generator)
-    sequences = text[places[:, None] + torch.arange(length)]
+    text, length = blocks.cpu().flatten(), blocks.shape[1]
+    starts = torch.randint(len(text) - length + 1, (count,), generator=generator)
+    sequences = text[starts[:, None] + torch.arange(length)]
     others = text[torch.randint(len(text), sequences.shape, generator=generator)]
-    corrupted = torch.where(torch.rand(sequences.shape, generator=generator) < rate, others, sequences)
-    return torch.cat([start.expand(count, -1), corrupted], dim=1)
+    return torch.where(torch.rand(sequences.shape, generator=generator) < rate, others, sequences)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hf_tc.data.token_blocks import start_and_text
+from hf_tc.data.token_blocks import NO_START
 
 PASSAGE_TOKENS = 64
 
@@ -32,36 +32,25 @@ def passages_of(text: Tensor) -> Tensor:
     return text[: len(text) // PASSAGE_TOKENS * PASSAGE_TOKENS].view(-1, PASSAGE_TOKENS)
 
 
-def repeat_passages(passages: Tensor, start: Tensor) -> RepeatedPassages:
-    """Rows `[N, S + 2 P L]` of passages `[N, P, L]`, each followed by the same passage, and then by the next.
-
-    Args:
-        start: `[S]`, what a text starts with: nothing, or bos.
-    """
+def repeat_passages(passages: Tensor) -> RepeatedPassages:
+    """Rows `[N, 2 P L]` of passages `[N, P, L]`, each followed by the same passage, and then by the next."""
     rows, count, length = passages.shape
     of_passage = torch.arange(2 * length, device=passages.device) > length
     input_ids = torch.cat([passages, passages], dim=-1).flatten(1)
-    before = start.expand(rows, -1)
-    return RepeatedPassages(
-        torch.cat([before, input_ids], dim=1),
-        torch.cat([torch.zeros_like(before, dtype=torch.bool), of_passage.repeat(rows, count)], dim=1),
-    )
+    return RepeatedPassages(input_ids, of_passage.repeat(rows, count))
 
 
 def repeated_passages(blocks: Tensor, count: int, seed: int, passage_tokens: int = PASSAGE_TOKENS) -> RepeatedPassages:
     """Rows `[count, T]` of passages from random places of the joined blocks `[N, T]`; the last pair is cut at T.
 
-    They begin as the blocks do, where these all begin with bos.
-
     Args:
         seed: decides the places.
-        passage_tokens: L of every passage, and so how far back the first copy lies: from 2 to T / 2, bos not counted.
+        passage_tokens: L of every passage, and so how far back the first copy lies: from 2 to T / 2.
 
     Raises:
         ValueError: passages of that length do not come twice in a block.
     """
-    start, text = start_and_text(blocks.cpu())
-    length = blocks.shape[1] - len(start)
+    text, length = blocks.cpu().flatten(), blocks.shape[1]
     if not 2 <= passage_tokens <= length // 2:
         raise ValueError(
             f"passage_tokens is {passage_tokens}; a passage that comes twice in a block of {length} tokens has from 2 "
@@ -70,23 +59,26 @@ def repeated_passages(blocks: Tensor, count: int, seed: int, passage_tokens: int
     pairs = -(-length // (2 * passage_tokens))
     generator = torch.Generator().manual_seed(seed)
     starts = torch.randint(len(text) - passage_tokens + 1, (count, pairs), generator=generator)
-    rows = repeat_passages(text[starts[..., None] + torch.arange(passage_tokens)], start)
-    return RepeatedPassages(*(tensor[:, : blocks.shape[1]] for tensor in rows))
+    rows = repeat_passages(text[starts[..., None] + torch.arange(passage_tokens)])
+    return RepeatedPassages(rows.input_ids[:, :length], rows.second_copies[:, :length])
 
 
-def longest_passage(blocks: Tensor) -> int:
-    """How many tokens of a block `[N, T]` can come twice in it."""
-    start, _ = start_and_text(blocks)
-    return (blocks.shape[1] - len(start)) // 2
-
-
-def near_and_far(blocks: Tensor) -> RepeatedPassages:
+def near_and_far(blocks: Tensor, start: Tensor = NO_START) -> RepeatedPassages:
     """As many rows as blocks: short passages that repeat at once in one half of them, half a block in the other.
 
+    Args:
+        start: `[P]`, what every block begins with, and so every row: bos, or nothing; see `shared_start`.
+
     Raises:
-        ValueError: blocks of fewer than four tokens, bos not counted.
+        ValueError: blocks of fewer than four tokens without it.
     """
-    far = longest_passage(blocks)
+    blocks = blocks[:, len(start) :].cpu()
+    far = blocks.shape[1] // 2
     lengths = ((min(PASSAGE_TOKENS, far), len(blocks) - len(blocks) // 2), (far, len(blocks) // 2))
     parts = [repeated_passages(blocks, count, seed=0, passage_tokens=tokens) for tokens, count in lengths]
-    return RepeatedPassages(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    rows = RepeatedPassages(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+    before = start.cpu().expand(len(blocks), -1)
+    return RepeatedPassages(
+        torch.cat([before, rows.input_ids], dim=1),
+        torch.cat([torch.zeros_like(before, dtype=torch.bool), rows.second_copies], dim=1),
+    )

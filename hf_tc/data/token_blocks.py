@@ -18,6 +18,7 @@ __all__ = ["CalibrationDataError", "read_documents", "token_blocks"]
 # Characters read per token wanted: English has 4 to 5; a cut this far away cannot change the tokens that are kept.
 _CHARACTERS_PER_TOKEN = 8
 _TOKENS_NEAR_A_CUT = 32
+NO_START = torch.empty(0, dtype=torch.long)  # of blocks whose tokenizer puts nothing before a text
 
 
 def token_blocks(
@@ -26,7 +27,7 @@ def token_blocks(
     """Documents in a row, cut into blocks of token ids [N, sequence_length]; the last, incomplete block is dropped.
 
     Every block starts with bos where the tokenizer puts one before a text by itself, also one that goes on in the
-    middle of a document: such models are never asked anything else, and lose much of what they know without it. A
+    middle of a document: such models never see a text without it, and lose much of what they know there. A
     block may hold parts of several documents, see `joined_tokens`.
 
     Args:
@@ -40,7 +41,7 @@ def token_blocks(
         CalibrationDataError: the text is too short for one block, there is no eos token to join documents with, or a
             conversation cannot be written: no chat template, or one that refuses it.
     """
-    _check_request(documents, tokenizer, sequence_length, max_tokens)
+    _check_request(sequence_length, max_tokens)
     ids, prefix = joined_tokens(documents, tokenizer, max_tokens), bos_prefix(tokenizer)
     blocks = list(cut(ids, prefix, sequence_length, None if max_tokens is None else max_tokens // sequence_length))
     if not blocks:
@@ -70,8 +71,10 @@ def joined_tokens(documents: Sequence[Document], tokenizer: Any, max_tokens: int
     conversation is what the tokenizer's chat template makes of it and no more.
 
     Raises:
-        CalibrationDataError: a conversation cannot be written: no chat template, or one that refuses it.
+        CalibrationDataError: there is no eos token to join documents with, or a conversation cannot be written: no chat
+            template, or one that refuses it.
     """
+    _check_eos(documents, tokenizer)
     prefix = bos_prefix(tokenizer)
     ids: list[int] = []
     previous: Document | None = None
@@ -87,16 +90,19 @@ def joined_tokens(documents: Sequence[Document], tokenizer: Any, max_tokens: int
     return ids[:max_tokens]
 
 
-def start_and_text(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """What all blocks `[N, T]` start with, `[P]`: the bos that `token_blocks` put before each, or nothing; and the text
-    that they make without it, `[N (T - P)]`.
+def shared_start(blocks: Tensor) -> Tensor:
+    """What all blocks `[N, T]` begin with, `[P]`: the bos that `token_blocks` put before each, or nothing.
 
-    One block alone does not tell. That several texts begin with one word by chance does no harm: whatever is made of
-    their blocks then begins with it, too.
+    One block alone does not tell. That all of several begin with one word by chance does no harm: whatever is made of
+    them then begins with it, too.
     """
     first = blocks[:, 0]
-    shared = len(blocks) > 1 and bool((first == first[0]).all())
-    return first[: int(shared)], blocks[:, int(shared) :].flatten()
+    return first[: int(len(blocks) > 1 and bool((first == first[0]).all()))]
+
+
+def begin_with(blocks: Tensor, start: Tensor) -> bool:
+    """Whether each of the blocks `[N, T]` begins with these tokens `[P]`."""
+    return bool((blocks[:, : len(start)] == start.to(blocks.device)).all())
 
 
 def check_enough_blocks(count: int, sequence_length: int, tokens: int, name: str) -> None:
@@ -108,7 +114,7 @@ def check_enough_blocks(count: int, sequence_length: int, tokens: int, name: str
         )
 
 
-def _check_request(documents: Sequence[Document], tokenizer: Any, sequence_length: int, max_tokens: int | None) -> None:
+def _check_request(sequence_length: int, max_tokens: int | None) -> None:
     if sequence_length < 2:
         raise CalibrationDataError(
             f"sequence_length is {sequence_length}; a block needs at least 2 tokens, one to predict from another."
@@ -118,6 +124,9 @@ def _check_request(documents: Sequence[Document], tokenizer: Any, sequence_lengt
             f"max_tokens is {max_tokens}, below one block of sequence_length {sequence_length}. Raise the "
             "one or lower the other."
         )
+
+
+def _check_eos(documents: Sequence[Document], tokenizer: Any) -> None:
     if tokenizer.eos_token_id is None and any(isinstance(document, str) for document in documents[:-1]):
         raise CalibrationDataError(
             f"{len(documents)} documents are to be joined with eos, and the tokenizer has none. Set "
@@ -132,7 +141,7 @@ def bos_prefix(tokenizer: Any) -> list[int]:
 
 
 def count_tokens(document: Document, tokenizer: Any) -> int:
-    """Tokens of a document in `token_blocks`, without the eos that joins it to the next."""
+    """Tokens of a document in `joined_tokens`, without the eos that joins it to the next."""
     if isinstance(document, str):
         return len(bos_prefix(tokenizer)) + len(_encode(document, tokenizer, None))
     return len(_encode(rendered(document, tokenizer), tokenizer, None))

@@ -15,26 +15,27 @@ from hf_tc.data.token_blocks import bos_prefix
 class TokenisedDocument(NamedTuple):
     """Tokens of a text or a conversation, and as many flags: True at those that are learned.
 
-    `prefix` is what a text starts with, bos or nothing; what is left of one starts with it again.
+    `prefix` is what a text starts with, bos or nothing, and what is left of one starts with it again; `at` is where
+    that begins among the tokens, 0 for all of them.
     """
 
     input_ids: list[int]
     is_learned: list[bool]
     is_conversation: bool
     prefix: tuple[int, ...] = ()
+    at: int = 0
 
     def first(self, tokens: int) -> TokenisedDocument:
-        """Its first tokens."""
-        return self._replace(input_ids=self.input_ids[:tokens], is_learned=self.is_learned[:tokens])
+        """So many tokens of what is left, as a document of its own."""
+        start = self._start
+        part = slice(self.at, self.at + tokens - len(start))
+        ids, learned = [*start, *self.input_ids[part]], [*(True for _ in start), *self.is_learned[part]]
+        return self._replace(input_ids=ids, is_learned=learned, at=0)
 
     def after(self, tokens: int) -> TokenisedDocument | None:
-        """What comes after these, as a document of its own; None where nothing does."""
-        if tokens >= len(self.input_ids):
-            return None
-        return self._replace(
-            input_ids=[*self.prefix, *self.input_ids[tokens:]],
-            is_learned=[*(True for _ in self.prefix), *self.is_learned[tokens:]],
-        )
+        """What is left after these; None where nothing is, or a token alone that only bos would stand before."""
+        at = self.at + tokens - len(self._start)
+        return self._replace(at=at) if len(self.input_ids) - at > len(self.prefix) else None
 
     def pieces(self, length: int) -> Iterator[TokenisedDocument]:
         """All of it in pieces of at most so many tokens, at least 2."""
@@ -42,6 +43,10 @@ class TokenisedDocument(NamedTuple):
         while rest is not None:
             yield rest.first(length)
             rest = rest.after(length)
+
+    @property
+    def _start(self) -> tuple[int, ...]:
+        return self.prefix if self.at else ()
 
     @property
     def teaches(self) -> bool:

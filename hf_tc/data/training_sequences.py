@@ -13,19 +13,21 @@ import torch
 from torch import Tensor
 
 from hf_tc.data.corrupted_sequences import corrupted_sequences
-from hf_tc.data.repeated_passages import longest_passage, repeated_passages
+from hf_tc.data.repeated_passages import repeated_passages
+from hf_tc.data.token_blocks import NO_START
 
 SHORTEST_PASSAGE = 16
 
 
-def training_sequences(blocks: Tensor, rows: int, seed: int) -> Iterator[Tensor]:
+def training_sequences(blocks: Tensor, rows: int, seed: int, start: Tensor = NO_START) -> Iterator[Tensor]:
     """Minibatches `[rows, T]` without end, from blocks `[N, T]`; the blocks themselves in seeded orders.
 
     Args:
-        blocks: T is 4 at least, bos not counted.
+        blocks: T is 4 at least, `start` not counted.
+        start: `[P]`, what every block begins with, and so every row: bos, or nothing; see `shared_start`.
     """
-    generator, blocks = torch.Generator().manual_seed(seed), blocks.cpu()
-    longest = longest_passage(blocks)
+    generator, blocks = torch.Generator().manual_seed(seed), blocks[:, len(start) :].cpu().contiguous()
+    before = start.cpu().expand(rows, -1)
     order: list[int] = []
     for step in count():
         batch = []
@@ -36,12 +38,13 @@ def training_sequences(blocks: Tensor, rows: int, seed: int) -> Iterator[Tensor]
             elif number % 4 == 1:
                 batch.append(corrupted_sequences(blocks, 1, seed + number)[0])
             else:
-                length = _passage_tokens(longest, generator)
+                length = _passage_tokens(blocks.shape[1], generator)
                 batch.append(repeated_passages(blocks, 1, seed + number, length).input_ids[0])
-        yield torch.stack(batch)
+        yield torch.cat([before, torch.stack(batch)], dim=1)
 
 
-def _passage_tokens(longest: int, generator: torch.Generator) -> int:
-    """A length from SHORTEST_PASSAGE to the longest, as likely between 16 and 32 as between 256 and 512."""
+def _passage_tokens(block: int, generator: torch.Generator) -> int:
+    """A length from SHORTEST_PASSAGE to half a block, as likely between 16 and 32 as between 256 and 512."""
+    longest = block // 2
     shortest = min(SHORTEST_PASSAGE, longest)
     return round(shortest * math.exp(torch.rand((), generator=generator).item() * math.log(longest / shortest)))

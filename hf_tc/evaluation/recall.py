@@ -80,12 +80,13 @@ def recall_rows(passages: Tensor, prefix: Tensor, distances: Sequence[int] = DIS
     """
     if len(passages) < 2:
         raise ValueError(
-            f"The text makes passages of {passages.shape[1]} tokens, {len(passages)} in all; recall needs at least 2. "
-            "Give more text, or none to use the packaged sample."
+            f"The text has {len(passages)} whole passages of {passages.shape[1]} tokens; recall needs at least 2. Give "
+            "more text, or none to use the packaged sample."
         )
     text = passages.flatten()
+    repeated = repeat_passages(passages[:PASSAGES, None]).input_ids
     return RecallRows(
-        repeated=repeat_passages(passages[:PASSAGES, None], prefix).input_ids,
+        repeated=torch.cat([prefix.expand(len(repeated), -1), repeated], dim=1),
         prefix_tokens=len(prefix),
         lookups={distance: lookup_rows(text, prefix, distance) for distance in distances},
     )

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_tc.data.repeated_passages import near_and_far
+from hf_tc.data.token_blocks import NO_START
 from hf_tc.evaluation.distance import DistanceFromTeacher
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection.hybrid import Hybrid
@@ -26,6 +27,7 @@ class Probe:
         blocks: token ids `[N, T]` to measure on.
         batch_size: blocks per forward.
         log: where scores are kept.
+        start: `[P]`, what every block begins with: bos, or nothing.
         hybrid: the teacher with any of its layers converted, for policies that ask for it.
 
     Attributes:
@@ -33,8 +35,15 @@ class Probe:
     """
 
     def __init__(
-        self, teacher: PreTrainedModel, blocks: Tensor, batch_size: int, log: ScoreLog, hybrid: Hybrid | None = None
+        self,
+        teacher: PreTrainedModel,
+        blocks: Tensor,
+        batch_size: int,
+        log: ScoreLog,
+        hybrid: Hybrid | None = None,
+        start: Tensor = NO_START,
     ) -> None:
+        self.start = start
         self.teacher, self.blocks, self.batch_size, self.log, self.hybrid = teacher, blocks, batch_size, log, hybrid
         self.layers = range(len(find_decoder_layers(teacher.base_model)))
         self.progress = tqdm(desc="Comparing layers", unit="hybrid", mininterval=1.0)
@@ -91,7 +100,8 @@ class Probe:
 
     @cached_property
     def _on_second_copies(self) -> DistanceFromTeacher:
-        rows = near_and_far(self.blocks[: -(-len(self.blocks) // 2)])  # half as many: every token of them tells
+        half = self.blocks[: -(-len(self.blocks) // 2)]  # every token of them tells
+        rows = near_and_far(half, self.start)
         return DistanceFromTeacher(self.teacher, rows.input_ids, self.batch_size, rows.second_copies)
 
 

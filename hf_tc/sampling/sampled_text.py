@@ -40,7 +40,7 @@ def sampled_text(
     """Documents that the teacher writes by its own probabilities: temperature 1, nothing cut off.
 
     Args:
-        tokens: that the documents shall have as `token_blocks` reads them; the last may go beyond.
+        tokens: that the documents shall have as `joined_tokens` reads them; the last may go beyond.
         kind: "chat" for conversations of a user's turn and an answer, "free" for text from the start token, "both" for
             half the tokens each; free text alone where the tokenizer has no chat template.
         document_tokens: of a document at most; longer ones are cut there.

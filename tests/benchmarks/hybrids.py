@@ -11,7 +11,7 @@ from hf_tc.conversion.checkpoint import ConversionCheckpoint
 from hf_tc.conversion.layer_by_layer import load_stage
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.data.repeated_passages import near_and_far, passages_of, repeat_passages
-from hf_tc.data.token_blocks import start_and_text
+from hf_tc.data.token_blocks import shared_start
 from hf_tc.evaluation.distance import DistanceFromTeacher
 from hf_tc.evaluation.recall import PASSAGES
 from hf_tc.evaluation.tasks import load_tasks, measure_tasks
@@ -32,12 +32,13 @@ class Hybrids:
         self.student.config.use_cache = False  # its caches are of the student, not of a hybrid
         self.layers = list(task.student.config.linear_layers)
         self.hybrid = Hybrid(task.student, task.teacher)
-        start, text = start_and_text(validation)
+        start = shared_start(validation)
+        text = validation[:, len(start) :].flatten()
         self._texts: dict[str, tuple[Tensor, Tensor | None]] = {
             "selection": (selection, None),
-            "selection, second copies": near_and_far(selection),
+            "selection, second copies": near_and_far(selection, start),
             "validation": (validation, None),
-            "validation, second copies": repeat_passages(passages_of(text)[:PASSAGES, None], start),
+            "validation, second copies": repeat_passages(passages_of(text)[:PASSAGES, None]),
         }
         self._distances: dict[str, DistanceFromTeacher] = {}
         self._known: dict[tuple[str, str, tuple[int, ...]], tuple[float, float]] = {}

@@ -21,15 +21,6 @@ def test_the_rate_of_replaced_tokens() -> None:
     assert set(sequences.flatten().tolist()) <= set(range(BLOCKS.numel()))
 
 
-def test_the_bos_of_all_blocks_is_where_every_sequence_begins_and_stays() -> None:
-    bos = 10_000
-    blocks = torch.cat([torch.full((8, 1), bos), BLOCKS], dim=1)
-    sequences = corrupted_sequences(blocks, 50, seed=0, rate=0.5)
-    assert sequences.shape == (50, 101)
-    assert (sequences[:, 0] == bos).all()
-    assert (sequences[:, 1:] != bos).all()
-
-
 def test_one_block_has_one_sequence() -> None:
     assert torch.equal(corrupted_sequences(BLOCKS[:1], 3, seed=1, rate=0.0), BLOCKS[:1].expand(3, -1))
 

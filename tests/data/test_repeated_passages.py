@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from hf_tc.data.repeated_passages import longest_passage, near_and_far, repeat_passages, repeated_passages
+from hf_tc.data.repeated_passages import near_and_far, repeat_passages, repeated_passages
 
 BLOCKS = torch.arange(60).view(5, 12)  # every token once, in order
 
@@ -13,10 +13,9 @@ def test_each_passage_is_followed_by_itself_and_then_by_the_next() -> None:
     passages = torch.tensor([[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [1, 1, 1]]])
     expected = [[1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6], [7, 8, 9, 7, 8, 9, 1, 1, 1, 1, 1, 1]]
     marked = [False] * 4 + [True] * 2  # the first token of a second copy is announced by nothing
-    for start in ([], [99]):
-        rows = repeat_passages(passages, torch.tensor(start, dtype=torch.long))
-        assert rows.input_ids.tolist() == [start + row for row in expected]
-        assert rows.second_copies.tolist() == 2 * [[False] * len(start) + marked * 2]
+    rows = repeat_passages(passages)
+    assert rows.input_ids.tolist() == expected
+    assert rows.second_copies.tolist() == [marked * 2, marked * 2]
 
 
 @pytest.mark.parametrize("passage_tokens", [2, 3, 4, 5, 6])
@@ -32,13 +31,16 @@ def test_rows_are_pieces_of_the_text_at_any_length(passage_tokens: int) -> None:
                 assert row[place] == row[place - 1] + 1  # passages are contiguous
 
 
-def test_rows_begin_with_the_bos_of_all_blocks() -> None:
-    blocks = torch.cat([torch.full((5, 1), 99), BLOCKS], dim=1)
-    rows = near_and_far(blocks)
-    assert rows.input_ids.shape == rows.second_copies.shape == (5, 13)
-    assert (rows.input_ids == 99).nonzero()[:, 1].tolist() == [0] * 5  # and nowhere else
-    assert rows.second_copies.any(dim=1).all()
-    assert longest_passage(blocks) == longest_passage(BLOCKS) == 6
+@pytest.mark.parametrize("count", [1, 5])
+def test_rows_begin_as_the_blocks_do(count: int) -> None:
+    blocks = torch.cat([torch.full((5, 1), 99), BLOCKS], dim=1)[:count]
+    rows = near_and_far(blocks, torch.tensor([99]))
+    assert rows.input_ids.shape == rows.second_copies.shape == (count, 13)
+    assert (rows.input_ids == 99).nonzero()[:, 1].tolist() == [0] * count  # and nowhere else
+    plain = near_and_far(BLOCKS[:count])
+    assert torch.equal(rows.input_ids[:, 1:], plain.input_ids)
+    assert torch.equal(rows.second_copies[:, 1:], plain.second_copies)
+    assert not rows.second_copies[:, 0].any()
 
 
 def test_places_are_those_of_the_seed_and_cross_blocks() -> None:

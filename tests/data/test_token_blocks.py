@@ -13,7 +13,7 @@ from tiny_sizes import VOCABULARY
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from hf_tc.data.token_blocks import CalibrationDataError, joined_tokens, start_and_text, token_blocks
+from hf_tc.data.token_blocks import CalibrationDataError, begin_with, joined_tokens, shared_start, token_blocks
 from hf_tc.teachers.vocabulary import check_vocabulary
 
 EOS, BOS = 0, 1
@@ -58,9 +58,11 @@ def test_every_block_starts_with_bos_where_the_tokenizer_adds_one() -> None:
     blocks = token_blocks(documents, tokenizer, 4)
     assert blocks.tolist() == [[BOS, 2, 3, 4], [BOS, 5, 6, 7], [BOS, EOS, BOS, 8], [BOS, 2, 3, EOS]]
     assert torch.equal(token_blocks(documents, tokenizer, 4, 11), blocks[:2])
-    assert [part.tolist() for part in start_and_text(blocks[:2])] == [[BOS], [2, 3, 4, 5, 6, 7]]
+    assert shared_start(blocks).tolist() == [BOS]
+    assert begin_with(blocks[:1], shared_start(blocks))
     plain = token_blocks(documents, word_tokenizer(), 4)
-    assert [part.tolist() for part in start_and_text(plain)] == [[], plain.flatten().tolist()]
+    assert shared_start(plain).tolist() == []
+    assert not begin_with(plain, shared_start(blocks))
 
 
 def _bos_processor() -> Any:

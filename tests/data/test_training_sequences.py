@@ -18,8 +18,11 @@ def test_every_block_comes_before_any_comes_again() -> None:
 
 
 def test_every_row_begins_with_the_bos_of_all_blocks() -> None:
-    rows = next(training_sequences(torch.cat([torch.full((len(BLOCKS), 1), 9_999), BLOCKS], dim=1), 16, 0))
-    assert (rows == 9_999).nonzero()[:, 1].tolist() == [0] * 16
+    for count in (1, len(BLOCKS)):
+        blocks = torch.cat([torch.full((count, 1), 9_999), BLOCKS[:count]], dim=1)
+        rows = next(training_sequences(blocks, 16, 0, torch.tensor([9_999])))
+        assert (rows == 9_999).nonzero()[:, 1].tolist() == [0] * 16
+        assert torch.equal(rows[:, 1:], next(training_sequences(BLOCKS[:count], 16, 0)))
 
 
 def test_every_fourth_row_is_corrupted_and_every_fourth_repeats_passages() -> None:
