@@ -26,7 +26,7 @@ from hf_tc.alignment.training_step import snapshot, training_step
 from hf_tc.alignment.unmasked_rows import unmasked_rows
 from hf_tc.config import AlignmentConfig
 from hf_tc.data.repeated_passages import near_and_far
-from hf_tc.data.token_blocks import shared_start
+from hf_tc.data.token_blocks import NO_START
 from hf_tc.data.training_sequences import training_sequences
 from hf_tc.evaluation.chunked_objective import chunked_objective
 from hf_tc.evaluation.distance import DistanceFromTeacher
@@ -65,6 +65,7 @@ def align_jointly(
     settings: AlignmentConfig,
     seed: int,
     progress_file: Path | None = None,
+    start: Tensor = NO_START,
 ) -> tuple[float, float]:
     """Trains the student's mixers in place; returns `HeldOutDistance` before and after, never above.
 
@@ -72,6 +73,7 @@ def align_jointly(
         mixers: the student's recurrent mixers; the rest of it stays as it is and may share the teacher's memory.
         blocks, held_out: token ids `[N, T]`, T at least 4 without bos.
         progress_file: written every few minutes; the same call goes on from there.
+        start: `[P]`, what every block begins with: bos, or nothing.
 
     Raises:
         ValueError: the teacher is spread over devices, offloaded or in 8 bits, or blocks are too short to repeat a
@@ -80,7 +82,6 @@ def align_jointly(
     check_can_align_jointly(teacher)
     parts = nn.ModuleList(mixers)
     at_once, _ = joint_pass_of(teacher, parts, blocks.shape[1])
-    start = shared_start(torch.cat([blocks.cpu(), held_out.cpu()]))
     file = ProgressFile(progress_file, [asdict(settings), seed])
     with evaluating(student), _alone_in_training(student, parts), _autocast(student), unmasked_rows():
         run = JointRun(student, teacher, parts, HeldOutDistance(teacher, held_out, at_once, start), file)

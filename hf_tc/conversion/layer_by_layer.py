@@ -23,6 +23,7 @@ from hf_tc.conversion.side_by_side import run_side_by_side
 from hf_tc.conversion.stage_clock import StageClock
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.data.corrupted_sequences import corrupted_sequences, number_of_corrupted_sequences
+from hf_tc.data.token_blocks import after_start
 from hf_tc.memory.estimate import blocks_at_once, free_bytes, largest, layer_bytes, text_bytes, widths_of
 from hf_tc.memory.free_host_memory import free_host_bytes
 from hf_tc.memory.layers_at_once import layers_at_once
@@ -133,7 +134,7 @@ def text_to_align_with(task: ConversionTask, settings: ConversionConfig) -> Tens
     count, length = blocks.shape
     corrupted = number_of_corrupted_sequences(count, length, settings.alignment.drawn_blocks(length))
     sequences = corrupted_sequences(blocks[:, len(start) :], corrupted, settings.seed)
-    return torch.cat([blocks, torch.cat([start.expand(corrupted, -1).to(sequences), sequences], dim=1)])
+    return torch.cat([blocks, after_start(sequences, start)])
 
 
 def load_stage(student: HybridGDNForCausalLM, checkpoint: ConversionCheckpoint, stage: str) -> None:

@@ -106,7 +106,7 @@ def joint_stage(task: ConversionTask, checkpoint: ConversionCheckpoint, joint: A
         blocks = task.fitted_blocks, task.held_out_blocks
         with task.clock.stage("joint"):
             file = checkpoint.joint_progress
-            align_jointly(student, task.teacher, mixers.values(), *blocks, joint, settings.seed, file)
+            align_jointly(student, task.teacher, mixers.values(), *blocks, joint, settings.seed, file, task.start)
         checkpoint.save_joint({layer: mixer.state_dict() for layer, mixer in mixers.items()}, joint)
     load_stage(student, checkpoint, "joint")
 

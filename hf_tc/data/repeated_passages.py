@@ -8,9 +8,10 @@ Olsson et al. 2022, arXiv 2209.11895). Plain text asks for this too seldom for a
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from hf_tc.data.token_blocks import NO_START
+from hf_tc.data.token_blocks import NO_START, after_start
 
 PASSAGE_TOKENS = 64
 
@@ -72,13 +73,9 @@ def near_and_far(blocks: Tensor, start: Tensor = NO_START) -> RepeatedPassages:
     Raises:
         ValueError: blocks of fewer than four tokens without it.
     """
-    blocks = blocks[:, len(start) :].cpu()
+    blocks = blocks[:, len(start) :]
     far = blocks.shape[1] // 2
     lengths = ((min(PASSAGE_TOKENS, far), len(blocks) - len(blocks) // 2), (far, len(blocks) // 2))
     parts = [repeated_passages(blocks, count, seed=0, passage_tokens=tokens) for tokens, count in lengths]
     rows = RepeatedPassages(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-    before = start.cpu().expand(len(blocks), -1)
-    return RepeatedPassages(
-        torch.cat([before, rows.input_ids], dim=1),
-        torch.cat([torch.zeros_like(before, dtype=torch.bool), rows.second_copies], dim=1),
-    )
+    return RepeatedPassages(after_start(rows.input_ids, start), F.pad(rows.second_copies, (len(start), 0)))

@@ -42,18 +42,27 @@ def token_blocks(
             conversation cannot be written: no chat template, or one that refuses it.
     """
     _check_request(sequence_length, max_tokens)
-    ids, prefix = joined_tokens(documents, tokenizer, max_tokens), bos_prefix(tokenizer)
-    blocks = list(cut(ids, prefix, sequence_length, None if max_tokens is None else max_tokens // sequence_length))
+    ids = joined_tokens(documents, tokenizer, max_tokens)
+    most = None if max_tokens is None else max_tokens // sequence_length
+    return blocks_of(ids, bos_prefix(tokenizer), sequence_length, most)
+
+
+def blocks_of(ids: list[int], prefix: list[int], length: int, most: int | None = None) -> LongTensor:
+    """Token ids cut into blocks [N, length], all or the first `most`, each with the prefix where it has none yet.
+
+    Raises:
+        CalibrationDataError: there are too few for one block.
+    """
+    blocks = list(_cut(ids, prefix, length, most))
     if not blocks:
         raise CalibrationDataError(
-            f"The text has {len(ids)} tokens; one block of sequence_length needs {sequence_length}. Give more text "
+            f"The text has {len(ids)} tokens; one block of sequence_length needs {length}. Give more text "
             "or lower sequence_length."
         )
     return torch.tensor(blocks)  # type: ignore[return-value]  # torch types no dtype
 
 
-def cut(ids: list[int], prefix: list[int], length: int, most: int | None) -> Iterator[list[int]]:
-    """Whole blocks, as many as there are or `most`, each with the prefix before it unless it is there already."""
+def _cut(ids: list[int], prefix: list[int], length: int, most: int | None) -> Iterator[list[int]]:
     at, count = 0, 0
     while count != most:
         start = [] if ids[at : at + len(prefix)] == prefix else prefix
@@ -100,6 +109,11 @@ def shared_start(blocks: Tensor) -> Tensor:
     return first[: int(len(blocks) > 1 and bool((first == first[0]).all()))]
 
 
+def after_start(rows: Tensor, start: Tensor) -> Tensor:
+    """Rows `[N, P + T]` of token ids: `start`, `[P]`, before each of `rows`, `[N, T]`."""
+    return torch.cat([start.to(rows).expand(len(rows), -1), rows], dim=1)
+
+
 def begin_with(blocks: Tensor, start: Tensor) -> bool:
     """Whether each of the blocks `[N, T]` begins with these tokens `[P]`."""
     return bool((blocks[:, : len(start)] == start.to(blocks.device)).all())
@@ -138,6 +152,11 @@ def bos_prefix(tokenizer: Any) -> list[int]:
     """What the tokenizer puts before a text by itself: bos, or nothing."""
     ids = list(tokenizer("")["input_ids"])
     return ids[:1] if ids and ids[0] == tokenizer.bos_token_id else []
+
+
+def start_of_texts(tokenizer: Any) -> Tensor:
+    """`bos_prefix` as a tensor `[P]`."""
+    return torch.tensor(bos_prefix(tokenizer), dtype=torch.long)
 
 
 def count_tokens(document: Document, tokenizer: Any) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hf_tc.data.corrupted_sequences import corrupted_sequences
 from hf_tc.data.repeated_passages import repeated_passages
-from hf_tc.data.token_blocks import NO_START
+from hf_tc.data.token_blocks import NO_START, after_start
 
 SHORTEST_PASSAGE = 16
 
@@ -27,7 +27,6 @@ def training_sequences(blocks: Tensor, rows: int, seed: int, start: Tensor = NO_
         start: `[P]`, what every block begins with, and so every row: bos, or nothing; see `shared_start`.
     """
     generator, blocks = torch.Generator().manual_seed(seed), blocks[:, len(start) :].cpu().contiguous()
-    before = start.cpu().expand(rows, -1)
     order: list[int] = []
     for step in count():
         batch = []
@@ -40,7 +39,7 @@ def training_sequences(blocks: Tensor, rows: int, seed: int, start: Tensor = NO_
             else:
                 length = _passage_tokens(blocks.shape[1], generator)
                 batch.append(repeated_passages(blocks, 1, seed + number, length).input_ids[0])
-        yield torch.cat([before, torch.stack(batch)], dim=1)
+        yield after_start(torch.stack(batch), start)
 
 
 def _passage_tokens(block: int, generator: torch.Generator) -> int:

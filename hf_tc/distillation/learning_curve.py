@@ -15,7 +15,7 @@ from hf_tc.assets import sample_text_path
 from hf_tc.data.contamination import MOST_SHARED, SHORTEST_NGRAM, check_contamination, text_overlap
 from hf_tc.data.repeated_passages import passages_of
 from hf_tc.data.text_files import source_name
-from hf_tc.data.token_blocks import begin_with, bos_prefix, read_documents, token_blocks
+from hf_tc.data.token_blocks import begin_with, read_documents, start_of_texts, token_blocks
 from hf_tc.distillation.datasets import TOKENS_COLUMN, Examples
 from hf_tc.evaluation.evaluate import Evaluator, Measures
 from hf_tc.evaluation.figures import Evaluation
@@ -140,9 +140,10 @@ class LearningCurve(TrainerCallback):
 def held_out_blocks(student: Any, tokenizer: Any, text: Any, length: int) -> tuple[Tensor, str]:
     """Blocks `[N, T]` to measure on, and what they are called; arguments as in `LearningCurve`."""
     kept = getattr(getattr(student, "conversion_report", None), "held_out_tokens", None)
-    prefix = torch.tensor(bos_prefix(tokenizer), dtype=torch.long)
-    if text is None and kept and begin_with(torch.tensor(kept), prefix):  # those of an earlier hf_tc had no bos
-        return torch.tensor(kept), OF_THE_CONVERSION
+    if text is None and kept:
+        blocks = torch.tensor(kept)
+        if begin_with(blocks, start_of_texts(tokenizer)):  # those of an earlier hf_tc had no bos
+            return blocks, OF_THE_CONVERSION
     name = OF_THE_PACKAGE if text is None else source_name(text)
     source = sample_text_path("heldout") if text is None else text
     return token_blocks(read_documents(source, EVAL_TOKENS), tokenizer, length, EVAL_TOKENS), name
@@ -189,7 +190,7 @@ def recall_of(blocks: Tensor, tokenizer: Any, models: Iterable[Any]) -> RecallRo
     """Rows for recall made of the text, at those of the usual distances that fit into text and models, if any does."""
     positions = (getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models)
     most = min(known or blocks.numel() for known in positions)
-    prefix = torch.tensor(bos_prefix(tokenizer), dtype=torch.long)
+    prefix = start_of_texts(tokenizer)
     text = blocks[:, len(prefix) :] if begin_with(blocks, prefix) else blocks
     passages = passages_of(text.flatten())
     for count in range(len(DISTANCES), 0, -1):

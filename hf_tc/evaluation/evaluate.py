@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hf_tc.assets import sample_text_path
-from hf_tc.data.repeated_passages import PASSAGE_TOKENS, passages_of
-from hf_tc.data.token_blocks import bos_prefix, joined_tokens, read_documents, token_blocks
+from hf_tc.data.repeated_passages import PASSAGE_TOKENS
+from hf_tc.data.token_blocks import blocks_of, joined_tokens, read_documents, start_of_texts, token_blocks
 from hf_tc.evaluation.figures import Evaluation
 from hf_tc.evaluation.generation_checks import check_generation
 from hf_tc.evaluation.perplexity import evaluate_blocks, ready
@@ -137,8 +137,8 @@ class Measures:
 def _recall_rows(tokenizer: Any, source: Any, distances: Sequence[int]) -> RecallRows:
     """From as much of the text as passages and what lies in between need."""
     wanted = max(PASSAGES * PASSAGE_TOKENS, 2 * max(distances, default=0))
-    passages = passages_of(torch.tensor(joined_tokens(read_documents(source, wanted), tokenizer, wanted)))
-    return recall_rows(passages, torch.tensor(bos_prefix(tokenizer), dtype=torch.long), distances)
+    passages = blocks_of(joined_tokens(read_documents(source, wanted), tokenizer, wanted), [], PASSAGE_TOKENS)
+    return recall_rows(passages, start_of_texts(tokenizer), distances)
 
 
 class Evaluator:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_tc.data.repeated_passages import repeat_passages
+from hf_tc.data.token_blocks import after_start
 from hf_tc.evaluation.figures import Recall
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.evaluation.perplexity import token_nll
@@ -80,13 +81,13 @@ def recall_rows(passages: Tensor, prefix: Tensor, distances: Sequence[int] = DIS
     """
     if len(passages) < 2:
         raise ValueError(
-            f"The text has {len(passages)} whole passages of {passages.shape[1]} tokens; recall needs at least 2. Give "
+            f"The text has {len(passages)} whole passage of {passages.shape[1]} tokens; recall needs at least 2. Give "
             "more text, or none to use the packaged sample."
         )
     text = passages.flatten()
     repeated = repeat_passages(passages[:PASSAGES, None]).input_ids
     return RecallRows(
-        repeated=torch.cat([prefix.expand(len(repeated), -1), repeated], dim=1),
+        repeated=after_start(repeated, prefix),
         prefix_tokens=len(prefix),
         lookups={distance: lookup_rows(text, prefix, distance) for distance in distances},
     )

@@ -43,8 +43,8 @@ class Probe:
         hybrid: Hybrid | None = None,
         start: Tensor = NO_START,
     ) -> None:
-        self.start = start
         self.teacher, self.blocks, self.batch_size, self.log, self.hybrid = teacher, blocks, batch_size, log, hybrid
+        self.start = start
         self.layers = range(len(find_decoder_layers(teacher.base_model)))
         self.progress = tqdm(desc="Comparing layers", unit="hybrid", mininterval=1.0)
         self._asked: set[str] = set()
@@ -100,7 +100,7 @@ class Probe:
 
     @cached_property
     def _on_second_copies(self) -> DistanceFromTeacher:
-        half = self.blocks[: -(-len(self.blocks) // 2)]  # every token of them tells
+        half = self.blocks[: -(-len(self.blocks) // 2)]  # half as many: every token of their rows tells
         rows = near_and_far(half, self.start)
         return DistanceFromTeacher(self.teacher, rows.input_ids, self.batch_size, rows.second_copies)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from hf_tc.data.token_blocks import bos_prefix, cut, joined_tokens, read_documents, token_blocks
+from hf_tc.data.token_blocks import blocks_of, bos_prefix, joined_tokens, read_documents, token_blocks
 
 TEXT_TOKENS = 2_000_000  # read of the calibration text; every budget draws its blocks from all of it
 # Steps of four times the default's tokens, and what was measured to go with them: where both sides of a comparison are
@@ -54,7 +54,7 @@ class Bench:
 
     def blocks(self, tokens: int, length: int) -> Tensor:
         """Token ids `[tokens // length, length]`, drawn from all of the calibration text."""
-        blocks = torch.tensor(list(cut(self._text, self._prefix, length, None)))
+        blocks = blocks_of(self._text, self._prefix, length)
         order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(self.seed))
         return blocks[order[: tokens // length]]
 

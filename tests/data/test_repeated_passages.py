@@ -10,11 +10,9 @@ BLOCKS = torch.arange(60).view(5, 12)  # every token once, in order
 
 
 def test_each_passage_is_followed_by_itself_and_then_by_the_next() -> None:
-    passages = torch.tensor([[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [1, 1, 1]]])
-    expected = [[1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6], [7, 8, 9, 7, 8, 9, 1, 1, 1, 1, 1, 1]]
+    rows = repeat_passages(torch.tensor([[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [1, 1, 1]]]))
+    assert rows.input_ids.tolist() == [[1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6], [7, 8, 9, 7, 8, 9, 1, 1, 1, 1, 1, 1]]
     marked = [False] * 4 + [True] * 2  # the first token of a second copy is announced by nothing
-    rows = repeat_passages(passages)
-    assert rows.input_ids.tolist() == expected
     assert rows.second_copies.tolist() == [marked * 2, marked * 2]
 
 

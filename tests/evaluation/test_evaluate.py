@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_tc
 from hf_tc.assets import sample_text_path, tiny_teacher_path
+from hf_tc.data.token_blocks import CalibrationDataError
 from hf_tc.evaluation import evaluate as module
 from hf_tc.evaluation.evaluate import Evaluator, Measures
 
@@ -58,12 +59,12 @@ def test_the_teacher_is_measured_once(teacher: Any, tokenizer: Any, monkeypatch:
 
 
 def test_refusals_before_anything_is_measured(tokenizer: Any) -> None:
-    with pytest.raises(ValueError, match="has 0 whole passages of 64 tokens"):
+    with pytest.raises(CalibrationDataError, match="one block of sequence_length needs 64"):
         Measures.prepare(tokenizer, [{"text": "Short."}], sequence_length=4, recall=True)
     with pytest.raises(ValueError, match="task_rows is 0"):
         Measures.prepare(tokenizer, task_rows=0)
     text = [{"text": "The lamp was out and nobody knew why it was so. " * 8}]
-    with pytest.raises(ValueError, match="has 1 whole passages of 64 tokens; recall needs at least 2"):
+    with pytest.raises(ValueError, match="has 1 whole passage of 64 tokens; recall needs at least 2"):
         Measures.prepare(tokenizer, text, sequence_length=4, recall=True)
     with pytest.raises(ValueError, match="batch_size is 0"):
         Evaluator(Measures.prepare(tokenizer, max_tokens=64, sequence_length=64), batch_size=0)

@@ -99,7 +99,7 @@ def test_rows_hold_list_text_and_questions() -> None:
 
 
 def test_refusals(passages: Tensor) -> None:
-    with pytest.raises(ValueError, match="has 1 whole passages of 12 tokens"):
+    with pytest.raises(ValueError, match="has 1 whole passage of 12 tokens"):
         recall_rows(passages[:1], NOTHING)
     with pytest.raises(ValueError, match=r"distance 512 needs as many tokens of text.*there are 96"):
         recall_rows(passages, NOTHING, [512])
