@@ -5,6 +5,7 @@ A model that finds the first copy knows all of the second but its first token, w
 Olsson et al. 2022, arXiv 2209.11895). Plain text asks for this too seldom for a mean over its tokens to show it.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from hf_tc.data.token_blocks import NO_START, after_start
 
 PASSAGE_TOKENS = 64
+SHORTEST_PASSAGE = 16  # of those that are learned from
 
 
 class RepeatedPassages(NamedTuple):
@@ -62,6 +64,13 @@ def repeated_passages(blocks: Tensor, count: int, seed: int, passage_tokens: int
     starts = torch.randint(len(text) - passage_tokens + 1, (count, pairs), generator=generator)
     rows = repeat_passages(text[starts[..., None] + torch.arange(passage_tokens)])
     return RepeatedPassages(rows.input_ids[:, :length], rows.second_copies[:, :length])
+
+
+def drawn_passage_tokens(length: int, generator: torch.Generator) -> int:
+    """From SHORTEST_PASSAGE to half of the length, as likely between 16 and 32 as between 256 and 512."""
+    longest = length // 2
+    shortest = min(SHORTEST_PASSAGE, longest)
+    return round(shortest * math.exp(torch.rand((), generator=generator).item() * math.log(longest / shortest)))
 
 
 def near_and_far(blocks: Tensor, start: Tensor = NO_START) -> RepeatedPassages:

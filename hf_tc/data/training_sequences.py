@@ -5,7 +5,6 @@ Of every four, two are the text, one is the text corrupted, against overfitting,
 which a student finds hardly anything again (`repeated_passages`).
 """
 
-import math
 from collections.abc import Iterator
 from itertools import count
 
@@ -13,10 +12,8 @@ import torch
 from torch import Tensor
 
 from hf_tc.data.corrupted_sequences import corrupted_sequences
-from hf_tc.data.repeated_passages import repeated_passages
+from hf_tc.data.repeated_passages import drawn_passage_tokens, repeated_passages
 from hf_tc.data.token_blocks import NO_START, after_start
-
-SHORTEST_PASSAGE = 16
 
 
 def training_sequences(blocks: Tensor, rows: int, seed: int, start: Tensor = NO_START) -> Iterator[Tensor]:
@@ -37,13 +34,6 @@ def training_sequences(blocks: Tensor, rows: int, seed: int, start: Tensor = NO_
             elif number % 4 == 1:
                 batch.append(corrupted_sequences(blocks, 1, seed + number)[0])
             else:
-                length = _passage_tokens(blocks.shape[1], generator)
+                length = drawn_passage_tokens(blocks.shape[1], generator)
                 batch.append(repeated_passages(blocks, 1, seed + number, length).input_ids[0])
         yield after_start(torch.stack(batch), start)
-
-
-def _passage_tokens(block: int, generator: torch.Generator) -> int:
-    """A length from SHORTEST_PASSAGE to half a block, as likely between 16 and 32 as between 256 and 512."""
-    longest = block // 2
-    shortest = min(SHORTEST_PASSAGE, longest)
-    return round(shortest * math.exp(torch.rand((), generator=generator).item() * math.log(longest / shortest)))

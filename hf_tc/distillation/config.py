@@ -137,6 +137,11 @@ class DistillationConfig(DataSettings, TrainingArguments):
                 f"curriculum is {self.curriculum}, and teacher_cache has blocks of one length. Leave curriculum out, "
                 "or the recipe long, which sets it; or train beside the teacher."
             )
+        if self.teacher_cache is not None and self.repeated_passages:
+            raise ValueError(
+                f"repeated_passages is {self.repeated_passages}, and the predictions of teacher_cache are of its text "
+                "as it is. Leave repeated_passages out, or train beside the teacher."
+            )
         self.check_data_settings()
         if self.curriculum:
             self.train_sampling_strategy = "sequential"

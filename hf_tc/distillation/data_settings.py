@@ -46,6 +46,13 @@ class DataSettings:
         default=True,
         metadata={"help": "Of conversations learn what the assistant says; else all tokens."},
     )
+    repeated_passages: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share in [0, 1] of the sequences in which passages of 16 tokens or more come twice, so that "
+            "looking back is learned too; the second half of their text is not used."
+        },
+    )
 
     @property
     def row_length(self) -> int:
@@ -67,6 +74,11 @@ class DataSettings:
             raise ValueError(
                 f"sequence_length is {self.sequence_length}; a sequence needs at least 2 tokens, one to predict from "
                 "another."
+            )
+        if not 0.0 <= self.repeated_passages <= 1.0:
+            raise ValueError(
+                f"repeated_passages is {self.repeated_passages}; it is a share of the sequences and must lie in "
+                "[0, 1]. Use 0 for none."
             )
         if self.curriculum:
             self.curriculum = [_as_text(stage) for stage in self.curriculum]

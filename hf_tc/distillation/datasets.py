@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from hf_tc.data.conversations import CONVERSATION_COLUMNS, Document
 from hf_tc.data.packing import Documents, Row, joined, packed
+from hf_tc.data.repeating_rows import with_repeats
 from hf_tc.data.row_files import TEXT_COLUMN, CalibrationDataError, documents_of_rows
 from hf_tc.data.text_files import is_blank
 from hf_tc.data.training_documents import DocumentTokenizer, TokenisedDocument
@@ -79,7 +80,7 @@ class DataPreparation:
 
     Args:
         tokenizer: that of the student; None where all data has tokens.
-        seed: of the order of rows inside a stage of a curriculum.
+        seed: of the order of rows inside a stage of a curriculum, and of the lengths of passages that come twice.
         has_own_collator: data is left to that collator, whatever its columns.
 
     Attributes:
@@ -133,7 +134,7 @@ class DataPreparation:
         tokenised, order = map(tokenize, documents), list[int]()
         generator = torch.Generator().manual_seed(self.seed)
         made = list[Example]()
-        for part in parts_of(tokenised, settings, tokenize.filler):
+        for part in parts_of(tokenised, settings, tokenize.filler, self.seed):
             before = len(made)
             made += part
             order += (before + torch.randperm(len(made) - before, generator=generator)).tolist()
@@ -143,7 +144,7 @@ class DataPreparation:
 
     def _stream(self, documents: Iterable[Document], settings: DataSettings, name: str) -> Iterator[Example]:
         tokenize, found = DocumentTokenizer(self.tokenizer, settings.assistant_only_loss), 0
-        for part in parts_of(map(tokenize, documents), settings, tokenize.filler):
+        for part in parts_of(map(tokenize, documents), settings, tokenize.filler, self.seed):
             for example in part:
                 found += len(example[TOKENS_COLUMN])
                 yield example
@@ -179,16 +180,17 @@ def is_raw(columns: Iterable[str], name: str) -> bool:
 
 
 def parts_of(
-    documents: Iterable[TokenisedDocument], settings: DataSettings, filler: int
+    documents: Iterable[TokenisedDocument], settings: DataSettings, filler: int, seed: int
 ) -> Iterator[Iterator[Example]]:
     """The examples of each stage, to be read one stage after the other; the documents go on in the next one."""
     rest, length = Documents(documents), settings.row_length
     for stage in settings.stages:
         if not settings.packing:
-            yield separate(rest, length, stage.tokens)
+            yield with_repeats(separate(rest, length, stage.tokens), settings.repeated_passages, seed)
             continue
         rows = joined(packed(rest, stage.sequence_length, filler), length // stage.sequence_length)
-        yield map(Row._asdict, rows if stage.tokens is None else islice(rows, stage.tokens // length))
+        some = map(Row._asdict, rows if stage.tokens is None else islice(rows, stage.tokens // length))
+        yield with_repeats(some, settings.repeated_passages, seed)
 
 
 def separate(documents: Iterable[TokenisedDocument], length: int, tokens: int | None) -> Iterator[Example]:

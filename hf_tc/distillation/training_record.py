@@ -24,7 +24,7 @@ RECORD_FILE = "distillation.json"  # in the folder that `hf-tc distill` writes: 
 # What a card tells of the settings.
 TOLD = (
     *("learning_rate", "gate_learning_rate", "lr_scheduler_type", "trains", "divergence", "temperature", "ce_weight"),
-    *("layer_weight", "distribution_weight"),
+    *("layer_weight", "distribution_weight", "repeated_passages"),
 )
 
 

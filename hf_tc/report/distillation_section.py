@@ -29,6 +29,7 @@ FACTS = {
     "tokens_per_step": "tokens of a step",
     "sequence_length": "tokens of a sequence",
     "curriculum": "stages, tokens:length",
+    "repeated_passages": "share of sequences with passages that come twice",
     "hardware": "hardware",
     "tokens_per_second": "tokens a second",
 }

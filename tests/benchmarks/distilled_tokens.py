@@ -33,6 +33,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from hf_tc import DistillationConfig, DistillationTrainer, HybridGDNForCausalLM
 from hf_tc.config import MixerConfig
 from hf_tc.data.mixture import blocks_of_sources, data_of_words, sources_of
+from hf_tc.data.repeating_rows import with_repeats
 from hf_tc.data.token_blocks import read_documents, token_blocks
 from hf_tc.distillation.finite_training import DivergedError
 from hf_tc.distillation.recipes import settings_of
@@ -191,7 +192,8 @@ def trainer_of(
         **options.settings,
     }
     arguments = DistillationConfig(output_dir=tempfile.mkdtemp(), **settings)
-    data = [{"input_ids": block} for block in blocks[: len(blocks) // rows * rows]]
+    whole = ({"input_ids": block} for block in blocks[: len(blocks) // rows * rows])
+    data = list(with_repeats(whole, arguments.repeated_passages, options.seed))
     trainer = DistillationTrainer(student, teacher, arguments, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
     return trainer

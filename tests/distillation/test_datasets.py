@@ -181,6 +181,22 @@ def test_a_stage_of_shorter_rows_has_the_loss_of_these_rows(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("packing", [True, False])
+def test_passages_come_twice_in_a_share_of_the_rows(packing: bool) -> None:
+    data = [
+        {"text": "".join(VOCABULARY[3 + (place * place // 3 + row) % 20] for place in range(48))} for row in range(8)
+    ]
+    plain, repeated = (
+        rows_of(data, sequence_length=48, packing=packing, repeated_passages=share) for share in (0.0, 0.5)
+    )
+    changed = [index for index, row in enumerate(plain) if learned(row) != learned(repeated[index])]
+    assert changed == list(range(1, len(plain), 2))
+    assert [row["input_ids"].shape for row in plain] == [row["input_ids"].shape for row in repeated]
+    streamed = DataPreparation(tokenizer(), DataSettings(sequence_length=48, packing=packing, repeated_passages=0.5))
+    assert [*map(learned, streamed.for_training(Stream(data)))] == [*map(learned, repeated)]
+    assert [*map(learned, streamed.for_evaluation(data))] == [*map(learned, plain)]
+
+
+@pytest.mark.parametrize("packing", [True, False])
 def test_streams_train_as_they_are_read(tmp_path: Path, packing: bool) -> None:
     datasets = pytest.importorskip("datasets")
     read = []
