@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
@@ -14,13 +15,17 @@ from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.evaluation.perplexity import perplexity, ready
 from hf_tc.evaluation.task_files import read_task_file
 
-PERPLEXITY, LAMBADA = "perplexity x", "LAMBADA share"
+PERPLEXITY, LAMBADA, NATS = "perplexity x", "LAMBADA share", "LAMBADA +nats"
 TEXT_BLOCKS, TEXT_LENGTH = 32, 1024
 LAMBADA_BATCH, TEXT_BATCH = 64, 8
 
 
 class Measures:
-    """Perplexity and LAMBADA of models over the teacher's, which `teacher` has."""
+    """Perplexity and LAMBADA of models over the teacher's, which `teacher` has.
+
+    LAMBADA also as nats by which the last word is less likely, which every text moves and not only those that go from
+    right to wrong.
+    """
 
     def __init__(self, teacher: PreTrainedModel, tokenizer: Any, text: str, lambada: Path, rows: int) -> None:
         documents = read_documents(text, TEXT_BLOCKS * TEXT_LENGTH)
@@ -33,12 +38,15 @@ class Measures:
             )
 
     def over_the_teacher(self, model: PreTrainedModel) -> dict[str, float]:
-        return {name: value / self.teacher[name] for name, value in self._of(model).items()}
+        found = self._of(model)
+        more = found.pop(NATS) - self.teacher[NATS]
+        return {**{name: value / self.teacher[name] for name, value in found.items()}, NATS: more}
 
     def _of(self, model: PreTrainedModel) -> dict[str, float]:
         with torch.autocast(model.device.type, torch.bfloat16, enabled=model.device.type == "cuda"):
             found = perplexity(model, self.blocks, batch_size=TEXT_BATCH)
-            return {PERPLEXITY: found, LAMBADA: share_of_last_words(model, self.texts)}
+            share, nats = last_words_of(model, self.texts)
+            return {PERPLEXITY: found, LAMBADA: share, NATS: nats}
 
 
 def last_words(path: Path, tokenizer: Any, rows: int) -> list[tuple[Tensor, int]]:
@@ -54,9 +62,12 @@ def last_words(path: Path, tokenizer: Any, rows: int) -> list[tuple[Tensor, int]
 
 
 @torch.no_grad()
-def share_of_last_words(model: PreTrainedModel, texts: list[tuple[Tensor, int]]) -> float:
-    """Of texts whose last word is, token by token, the likeliest. Padding is on the right, where nothing looks."""
-    right, parts = 0, BackboneThenHead(model)
+def last_words_of(model: PreTrainedModel, texts: list[tuple[Tensor, int]]) -> tuple[float, float]:
+    """The share of texts whose last word is, token by token, the likeliest, and the mean of its -log p in nats.
+
+    Padding is on the right, where nothing looks.
+    """
+    right, nats, parts = 0, 0.0, BackboneThenHead(model)
     with ready(model, None):
         for first in range(0, len(texts), LAMBADA_BATCH):
             batch = texts[first : first + LAMBADA_BATCH]
@@ -65,6 +76,8 @@ def share_of_last_words(model: PreTrainedModel, texts: list[tuple[Tensor, int]])
             asked = torch.stack([(place >= before) & (place < len(text)) for text, before in batch]).to(model.device)
             hidden = parts.hidden_states({"input_ids": rows})[:, :-1]
             wrong = torch.zeros_like(asked)
-            wrong[asked] = parts.logits(hidden[asked]).argmax(-1) != rows[:, 1:][asked]
+            logits, words = parts.logits(hidden[asked]).float(), rows[:, 1:][asked]
+            wrong[asked] = logits.argmax(-1) != words
+            nats += float(cross_entropy(logits, words, reduction="sum"))
             right += len(batch) - int(wrong.any(-1).sum())
-    return right / len(texts)
+    return right / len(texts), nats / len(texts)

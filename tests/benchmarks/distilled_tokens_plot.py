@@ -16,9 +16,9 @@ from typing import Any
 from hf_tc.report.plot_style import INK, new_figure
 
 from .budget_plot import save_over_tokens
-from .distilled_tokens_measures import LAMBADA, PERPLEXITY
+from .distilled_tokens_measures import LAMBADA, NATS, PERPLEXITY
 
-COLUMNS = ["start", "learning rate", "tokens", PERPLEXITY, LAMBADA, "seconds", "tokens/s"]
+COLUMNS = ["start", "learning rate", "tokens", PERPLEXITY, LAMBADA, NATS, "seconds", "tokens/s"]
 TICKS = (1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 5, 10, 100, 1000, 10_000)
 Rows = list[dict[str, Any]]
 
