@@ -79,11 +79,11 @@ def work(options: argparse.Namespace) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         device = "cuda"
     torch.manual_seed(0)
-    models = [built(build(options.shape, options.length), device, torch.float32) for build in (student, teacher)]
+    ours, theirs = (built(build(options.shape, options.length), device, torch.float32) for build in (student, teacher))
     if form == "zero3" and on_gpu:
-        models[1].bfloat16()
+        theirs.bfloat16()
     warm = max(2, options.steps // 3)
-    ids = torch.randint(models[0].config.vocab_size, (options.rows * (warm + options.steps), options.length)).tolist()
+    ids = torch.randint(ours.config.vocab_size, (options.rows * (warm + options.steps), options.length)).tolist()
     arguments = DistillationConfig(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=options.rows // options.processes,
@@ -101,7 +101,7 @@ def work(options: argparse.Namespace) -> None:
         **(FORMS[form] if processes > 1 else {}),
     )
     rows = [{"input_ids": row} for row in ids]
-    trainer = DistillationTrainer(*models, arguments, train_dataset=rows)
+    trainer = DistillationTrainer(ours, theirs, arguments, train_dataset=rows)
     batches_before, started, take = warm * arguments.gradient_accumulation_steps, 0.0, trainer.training_step
 
     def timed(*args: Any, **kwargs: Any) -> Any:
@@ -113,7 +113,7 @@ def work(options: argparse.Namespace) -> None:
         batches_before -= 1
         return take(*args, **kwargs)
 
-    trainer.training_step = timed  # type: ignore[method-assign]
+    trainer.training_step = timed
     trainer.train()
     seconds = (clock() - started) / options.steps
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -50,15 +50,16 @@ def main() -> None:
     torch.manual_seed(options.seed)
     pair = [built(build, options.device, dtype).train() for build in builders(options)]
     pair[1].eval().requires_grad_(False)
-    tokens, plain = options.batch * options.length, {}
-    for name, step in steps(*pair, batch(pair[0], options)).items():
-        seconds, peak = measured(pair[0], step, options)
+    plain: dict[str, float] = {}
+    tokens, (ours, theirs) = options.batch * options.length, pair
+    for name, step in steps(ours, theirs, batch(ours, options)).items():
+        seconds, peak = measured(ours, step, options)
         plain = plain or {"s": seconds, "GB": peak}
         results.add(
             **{"step": name, "ms": 1e3 * seconds, "tokens/s": round(tokens / seconds), "peak GB": peak},
             **{"to all logits": seconds / plain["s"], "peak to all logits": peak and peak / plain["GB"]},
         )
-    del pair
+    del pair, ours, theirs
     gc.collect()
     print("\nrelative error of the gradients in bfloat16, of hidden states and head:", *gradient_errors(options.device))
 

@@ -199,7 +199,7 @@ def train(args: argparse.Namespace) -> None:
     tokens, held_out = (torch.from_numpy(data[name].astype(np.int32)).to(device) for name in ("train", "validation"))
     loss_of = torch.compile(token_loss, dynamic=False) if device == "cuda" else token_loss
 
-    model = build_model().to(torch.device(device))  # type: ignore[arg-type]
+    model = build_model().to(torch.device(device))
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokens):,} training tokens")
     fit(model, loss_of, tokens, args)
     before = validation_loss(token_loss, model, held_out)
@@ -207,7 +207,7 @@ def train(args: argparse.Namespace) -> None:
     folder = args.out / "tiny_teacher"
     model.to(torch.bfloat16).save_pretrained(folder)
     written = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    written.to(torch.device(device))  # type: ignore[arg-type]
+    written.to(torch.device(device))
     loss = validation_loss(token_loss, written, held_out)
     bits_per_byte = loss * len(held_out) / math.log(2) / int(data["validation_bytes"])
     print(f"validation perplexity: float32 masters {math.exp(before):.3f}, written bfloat16 {math.exp(loss):.3f}")

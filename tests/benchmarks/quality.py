@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from hf_tc import DistillationConfig, DistillationTrainer
 from hf_tc.config import AlignmentConfig, ConversionConfig, JointConfig
 from hf_tc.conversion.layer_by_layer import fit_layers, load_stage
-from hf_tc.conversion.run import begin, joint_stage
+from hf_tc.conversion.run import begin, joint_budget, joint_stage
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import evaluate_blocks
 
@@ -86,7 +86,7 @@ def students(
             yield stage.replace("_", " "), task.student, seconds
         if settings.joint.steps:
             start = clock()
-            joint_stage(task, checkpoint)
+            joint_stage(task, checkpoint, joint_budget(task))
             yield "jointly aligned", task.student, seconds + clock() - start
 
 
