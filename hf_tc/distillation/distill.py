@@ -98,10 +98,12 @@ def distill(
 
 
 def _chosen(settings: dict[str, Any], recipe: str) -> dict[str, Any]:
-    """The settings that were given, and those of the recipe; of a cache, the length of its blocks.
+    """The settings that were given, and those of the recipe; with a cache its blocks, in place of the recipe's rows.
+
+    A setting that is as the recipe has it counts as not given: a command line gives all of them.
 
     Raises:
-        ValueError: another length than that was given.
+        ValueError: another length than that of the blocks was given.
     """
     of_recipe = settings_of(recipe)
     chosen = {**of_recipe, "bf16": torch.cuda.is_available(), **settings}
@@ -113,7 +115,13 @@ def _chosen(settings: dict[str, Any], recipe: str) -> dict[str, Any]:
             f"sequence_length is {given}, and the blocks of {cache} have {length} tokens. Leave it out, or cache the "
             "teacher on blocks of that length."
         )
-    return {**chosen, "teacher_cache": str(cache), "sequence_length": length}
+    repeats = chosen.get("repeated_passages", 0.0)
+    return {
+        **chosen,
+        "teacher_cache": str(cache),
+        "sequence_length": length,
+        "repeated_passages": 0.0 if repeats == of_recipe.get("repeated_passages") else repeats,
+    }
 
 
 def _recorded(chosen: dict[str, Any], recipe: str) -> dict[str, Any]:

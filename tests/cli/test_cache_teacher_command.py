@@ -37,7 +37,8 @@ def distilled(student: Path, out: Path, *options: Any) -> dict[str, torch.Tensor
 def test_distillation_from_a_cache_is_that_beside_the_teacher(
     student: Path, teacher: Path, text: Path, cache: Path, tmp_path: Path
 ) -> None:
-    expected = distilled(student, tmp_path / "online", "--teacher", teacher, "--data", text)
+    as_it_is = ["--data", text, "--repeated-passages", 0]
+    expected = distilled(student, tmp_path / "online", "--teacher", teacher, *as_it_is)
     alone = distilled(student, tmp_path / "alone", "--teacher-cache", cache)
     both = ["--teacher-cache", cache, "--teacher", teacher, "--data", text]
     compared = distilled(student, tmp_path / "compared", *both)
@@ -126,6 +127,8 @@ def test_what_does_not_fit_is_refused_in_one_line(
     assert "layer_weight is 0.5, and train_dataset has a teacher's predictions, not its layers" in line(
         "--teacher-cache", cache, "--layer-weight", 0.5
     )
+    repeated = line("--teacher-cache", cache, "--repeated-passages", 0.5)
+    assert "repeated_passages is 0.5, and the predictions of teacher_cache are of its text as it is" in repeated
     assert f"{text.parent} is no cache of a teacher" in line("--teacher-cache", text.parent)
     cached = refused(capsys, "cache-teacher", teacher, "--data", text, "--out", cache, *TEXT)
     assert "exists and is not empty" in cached

@@ -30,6 +30,7 @@ def test_distill_writes_a_student_that_loads_and_has_learned(
     assert [path.name for path in tmp_path.iterdir()] == ["distilled"]
     assert {path: path.read_bytes() for path in student.iterdir() if path.is_file()} == files
     assert ConversionReport.load(out).layers == ConversionReport.load(student).layers
+    assert json.loads((out / "distillation.json").read_text())["repeated_passages"] == 0.25  # of the recipe fast
     options = ["--data", text, "--teacher", teacher, "--sequence-length", "32", "--max-tokens", "320"]
     before, after = (evaluated(capsys, folder, *options)["kl"] for folder in (student, out))
     assert after < before
