@@ -52,6 +52,8 @@ def has_kernels(
     head_dim = mixer.head_dim
     if mixer.short_conv is None or mixer.short_conv.activated or mixer.clip_qkv is not None or head_dim % 2:
         return False
+    if mixer.short_conv.weight.is_meta:  # offloaded: accelerate brings the weights of a module while that is called
+        return False
     if mixer.q_norm is not None and (mixer.norm_after_rotation or rms_norm_offset(mixer.q_norm) is None):
         return False
     if rotation is not None:

@@ -233,8 +233,11 @@ class GatedDeltaNet(nn.Module):
         gate = self.own_heads(F.silu(gate), heads)
         if self.o_norm is not None:
             shard = self.shard(heads)
-            weight = self.o_norm.weight if shard is None else shard.copy(self.o_norm.weight)
-            recurrence_output = F.rms_norm(recurrence_output, weight.shape, weight, self.o_norm.eps)
+            if shard is None:
+                recurrence_output = self.o_norm(recurrence_output)
+            else:
+                weight = shard.copy(self.o_norm.weight)
+                recurrence_output = F.rms_norm(recurrence_output, weight.shape, weight, self.o_norm.eps)
         return recurrence_output.flatten(2) * gate
 
     @property

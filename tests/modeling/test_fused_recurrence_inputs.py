@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from test_gated_delta_rule import LENGTHS, relative_error
 from tiny_models import student
 from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from triton_interpreter import needs_triton, run_interpreted, stand_in_for_a_gpu
 
-from hf_tc.modeling import GatedDeltaNet
+from hf_tc.modeling import GatedDeltaNet, fused_recurrence_inputs
 from hf_tc.modeling import gated_deltanet as gated_deltanet_module
 from hf_tc.modeling.fused_recurrence_inputs import can_be_fused
 from hf_tc.modeling.masks import RecurrentMask
@@ -125,6 +126,16 @@ def test_other_rotations_take_the_plain_form(family: str) -> None:
     assert not can_be_fused(mixer, *problem[:2], None)
 
 
+def test_weights_that_are_elsewhere_reach_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels read weights of submodules; those of an offloaded one are there only while it is called."""
+    mixer, gpu = random_mixer("qwen3"), torch.device("cuda")
+    monkeypatch.setattr(fused_recurrence_inputs, "triton", object())
+    monkeypatch.setattr(fused_recurrence_inputs, "kernels_are_right", lambda *about: True)
+    assert fused_recurrence_inputs.has_kernels(mixer, gpu, torch.float32, None)
+    cpu_offload(mixer, torch.device("cpu"))
+    assert not fused_recurrence_inputs.has_kernels(mixer, gpu, torch.float32, None)
+
+
 @needs_gpu
 def test_a_kernel_that_does_not_run_is_said_and_replaced(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     def broken(*args: Any) -> None:
@@ -132,12 +143,10 @@ def test_a_kernel_that_does_not_run_is_said_and_replaced(monkeypatch: pytest.Mon
 
     mixer = random_mixer("llama").cuda()
     projections, rotation, _, _ = moved(draw_problem(mixer, 5, "plain"), "cuda")
-    from hf_tc.modeling import fused_recurrence_inputs as module
-
-    module.kernels_are_right.cache_clear()
-    monkeypatch.setattr(module, "fused_heads", broken)
+    fused_recurrence_inputs.kernels_are_right.cache_clear()
+    monkeypatch.setattr(fused_recurrence_inputs, "fused_heads", broken)
     assert not can_be_fused(mixer, projections, rotation, None)
-    module.kernels_are_right.cache_clear()
+    fused_recurrence_inputs.kernels_are_right.cache_clear()
 
 
 @needs_triton

@@ -158,9 +158,12 @@ def test_a_student_goes_where_its_teacher_is_but_not_to_disk(folder: Path, tmp_p
     assert student_device_map(teachers["offloaded to the CPU"]) == {"": "cpu"}
 
 
-def test_a_student_beside_computes_and_can_be_written_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("output_norm", [False, True])
+def test_a_student_beside_computes_and_can_be_written_afterwards(
+    monkeypatch: pytest.MonkeyPatch, output_norm: bool
+) -> None:
     teacher = cpu_offload(letter_teacher(), CPU)
-    student = build_student(letter_teacher(), ["linear_attention"] * 3)
+    student = build_student(letter_teacher(), ["linear_attention"] * 3, config_kwargs={"output_norm": output_norm})
     expected, weights = student(TOKENS).logits, state_of(student)
     # `dispatch_like` leaves a student whose teacher computes on the CPU as it is; offload it as for a GPU.
     monkeypatch.setattr("hf_tc.teachers.offloading.dispatch_like", lambda student, teacher: cpu_offload(student, CPU))
