@@ -15,7 +15,7 @@ from torch import Tensor
 from hf_tc.data.token_blocks import NO_START, after_start
 
 PASSAGE_TOKENS = 64
-SHORTEST_PASSAGE = 16  # of those that are learned from
+SHORTEST_PASSAGE = 16  # to learn from; those of PASSAGE_TOKENS are to measure with
 
 
 class RepeatedPassages(NamedTuple):

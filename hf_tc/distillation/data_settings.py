@@ -49,8 +49,8 @@ class DataSettings:
     repeated_passages: float = field(
         default=0.0,
         metadata={
-            "help": "Share in [0, 1] of the sequences in which passages of 16 tokens or more come twice, so that "
-            "looking back is learned too; the second half of their text is not used."
+            "help": "Share in [0, 1] of the sequences in which passages of a text, of 16 tokens or more, come twice, "
+            "so that looking back is learned too; up to half of their text is not used. Conversations stay as they are."
         },
     )
 

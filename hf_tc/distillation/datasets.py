@@ -87,7 +87,8 @@ class DataPreparation:
         is_packed: whether any examples that were made hold several documents.
 
     Raises:
-        ValueError: on use: a data set has none of the columns that can be trained on, text without a tokenizer.
+        ValueError: on use: a data set has none of the columns that can be trained on, text without a tokenizer,
+            repeated_passages for data with tokens.
         CalibrationDataError: on use: fewer tokens than asked for, a row that is no text or conversation, a conversation
             that the chat template cannot write.
     """
@@ -119,6 +120,11 @@ class DataPreparation:
         self.is_packed |= isinstance(dataset, Examples) and settings.packing
         columns = None if dataset is None or self.has_own_collator else columns_of(dataset)
         if columns is None or not is_raw(columns, name):
+            if settings.repeated_passages and not isinstance(dataset, Examples | None):
+                raise ValueError(
+                    f"repeated_passages is {settings.repeated_passages}, and {name} holds tokens or has a collator of "
+                    "its own, and is learned as it is. Leave it at 0, or give text."
+                )
             return dataset
         if self.tokenizer is None:
             raise ValueError(f"{name} holds text, and there is no tokenizer. Give one as processing_class.")

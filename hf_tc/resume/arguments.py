@@ -22,6 +22,7 @@ UNWRITTEN = {
     "settings.mixer.recurrent_rope": True,
     "settings.mixer.conv_kernel_size": 4,
     "settings.mixer.output_norm": False,
+    "repeated_passages": 0.0,
 }
 # What earlier releases wrote among the arguments of layers, which do not depend on it.
 NOT_ASKED = "settings.joint."

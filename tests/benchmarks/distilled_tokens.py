@@ -11,7 +11,8 @@ cosine, spans all of --tokens, as a user has it, wherever on it the target is me
 with does not count: calibration text, and the joint alignment of ours, which is 12 million tokens of the same kind of
 learning by default. For starts without it, give a student made with --joint-steps 0.
 
-Perplexity is over 32 x 1,024 tokens, LAMBADA the share of texts whose last word is the model's own; in bfloat16 on a
+Perplexity is over 32 x 1,024 tokens, LAMBADA the share of texts whose last word is the model's own, and by how many
+nats that word is less likely than to the teacher; in bfloat16 on a
 GPU, as training is. Both are measured from a ninetieth of all tokens on, twice a doubling, and a run ends where both
 meet their targets. Seconds are those of training steps alone. A run that stops half-way leaves its rows;
 `distilled_tokens_plot` puts those of several files together.
@@ -191,9 +192,10 @@ def trainer_of(
         "seed": options.seed,
         **options.settings,
     }
+    repeated = settings.pop("repeated_passages")  # blocks are made here, and so are their repeats
     arguments = DistillationConfig(output_dir=tempfile.mkdtemp(), **settings)
     whole = ({"input_ids": block} for block in blocks[: len(blocks) // rows * rows])
-    data = list(with_repeats(whole, arguments.repeated_passages, options.seed))
+    data = list(with_repeats(whole, repeated, options.seed))
     trainer = DistillationTrainer(student, teacher, arguments, train_dataset=data)
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -78,3 +78,12 @@ def test_options_of_the_mixers_had_another_name_and_were_not_written_by_select(
     now["settings"]["mixer"] = asdict(MixerConfig(output_norm=True))
     with pytest.raises(ValueError, match=r"\(settings\.mixer\.output_norm: False there, True now\)"):
         record_arguments(path, now)
+
+
+def test_a_distillation_from_before_passages_could_come_twice_goes_on_without(tmp_path: Path) -> None:
+    path = tmp_path / "arguments.json"
+    path.write_text(json.dumps({"learning_rate": 3e-4}))
+    record_arguments(path, {"learning_rate": 3e-4, "repeated_passages": 0.0})
+    record_arguments(path, {"learning_rate": 3e-4})
+    with pytest.raises(ValueError, match=r"\(repeated_passages: 0\.0 there, 0\.25 now\)"):
+        record_arguments(path, {"learning_rate": 3e-4, "repeated_passages": 0.25})
