@@ -2,13 +2,11 @@
 """The examples run as they are, with few tokens and steps, one after the other as a reader would run them."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from fresh_processes import run_script
 from optional_packages import needs_extra
 from servers import free_port
 
@@ -18,14 +16,8 @@ NOTEBOOK = EXAMPLES / "tour.ipynb"
 
 def run(script: str, *arguments: str, folder: Path) -> str:
     """What an example prints on stdout; it runs in the folder, as its own process."""
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *arguments],
-        cwd=folder,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "HF_HOME": str(folder / "home")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")}
+    done = run_script(EXAMPLES / script, *arguments, folder=folder, **environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
