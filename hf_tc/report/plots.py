@@ -58,7 +58,7 @@ def save_conversion_plots(report: ConversionReport, folder: str | Path) -> dict[
 
 
 def _pictures(report: ConversionReport) -> dict[str, bytes]:
-    """PNG by name. Those of the last report are kept: drawing takes a second, and trainings save their student often."""
+    """PNG by name. Those of the last report are kept: drawing takes a second, and trainings save a student often."""
     content = repr(report)
     if content not in LAST_DRAWN:
         pictures = {}
