@@ -1,12 +1,12 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Old names of modules lead to the present ones, with a note."""
 
-import subprocess
 import sys
 from importlib import import_module
 from importlib.util import find_spec
 
 import pytest
+from fresh_processes import run_code
 
 import hf_tc
 from hf_tc.moved_modules import MOVED
@@ -34,7 +34,7 @@ def test_names_from_the_folder_of_teachers() -> None:
         "from hf_tc.teachers.new_student import build_student as same\n"
         "assert build_student is same and callable(check_teacher)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert run_code(code).returncode == 0
 
 
 @pytest.mark.parametrize("name", hf_tc.PUBLIC)

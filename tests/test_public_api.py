@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from fresh_processes import run_code
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 import hf_tc
@@ -71,8 +72,7 @@ def test_lora_targets_are_known_whenever_peft_is_imported() -> None:
     for order in ("import hf_tc, peft", "import peft, hf_tc"):
         code = f"{order}; from peft.utils import constants as c; "
         code += "print(c.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING['hybrid_gdn'])"
-        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert "q_proj" in found.stdout
+        assert "q_proj" in run_code(code).stdout
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import logging
 import statistics
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,7 @@ def measure_tasks(
     """
     import lm_eval
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
     class Scorer(HFLM):  # type: ignore[misc]  # lm-eval has no types
         """lm-eval's model of Transformers, whose bars can be turned off."""
@@ -76,8 +78,11 @@ def measure_tasks(
     with _quiet():
         # No seeds: it would set those of the whole process. No bootstrap: it would start processes.
         unseeded = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed"))
+        loaded = TaskManager(include_defaults=False)  # by default it would read the files of all of lm-eval's tasks
         scorer = Scorer(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-        results = lm_eval.simple_evaluate(scorer, tasks=tasks, limit=rows, bootstrap_iters=0, **unseeded)
+        results = lm_eval.simple_evaluate(
+            scorer, tasks=tasks, task_manager=loaded, limit=rows, bootstrap_iters=0, **unseeded
+        )
     return {task.task_name: _score(task.task_name, results) for task in tasks}
 
 
@@ -105,9 +110,7 @@ def _is_file(name: str | Path) -> bool:
 def _named_tasks(names: list[str]) -> list[Any]:
     if not names:
         return []
-    from lm_eval.tasks import TaskManager
-
-    manager = TaskManager()
+    manager = _index_of_tasks()
     for name in names:
         if name not in manager.all_tasks:
             near = difflib.get_close_matches(name, manager.all_tasks, n=1)
@@ -123,6 +126,14 @@ def _named_tasks(names: list[str]) -> list[Any]:
                 "give its rows as a file."
             ) from error
     return found
+
+
+@functools.cache
+def _index_of_tasks() -> Any:
+    """lm-eval's TaskManager, which reads thousands of files: several seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
 
 
 @contextlib.contextmanager

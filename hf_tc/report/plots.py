@@ -4,6 +4,7 @@
 Stages are drawn in the order in which the report has them, however many there are.
 """
 
+import io
 import math
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from hf_tc.report.records import ERROR, ConversionReport, LayerReport, words
 from hf_tc.report.selection_plot import plot_selection
 from hf_tc.selection import LayerSelection
 
+LAST_DRAWN: dict[str, dict[str, bytes]] = {}  # by what the report says: of one report, or of none yet
 PICTURES = ("perplexity", "errors", "memory", "write_gates", "selection", "distillation")
 
 
@@ -46,13 +48,27 @@ def save_conversion_plots(report: ConversionReport, folder: str | Path) -> dict[
 
     Pictures of an earlier report that this one has none of are removed.
     """
-    figures, names = conversion_figures(report), {name: picture_file(name) for name in PICTURES}
+    pictures, names = _pictures(report), {name: picture_file(name) for name in PICTURES}
     for name, file in names.items():
-        if name in figures:
-            figures[name].savefig(Path(folder) / file, dpi=110, metadata={"Software": None})
+        if name in pictures:
+            (Path(folder) / file).write_bytes(pictures[name])
         else:
             (Path(folder) / file).unlink(missing_ok=True)
-    return {name: names[name] for name in figures}
+    return {name: names[name] for name in pictures}
+
+
+def _pictures(report: ConversionReport) -> dict[str, bytes]:
+    """PNG by name. Those of the last report are kept: drawing takes a second, and trainings save a student often."""
+    content = repr(report)
+    if content not in LAST_DRAWN:
+        pictures = {}
+        for name, figure in conversion_figures(report).items():
+            file = io.BytesIO()
+            figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+            pictures[name] = file.getvalue()
+        LAST_DRAWN.clear()
+        LAST_DRAWN[content] = pictures
+    return LAST_DRAWN[content]
 
 
 def conversion_figures(report: ConversionReport) -> dict[str, Figure]:

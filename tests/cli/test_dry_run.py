@@ -2,14 +2,12 @@
 """`hf-tc convert --dry-run` needs a configuration and nothing else."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conversion_inputs import teacher_folder
 from fake_hub import FakeHub
+from fresh_processes import run_script
 from tiny_sizes import SIZES
 from transformers import AutoConfig
 
@@ -22,10 +20,9 @@ def test_of_a_hub_id_the_configuration_alone_is_fetched(tmp_path: Path) -> None:
     assert "model.safetensors" in files
     with FakeHub() as hub:
         hub.repos["some-org/teacher"] = files
-        environment = {**os.environ, **hub.environment, "HF_HOME": str(tmp_path / "home"), "COLUMNS": "100"}
-        command = [sys.executable, "-m", "hf_tc.cli.main", "convert", "some-org/teacher", "--dry-run"]
-        command += ["--layer-policy", "uniform"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        environment = {**hub.environment, "HF_HOME": str(tmp_path / "home"), "COLUMNS": "100"}
+        options = ["--dry-run", "--layer-policy", "uniform"]
+        done = run_script(Path(cli.__file__), "convert", "some-org/teacher", *options, **environment)
         fetched = {request.split("/")[-1] for request in hub.requests if "/resolve/" in request}
     assert done.returncode == 0, done.stderr
     assert "1 of 3 keep attention: 0 (uniform); 2 become recurrent" in done.stderr

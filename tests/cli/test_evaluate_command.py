@@ -2,17 +2,16 @@
 """`hf-tc evaluate`: its figures, as JSON and to read, and what it refuses."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from command_lines import evaluated, refused, unparsed
+from fresh_processes import run_script
 from optional_packages import needs_extra
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hf_tc.cli import main as cli
 from hf_tc.cli.main import main
 from hf_tc.evaluation.evaluate import evaluate
 from hf_tc.report.records import ConversionReport
@@ -22,13 +21,7 @@ NEEDS_LM_EVAL = needs_extra("eval", "lm_eval", "datasets")
 
 def test_evaluate_prints_one_json_object_in_a_process_of_its_own(student: Path, teacher: Path, text: Path) -> None:
     arguments = [student, "--data", text, "--teacher", teacher, "--sequence-length", "32", "--json", "--device", "cpu"]
-    result = subprocess.run(
-        [sys.executable, "-m", "hf_tc.cli.main", "evaluate", *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    result = run_script(Path(cli.__file__), "evaluate", *arguments)
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout)
     assert result.stdout.count("\n") == 1

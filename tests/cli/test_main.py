@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from command_lines import refused, unparsed
+from fresh_processes import run_code
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError
 from tiny_models import student
@@ -169,7 +170,7 @@ def test_a_missing_package_is_one_line(
 def test_a_missing_package_that_every_command_needs_is_one_line_too(package: str) -> None:
     code = "import sys; sys.modules[sys.argv[1]] = None; sys.argv[0] = 'hf-tc'\n"
     code += "from hf_tc.cli.main import main; sys.exit(main(['push', 'folder', 'me/student']))"
-    done = subprocess.run([sys.executable, "-c", code, package], capture_output=True, text=True)
+    done = run_code(code, package)
     assert done.returncode == 2
     assert done.stderr == f"hf-tc: this needs the package {package}, which is not installed: pip install {package}\n"
 

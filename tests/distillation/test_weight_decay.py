@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from distillation_runs import config
 from family_checks import exists, family_config
+from fresh_processes import run_code
 from peft import LoraConfig, get_peft_model
 from tiny_causal_lms import labelled_examples, tiny_config, tiny_qwen3
 from transformers import AutoModelForCausalLM, OlmoHybridConfig, Trainer, TrainingArguments
@@ -62,8 +61,7 @@ def test_trainer_is_told_in_whatever_order_things_are_imported(order: str) -> No
     code = f"{order}; import hf_tc.hub.registration as r; r.register(); "
     code += "print(hasattr(Trainer.get_decay_parameter_names, '__wrapped__'))"
     code += "; print(hasattr(Trainer.get_decay_parameter_names.__wrapped__, '__wrapped__'))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "False"]
+    assert run_code(code).stdout.split() == ["True", "False"]
 
 
 def test_what_decays_is_every_matrix_but_the_convolution_and_gates_of_the_memory(tmp_path: Path) -> None:

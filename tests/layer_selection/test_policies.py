@@ -3,9 +3,13 @@
 
 import json
 import math
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -27,6 +31,7 @@ from hf_tc.layer_selection.recall import WEIGHT
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, output_projection
 from hf_tc.selection import LayerSelection
 
+Chosen = Callable[[str], tuple[LayerSelection, Path]]
 SETTINGS = ConversionConfig(calibration_tokens=256, sequence_length=32)
 
 
@@ -60,13 +65,31 @@ def choose(
 TEACHER = teacher_with(silent=2, loud=1)
 BLOCKS = text_of(TEACHER)
 
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> Chosen:
+    """What a policy chooses for TEACHER, and the folder that it leaves, which no test changes."""
+
+    @cache
+    def choice(policy: str) -> tuple[LayerSelection, Path]:
+        folder = tmp_path_factory.mktemp(policy)
+        return choose(folder, policy), folder
+
+    return choice
+
+
 # Known answers
 
 
 @pytest.mark.parametrize("policy", MEASURING_POLICIES)
 @pytest.mark.parametrize("silent", [0, 2])
-def test_a_layer_whose_attention_does_nothing_is_the_last_to_retain(policy: str, silent: int, tmp_path: Path) -> None:
-    selection = choose(tmp_path, policy, teacher=teacher_with(silent=silent, loud=1))
+def test_a_layer_whose_attention_does_nothing_is_the_last_to_retain(
+    policy: str, silent: int, chosen: Chosen, tmp_path: Path
+) -> None:
+    if silent == 2:  # as in TEACHER
+        selection, _ = chosen(policy)
+    else:
+        selection = choose(tmp_path, policy, teacher=teacher_with(silent=silent, loud=1))
     if policy == "restore":  # another layer may do harm among recurrent ones
         scores = dict(zip(selection.ranking, selection.scores, strict=True))
         assert scores[silent] == pytest.approx(0.0, abs=1e-6)
@@ -92,30 +115,30 @@ def test_bypass_scores_are_perplexities_without_the_attention(tmp_path: Path) ->
     assert not (tmp_path / CANDIDATES).exists()
 
 
-def test_kl_of_a_silent_layer_is_nothing_and_scores_descend(tmp_path: Path) -> None:
-    selection = choose(tmp_path, "kl")
+def test_kl_of_a_silent_layer_is_nothing_and_scores_descend(chosen: Chosen) -> None:
+    selection, _ = chosen("kl")
     assert selection.scores[-1] == pytest.approx(0.0, abs=1e-6)
     assert selection.scores == sorted(selection.scores, reverse=True)
     assert selection.scores[0] > 1e-3
 
 
-def test_recall_adds_what_second_copies_cost_to_kl_on_text(tmp_path: Path) -> None:
-    by_kl, by_recall = (choose(tmp_path, policy) for policy in ("kl", "recall"))
+def test_recall_adds_what_second_copies_cost_to_kl_on_text(chosen: Chosen) -> None:
+    (by_kl, _), (by_recall, folder) = (chosen(policy) for policy in ("kl", "recall"))
     layers = by_recall.ranking
     scores, text, second = by_recall.scores, *(by_recall.components[name] for name in ("text", "second copies"))
     assert dict(zip(layers, text, strict=True)) == dict(zip(by_kl.ranking, by_kl.scores, strict=True))
     assert scores == pytest.approx([a + b for a, b in zip(text, second, strict=True)])
     assert scores == sorted(scores, reverse=True)
     assert min(second[:3]) > 1e-4
-    log = (tmp_path / SCORES / "scores.jsonl").read_text().splitlines()
+    log = (folder / SCORES / "scores.jsonl").read_text().splitlines()
     measured = {row["name"]: row["score"] for row in map(json.loads, log)}
     assert second == [WEIGHT * measured[f"converted {layer}, second copies"] for layer in layers]
     assert second[layers.index(2)] == pytest.approx(0.0, abs=1e-6)
     assert by_kl.components == {}
 
 
-def test_first_step_of_greedy_is_the_one_swap_that_costs_least(tmp_path: Path) -> None:
-    single, greedy = (choose(tmp_path, policy) for policy in ("kl", "greedy"))
+def test_first_step_of_greedy_is_the_one_swap_that_costs_least(chosen: Chosen) -> None:
+    single, greedy = (chosen(policy)[0] for policy in ("kl", "greedy"))
     assert greedy.ranking[-1] == single.ranking[-1]
     assert greedy.scores[-1] == single.scores[-1]
 
@@ -150,8 +173,8 @@ def test_bypass_takes_the_attention_out_of_every_family(family: str) -> None:
 
 
 @pytest.mark.parametrize(("policy", "forwards"), [("bypass", 4), ("kl", 4), ("recall", 8), ("greedy", 4 + 3 + 2)])
-def test_cost(policy: str, forwards: int, tmp_path: Path) -> None:
-    selection = choose(tmp_path, policy)
+def test_cost(policy: str, forwards: int, chosen: Chosen) -> None:
+    selection, _ = chosen(policy)
     assert (selection.policy, selection.forwards, selection.tokens) == (policy, forwards, 256)
     assert selection.seconds > 0
     assert selection.score_meaning == MEASURING_POLICIES[policy].score_meaning
@@ -217,11 +240,10 @@ class Interrupted(Exception):
 
 
 @pytest.mark.parametrize("policy", MEASURING_POLICIES)
-@pytest.mark.parametrize("measured", [0, 1, 3])
 def test_going_on_measures_only_what_is_missing(
-    policy: str, measured: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: str, chosen: Chosen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = choose(tmp_path / "whole", policy)
+    expected, _ = chosen(policy)
     calls: list[int] = []
     perplexity_of, distance_of = probe.perplexity, probe.DistanceFromTeacher.__call__
 
@@ -239,17 +261,19 @@ def test_going_on_measures_only_what_is_missing(
         monkeypatch.setattr(probe, "perplexity", counted(perplexity_of, limit))
         monkeypatch.setattr(probe.DistanceFromTeacher, "__call__", counted(distance_of, limit))
 
-    watch(measured)
-    with pytest.raises(Interrupted):
-        choose(tmp_path / "parts", policy)
+    for measured in (0, 1, 2):  # each time
+        watch(measured)
+        with pytest.raises(Interrupted):
+            choose(tmp_path, policy)
+        again = pytest.fail.Exception("a candidate was calibrated again")
+        monkeypatch.setattr(layer_by_layer, "fit_layer", MagicMock(side_effect=again))
     watch(1000)
-    monkeypatch.setattr(layer_by_layer, "fit_layer", lambda *_, **__: pytest.fail("a candidate was calibrated again"))
-    selection = choose(tmp_path / "parts", policy)
-    assert len(calls) == expected.forwards - measured
+    selection = choose(tmp_path, policy)
+    assert len(calls) == expected.forwards - 3
     assert (selection.ranking, selection.scores) == (expected.ranking, expected.scores)
     assert selection.forwards == expected.forwards
     watch(0)
-    assert choose(tmp_path / "parts", policy) == selection
+    assert choose(tmp_path, policy) == selection
 
 
 def test_a_line_torn_by_a_crash_is_measured_again(tmp_path: Path) -> None:
@@ -262,10 +286,10 @@ def test_a_line_torn_by_a_crash_is_measured_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("policy", MEASURING_POLICIES)
-def test_going_on_with_another_teacher_is_refused(policy: str, tmp_path: Path) -> None:
-    choose(tmp_path, policy)
+def test_going_on_with_another_teacher_is_refused(policy: str, chosen: Chosen, tmp_path: Path) -> None:
+    folder = shutil.copytree(chosen(policy)[1], tmp_path / "begun")
     with pytest.raises(ValueError, match="other arguments"):
-        choose(tmp_path, policy, teacher=teacher_with(silent=1))
+        choose(folder, policy, teacher=teacher_with(silent=1))
 
 
 class PlannedProbe:

@@ -1,6 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Conversions that choose their layers: nothing is calibrated twice, and the student is that of the list chosen."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from hf_tc.modeling import HybridGDNForCausalLM
 from hf_tc.report.records import ConversionReport
 from hf_tc.selection import LayerSelection
 
+Chosen = Callable[[str], HybridGDNForCausalLM]
 SELECTION = {name: value for name, value in QUICK.items() if name != "alignment_steps"}
 
 
@@ -34,6 +37,22 @@ def convert(text: Path, folder: Path | None = None, **options: Any) -> HybridGDN
     return HybridGDNForCausalLM.from_teacher(
         letter_teacher(), letter_tokenizer(), calibration_data=text, checkpoint_dir=folder, **{**QUICK, **options}
     )
+
+
+@pytest.fixture(scope="module")
+def chosen(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], HybridGDNForCausalLM]:
+    """The student that keeps attention in the one of three layers that a policy chose; no test changes it."""
+    return cache(
+        lambda policy: convert(text, tmp_path_factory.mktemp(policy), retained_layers=0.34, layer_policy=policy)
+    )
+
+
+@pytest.fixture(scope="module")
+def selected(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], LayerSelection]:
+    """What a policy chooses for a teacher in a folder."""
+    folder = teacher_folder(tmp_path_factory.mktemp("teacher"))
+    options = {"calibration_data": text, "retained_layers": 0.34, **SELECTION}
+    return cache(lambda policy: select_layers(folder, device="cpu", layer_policy=policy, **options))
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -52,8 +71,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("policy", MEASURING_POLICIES)
-def test_student_is_the_one_of_the_list_that_the_policy_chose(policy: str, text: Path, tmp_path: Path) -> None:
-    student = convert(text, tmp_path, retained_layers=0.34, layer_policy=policy)
+def test_student_is_the_one_of_the_list_that_the_policy_chose(policy: str, text: Path, chosen: Chosen) -> None:
+    student = chosen(policy)
     selection = student.conversion_report.selection
     assert (selection.policy, len(selection.retained_layers), len(selection.ranking)) == (policy, 1, 3)
     by_list = convert(text, retained_layers=selection.retained_layers)
@@ -74,22 +93,22 @@ def test_layers_calibrated_for_the_selection_are_not_solved_again(
 
 @pytest.mark.parametrize("policy", MEASURING_POLICIES)
 def test_going_on_after_the_selection_selects_nothing_again(
-    policy: str, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    policy: str, text: Path, chosen: Chosen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"retained_layers": 0.34, "layer_policy": policy}
-    expected = convert(text, tmp_path / "whole", **options)
+    expected = chosen(policy)
     with monkeypatch.context() as patch:
         patch.setattr(conversion, "convert", lambda *args, **kwargs: pytest.fail("interrupted"))
         with pytest.raises(pytest.fail.Exception):
-            convert(text, tmp_path / "parts", **options)
+            convert(text, tmp_path, **options)
     calls = watched(monkeypatch)
-    student = convert(text, tmp_path / "parts", **options)
+    student = convert(text, tmp_path, **options)
     assert "score" not in calls
     assert calls.count("solve") == (2 if policy == "bypass" else 0)
     assert equal_states(state_of(student), state_of(expected))
 
 
-def test_select_layers_chooses_what_a_conversion_would(text: Path, tmp_path: Path) -> None:
+def test_select_layers_chooses_what_a_conversion_would(text: Path, chosen: Chosen) -> None:
     selection = select_layers(
         letter_teacher(),
         letter_tokenizer(),
@@ -98,7 +117,7 @@ def test_select_layers_chooses_what_a_conversion_would(text: Path, tmp_path: Pat
         layer_policy="kl",
         **SELECTION,
     )
-    student = convert(text, retained_layers=0.34, layer_policy="kl")
+    student = chosen("kl")
     found = student.conversion_report.selection
     assert (selection.retained_layers, selection.scores) == (found.retained_layers, found.scores)
     again = convert(text, retained_layers=selection)
@@ -113,10 +132,12 @@ def test_a_list_beside_a_policy_is_refused_before_anything_is_loaded() -> None:
 
 @pytest.mark.parametrize("policy", MEASURING_POLICIES)
 @pytest.mark.parametrize("place", ["disk", "host memory"])
-def test_an_offloaded_teacher_gives_the_same_choice(policy: str, place: str, text: Path, tmp_path: Path) -> None:
+def test_an_offloaded_teacher_gives_the_same_choice(
+    policy: str, place: str, text: Path, selected: Callable[[str], LayerSelection], tmp_path: Path
+) -> None:
     folder = teacher_folder(tmp_path / "teacher", max_shard_size="20KB")
     options = {"calibration_data": text, "retained_layers": 0.34, "layer_policy": policy, **SELECTION}
-    expected = select_layers(folder, device="cpu", **options)
+    expected = selected(policy)
     if place == "disk":
         teacher = AutoModelForCausalLM.from_pretrained(folder, device_map={"": "disk"}, offload_folder=tmp_path / "o")
     else:

@@ -1,15 +1,15 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Two ranks compute what one process computes, on two GPUs where there are two; offloaded weights too."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from distributed_worker import load_float8, results
+from fresh_processes import SCRIPT, run_side_by_side
 from optional_packages import needs_extra
+from servers import free_port
 from tiny_models import student, token_ids
 
 from hf_tc.modeling import HybridGDNForCausalLM
@@ -18,14 +18,14 @@ WORKER = Path(__file__).parents[1] / "testing" / "distributed_worker.py"
 
 
 def run_on_two_ranks(mode: str, folder: Path) -> list[dict]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    """As torchrun starts them."""
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     if torch.cuda.device_count() < 2:
-        environment["CUDA_VISIBLE_DEVICES"] = ""  # FSDP and tensor parallelism would take the only one twice
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    run = subprocess.run(
-        [*launcher, str(WORKER), mode, str(folder)], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
+        common["CUDA_VISIBLE_DEVICES"] = ""  # FSDP and tensor parallelism would take the only one twice
+    ranks = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    code = f"import sys; sys.path[:0] = {[str(WORKER.parent), *sys.path]}\n{SCRIPT}"
+    runs = run_side_by_side(code, [str(WORKER), mode, str(folder)], ranks)
+    assert not any(run.returncode for run in runs), "".join(run.stderr[-3000:] for run in runs)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

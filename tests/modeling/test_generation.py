@@ -5,6 +5,7 @@ import importlib.util
 from unittest.mock import MagicMock
 
 import pytest
+import quanto_in_torch
 import torch
 from tiny_models import pad_rows, student, token_ids
 from torch._dynamo import testing as dynamo_testing
@@ -167,7 +168,7 @@ def test_assisted_decoding_gives_greedys_tokens(family: str, linear: tuple[int, 
         assert decode(helper, ids, assistant_model=model) == decode(helper, ids, use_cache=False)
 
 
-def test_a_quantised_cache_quantises_attention_layers_or_is_refused_clearly() -> None:
+def test_a_quantised_cache_quantises_attention_layers_or_is_refused_clearly(monkeypatch) -> None:
     model, ids = student("llama", (0, 2), head_dim=64), token_ids(1, 6)
     arguments = dict(
         max_new_tokens=NEW, do_sample=False, return_dict_in_generate=True, cache_implementation="quantized"
@@ -177,6 +178,7 @@ def test_a_quantised_cache_quantises_attention_layers_or_is_refused_clearly() ->
         with pytest.raises(ImportError, match="quanto"):
             model.generate(ids, cache_config=settings, **arguments)
         return
+    quanto_in_torch.use_torch(monkeypatch)
     cache = cache_of(model.generate(ids, cache_config=settings, **arguments))
     assert [isinstance(layer, GDNCacheLayer) for layer in cache.layers] == [True, False, True, False]
     assert "Quant" in type(cache.layers[1]).__name__

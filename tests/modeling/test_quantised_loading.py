@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import quanto_in_torch
 import torch
 from optional_packages import needs_extra
 from tiny_models import student, token_ids
@@ -85,7 +86,9 @@ def torchao(bits: int) -> Any:
         pytest.param(torchao, marks=needs_extra("test", "torchao")),
     ],
 )
-def test_no_quantiser_takes_the_gates(quantiser: Callable[[int], Any], bits: int, tmp_path) -> None:
+def test_no_quantiser_takes_the_gates(quantiser: Callable[[int], Any], bits: int, tmp_path, monkeypatch) -> None:
+    if quantiser is quanto:
+        quanto_in_torch.use_torch(monkeypatch)
     model, ids = student("qwen3", (0, 2), **SIZES), token_ids(2, 12)
     model.save_pretrained(tmp_path)
     quantised = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=quantiser(bits)).eval()

@@ -4,12 +4,14 @@
 import itertools
 import random
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from student_folders import tiny_report
 
+from hf_tc.report import plots
 from hf_tc.report.plots import conversion_figures, save_conversion_plots
 from hf_tc.report.records import ConversionReport, LayerReport
 from hf_tc.selection import LayerSelection
@@ -140,6 +142,20 @@ def test_equal_perplexities_can_be_drawn() -> None:
 def test_pictures_are_the_same_for_the_same_report(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
+        plots.LAST_DRAWN.clear()
         save_conversion_plots(report_of(4, 2), tmp_path / folder)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+def test_a_report_is_drawn_again_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plots.LAST_DRAWN.clear()
+    draw = MagicMock(side_effect=conversion_figures)
+    monkeypatch.setattr(plots, "conversion_figures", draw)
+    report, picture, seen = report_of(4, 2), tmp_path / "plot_perplexity.png", []
+    for change in ({}, {}, {"aligned": 99.0}, {}):
+        report.perplexity.update(change)
+        save_conversion_plots(report, tmp_path)
+        seen.append(picture.read_bytes())
+    assert draw.call_count == 2
+    assert seen[0] == seen[1] != seen[2] == seen[3]

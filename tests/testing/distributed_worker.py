@@ -1,5 +1,5 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""What each of two ranks runs: `torchrun distributed_worker.py MODE FOLDER`; results go to FOLDER/rank*.pt.
+"""What each of two ranks runs: `distributed_worker.py MODE FOLDER`; results go to FOLDER/rank*.pt.
 
 On two GPUs where there are two, else on the CPU, through gloo.
 """

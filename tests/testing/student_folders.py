@@ -5,12 +5,12 @@ import json
 import os
 import string
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from fresh_processes import run_code
 from safetensors.torch import load_file
 from tiny_sizes import SIZES
 from tokenizers import Tokenizer, decoders, models
@@ -126,14 +126,7 @@ def run_python(
 ) -> subprocess.CompletedProcess[str]:
     """Runs code in a fresh process; stdin is closed, so that a question about remote code cannot wait for an answer."""
     prefix = "import hf_tc\n" if with_hf_tc else BLOCKER
-    return subprocess.run(
-        [sys.executable, "-c", prefix + code, *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_MODULES_CACHE": MODULES.name, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return run_code(prefix + code, *arguments, **{"HF_MODULES_CACHE": MODULES.name, **environment})
 
 
 def load_in_fresh_process(

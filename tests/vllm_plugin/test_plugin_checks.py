@@ -1,14 +1,13 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """What vLLM cannot serve is refused in one line that says the value, the rule and the way out."""
 
-import subprocess
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fresh_processes import run_code
 from tiny_models import student, student_config
 
 from hf_tc.config import MixerConfig
@@ -121,4 +120,4 @@ def test_vllm_finds_the_plugin_and_hf_tc_imports_nothing_of_vllm() -> None:
         "import sys, hf_tc, hf_tc.vllm_plugin.plugin, hf_tc.vllm_plugin.checks, hf_tc.vllm_plugin.torch_core;"
         "assert not any(name.split('.')[0] == 'vllm' for name in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    assert run_code(code).returncode == 0
