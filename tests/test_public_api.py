@@ -32,13 +32,12 @@ def test_the_version_is_the_package_s() -> None:
 def test_what_only_conversion_and_training_need_is_not_imported() -> None:
     late = ["peft", "datasets", "pandas", "matplotlib", "rich", "transformers.trainer", "hf_tc.convert"]
 
-    def imported_by(statement: str) -> set[str]:
-        code = f"import sys; {statement}; print(*(name for name in sys.argv[1:] if name in sys.modules))"
-        done = subprocess.run([sys.executable, "-c", code, *late], capture_output=True, text=True, check=True)
-        return set(done.stdout.split())
-
+    code = "import sys; late = set(sys.argv[1:]); assert not late & set(sys.modules)\n"
     # Where optional packages are installed, the library imports some of these itself.
-    assert imported_by("import hf_tc") <= imported_by("from transformers import AutoModelForCausalLM, PreTrainedModel")
+    code += "from transformers import AutoModelForCausalLM, PreTrainedModel; late -= set(sys.modules)\n"
+    code += "import hf_tc; assert not late & set(sys.modules), late & set(sys.modules)"
+    done = run_code(code, *late)
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_and_version_need_no_model() -> None:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 # By torch, Transformers and its dependencies; none of them imports Transformers or huggingface_hub.
 SLOW_TO_IMPORT = ("torch", "torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor", "torch._inductor")
-SLOW_TO_IMPORT += ("sympy", "scipy.optimize", "sklearn", "torchao.prototype.safetensors.safetensors_support")
+SLOW_TO_IMPORT += ("sympy", "scipy.optimize", "torchao.prototype.safetensors.safetensors_support")
 SCRIPT = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
