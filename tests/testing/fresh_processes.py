@@ -87,6 +87,7 @@ def _become(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    assert not {"transformers", "huggingface_hub", "hf_tc"} & sys.modules.keys()
     sys.argv, sys.path[:] = ["-c", *arguments], ["", *environment.get("PYTHONPATH", "").split(os.pathsep), *sys.path]
     main = sys.modules["__main__"] = ModuleType("__main__")
     exec(compile(code, "<string>", "exec"), main.__dict__)
