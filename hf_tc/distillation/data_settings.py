@@ -1,5 +1,8 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""How text and conversations become examples: fields of `DistillationConfig`, without effect on data with tokens."""
+"""How text and conversations become examples: fields of `DistillationConfig`.
+
+Data with tokens has no need of them, and refuses `repeated_passages`.
+"""
 
 from __future__ import annotations
 
