@@ -35,11 +35,17 @@ def passages_of(text: Tensor) -> Tensor:
     return text[: len(text) // PASSAGE_TOKENS * PASSAGE_TOKENS].view(-1, PASSAGE_TOKENS)
 
 
+def places_of_passages(length: int, passage_tokens: int) -> Tensor:
+    """Places `[length]` in a text by which passages of so many tokens come twice, the last pair of them cut."""
+    place = torch.arange(length)
+    return place // (2 * passage_tokens) * passage_tokens + place % passage_tokens
+
+
 def repeat_passages(passages: Tensor) -> RepeatedPassages:
     """Rows `[N, 2 P L]` of passages `[N, P, L]`, each followed by the same passage, and then by the next."""
     rows, count, length = passages.shape
     of_passage = torch.arange(2 * length, device=passages.device) > length
-    input_ids = torch.cat([passages, passages], dim=-1).flatten(1)
+    input_ids = passages.flatten(1)[:, places_of_passages(2 * count * length, length)]
     return RepeatedPassages(input_ids, of_passage.repeat(rows, count))
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from hf_tc.data.packing import NOT_LEARNED
-from hf_tc.data.repeated_passages import SHORTEST_PASSAGE, drawn_passage_tokens
+from hf_tc.data.repeated_passages import SHORTEST_PASSAGE, drawn_passage_tokens, places_of_passages
 
 POSITIONS = "position_ids"
 
 
-def with_repeats(rows: Iterable[Mapping[str, Tensor]], share: float, seed: int) -> Iterator[dict[str, Tensor]]:
+def with_repeats(rows: Iterable[dict[str, Tensor]], share: float, seed: int) -> Iterator[dict[str, Tensor]]:
     """The same rows, with repeated passages in about that share of them.
 
     Args:
@@ -29,7 +29,7 @@ def with_repeats(rows: Iterable[Mapping[str, Tensor]], share: float, seed: int) 
         if torch.rand((), generator=generator) < share:
             places = places_of_row(row, generator)
             row = {name: value if name == POSITIONS else value[places] for name, value in row.items()}
-        yield dict(row)
+        yield row
 
 
 def places_of_row(row: Mapping[str, Tensor], generator: torch.Generator) -> Tensor:
@@ -48,9 +48,3 @@ def places_of_row(row: Mapping[str, Tensor], generator: torch.Generator) -> Tens
         if length >= 2 * SHORTEST_PASSAGE and not (labels[start:end] == NOT_LEARNED).any():
             places[start + 1 : end] = start + 1 + places_of_passages(length, drawn_passage_tokens(length, generator))
     return places
-
-
-def places_of_passages(length: int, passage_tokens: int) -> Tensor:
-    """Places `[length]` in a text by which passages of so many tokens come twice, the last pair of them cut."""
-    place = torch.arange(length)
-    return place // (2 * passage_tokens) * passage_tokens + place % passage_tokens

@@ -80,7 +80,7 @@ class DataPreparation:
 
     Args:
         tokenizer: that of the student; None where all data has tokens.
-        seed: of the order of rows inside a stage of a curriculum, and of the lengths of passages that come twice.
+        seed: of the order of rows inside a stage of a curriculum, and of which passages come twice.
         has_own_collator: data is left to that collator, whatever its columns.
 
     Attributes:
@@ -191,12 +191,14 @@ def parts_of(
     """The examples of each stage, to be read one stage after the other; the documents go on in the next one."""
     rest, length = Documents(documents), settings.row_length
     for stage in settings.stages:
-        if not settings.packing:
-            yield with_repeats(separate(rest, length, stage.tokens), settings.repeated_passages, seed)
-            continue
-        rows = joined(packed(rest, stage.sequence_length, filler), length // stage.sequence_length)
-        some = map(Row._asdict, rows if stage.tokens is None else islice(rows, stage.tokens // length))
-        yield with_repeats(some, settings.repeated_passages, seed)
+        if settings.packing:
+            rows = joined(packed(rest, stage.sequence_length, filler), length // stage.sequence_length)
+            examples: Iterator[Example] = map(
+                Row._asdict, rows if stage.tokens is None else islice(rows, stage.tokens // length)
+            )
+        else:
+            examples = separate(rest, length, stage.tokens)
+        yield with_repeats(examples, settings.repeated_passages, seed)
 
 
 def separate(documents: Iterable[TokenisedDocument], length: int, tokens: int | None) -> Iterator[Example]:

@@ -48,10 +48,9 @@ def main() -> None:
         f"{results.content['machine']}, {options.shape} in {options.dtype}, {options.batch} x {options.length}"
     )
     torch.manual_seed(options.seed)
-    pair = [built(build, options.device, dtype).train() for build in builders(options)]
-    pair[1].eval().requires_grad_(False)
-    plain: dict[str, float] = {}
-    tokens, (ours, theirs) = options.batch * options.length, pair
+    ours, theirs = (built(build, options.device, dtype).train() for build in builders(options))
+    theirs.eval().requires_grad_(False)
+    tokens, plain = options.batch * options.length, dict[str, float]()
     for name, step in steps(ours, theirs, batch(ours, options)).items():
         seconds, peak = measured(ours, step, options)
         plain = plain or {"s": seconds, "GB": peak}
@@ -59,7 +58,7 @@ def main() -> None:
             **{"step": name, "ms": 1e3 * seconds, "tokens/s": round(tokens / seconds), "peak GB": peak},
             **{"to all logits": seconds / plain["s"], "peak to all logits": peak and peak / plain["GB"]},
         )
-    del pair, ours, theirs
+    del ours, theirs
     gc.collect()
     print("\nrelative error of the gradients in bfloat16, of hidden states and head:", *gradient_errors(options.device))
 

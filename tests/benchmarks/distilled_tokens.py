@@ -12,10 +12,10 @@ with does not count: calibration text, and the joint alignment of ours, which is
 learning by default. For starts without it, give a student made with --joint-steps 0.
 
 Perplexity is over 32 x 1,024 tokens, LAMBADA the share of texts whose last word is the model's own, and by how many
-nats that word is less likely than to the teacher; in bfloat16 on a
-GPU, as training is. Both are measured from a ninetieth of all tokens on, twice a doubling, and a run ends where both
-meet their targets. Seconds are those of training steps alone. A run that stops half-way leaves its rows;
-`distilled_tokens_plot` puts those of several files together.
+nats that word is less likely than to the teacher; in bfloat16 on a GPU, as training is. They are measured from a
+ninetieth of all tokens on, twice a doubling, and a run ends where perplexity and share meet their targets. Seconds are
+those of training steps alone. A run that stops half-way leaves its rows; `distilled_tokens_plot` puts those of several
+files together.
 """
 
 import argparse

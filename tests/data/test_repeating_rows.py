@@ -4,7 +4,8 @@
 import pytest
 import torch
 
-from hf_tc.data.repeating_rows import places_of_passages, places_of_row, with_repeats
+from hf_tc.data.repeated_passages import places_of_passages
+from hf_tc.data.repeating_rows import places_of_row, with_repeats
 
 LENGTH = 128
 

@@ -23,10 +23,7 @@ from hf_tc.evaluation.kd_loss import Objective
         ({"jsd_beta": 1.0}, "jsd_beta is 1.0; it must lie between 0 and 1"),
         ({"chunk_tokens": 0}, "chunk_tokens is 0; it must be at least 1"),
         ({"layer_weight": -1.0}, "layer_weight is -1.0; it must be a number of 0 or more"),
-        (
-            {"repeated_passages": 1.5},
-            "repeated_passages is 1.5; it is a share of the sequences",
-        ),
+        ({"repeated_passages": 1.5}, "repeated_passages is 1.5; it is a share of the sequences"),
         ({"repeated_passages": 0.2, "teacher_cache": "folder"}, "the predictions of teacher_cache are of its text"),
         ({"distribution_weight": float("inf")}, "distribution_weight is inf"),
         ({"distribution_weight": 0.0}, "layer_weight and distribution_weight are 0, which leaves no loss"),
