@@ -132,7 +132,8 @@ def _print_plan(options: argparse.Namespace) -> None:
     plan = plan_conversion(options.teacher, **setting_options(options))
     device = torch.device(options.device or default_device())
     console.print(f"Calibration text: {text.name}", soft_wrap=True, highlight=False)
-    console.print(plan_table(plan, device, may_offload=options.device_map is not None))
+    offloads = options.device_map is not None
+    console.print(plan_table(plan, device, sampled_tokens=text.sampled_tokens, may_offload=offloads))
 
 
 def _convert(options: argparse.Namespace, unfinished: Path) -> Any:

@@ -59,7 +59,13 @@ class CalibrationText:
     @property
     def is_sampled(self) -> bool:
         """Whether any of it is sampled from the teacher."""
-        return any(source.sampled_kind is not None for source in self.sources)
+        return self.sampled_tokens > 0
+
+    @property
+    def sampled_tokens(self) -> int:
+        """How many the teacher is to write."""
+        sources = zip(self.sources, self._tokens, strict=True)
+        return sum(tokens for source, tokens in sources if source.sampled_kind is not None)
 
     def check_sampling(self, tokenizer: Any | None) -> None:
         """Raises `CalibrationDataError` where a teacher with this tokenizer, if it is known, cannot give the text."""

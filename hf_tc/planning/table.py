@@ -15,10 +15,13 @@ from hf_tc.planning.time import order_of_time, passes, seconds_per_pass
 CONTEXTS = (1_000, 8_192, 32_768)
 
 
-def plan_table(plan: ConversionPlan, device: torch.device, *, may_offload: bool = False) -> Table:
+def plan_table(
+    plan: ConversionPlan, device: torch.device, *, sampled_tokens: int = 0, may_offload: bool = False
+) -> Table:
     """The plan for a device: what is counted, and below it what is estimated, with the speed measured there now.
 
     Args:
+        sampled_tokens: of the text, how many the teacher writes first, whose time is not known.
         may_offload: weights that do not fit on the device may stay in host memory (`device_map`).
     """
     title = f"Plan: {plan.teacher} ({str(plan.dtype).removeprefix('torch.')})"
@@ -29,7 +32,7 @@ def plan_table(plan: ConversionPlan, device: torch.device, *, may_offload: bool 
     table = Table(title=title, caption=caption, box=SIMPLE_HEAD, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column()
-    for name, value in (*_counted(plan), *_memory(plan, device, may_offload), *_time(plan, device)):
+    for name, value in (*_counted(plan), *_memory(plan, device, may_offload), *_time(plan, device, sampled_tokens)):
         table.add_row(name, value)
     return table
 
@@ -104,12 +107,13 @@ def _on_a_gpu(plan: ConversionPlan) -> str:
     return shown
 
 
-def _time(plan: ConversionPlan, device: torch.device) -> list[tuple[str, str]]:
+def _time(plan: ConversionPlan, device: torch.device, sampled_tokens: int) -> list[tuple[str, str]]:
     memory = None if device.type != "cuda" else torch.cuda.get_device_properties(device).total_memory
     joint = plan.joint_steps(memory)
     at_once = plan.layers_at_once(memory)
     seconds = passes(plan, joint) * seconds_per_pass(plan.widths, plan.settings.sequence_length, device, at_once)
-    rows = [("time", f"{order_of_time(seconds)} on {device}")]
+    sampling = f", beside sampling {sampled_tokens:,} tokens from the teacher" if sampled_tokens else ""
+    rows = [("time", f"{order_of_time(seconds)} on {device}{sampling}")]
     if joint:
         rows.append(("joint alignment", f"{joint:,} steps of all recurrent layers together"))
     if plan.selection_forwards:

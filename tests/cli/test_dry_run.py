@@ -36,6 +36,9 @@ def test_dry_run_needs_no_folder_and_writes_nothing(tmp_path: Path, capsys: pyte
     shown = capsys.readouterr().err
     assert "2 of 3 keep attention" in shown
     assert "Calibration text: the sample text that ships with hf_tc" in shown
+    assert "from the teacher" not in shown
+    assert cli.main(["convert", str(tmp_path / "config.json"), "--dry-run", "--data", "sampled"]) == 0
+    assert "sampling 65,536 tokens from the teacher" in " ".join(capsys.readouterr().err.split())
     assert cli.main(["convert", str(tmp_path)]) == 2
     assert "--out is missing" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
