@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import real_teacher, real_teacher_tables
+from benchmarks import real_teacher, real_teacher_tables, reference_baseline
 
 TEXTS = ["wiki-test.txt", "books-test.txt"]
 ROW = {"wiki-test x": 1.1, "books-test x": 1.2, "KL": 0.1, "second copy +": 0.0, "seconds": 3.0}
@@ -19,14 +19,14 @@ TASKS = {"lambada_openai_test": 0.8, "arc": 0.9, "piqa": 1.0}
 
 
 def words(folder: Path, *further: Any) -> list[str]:
-    given = ["--teachers", "smol", "qwen", "--wiki", "wiki.txt", "--books", "books.txt", "--texts", *TEXTS]
-    return ["tables", *given, "--folder", str(folder), *map(str, further)]
+    given = ["--teachers", "smol", "qwen", "--large", "big", "--wiki", "wiki.txt", "--books", "books.txt"]
+    return ["tables", *given, "--texts", *TEXTS, "--folder", str(folder), *map(str, further)]
 
 
 def test_every_run_is_a_command_line_of_real_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", words(tmp_path))
     options = real_teacher_tables.parse()
-    runs = real_teacher_tables.runs_of(options.teachers, options.wiki, options.books)
+    runs = real_teacher_tables.runs_of(options.teachers, options.large, options.wiki, options.books)
     assert max(Counter(run.name for run in runs).values()) == 1
     for run in runs:
         assert sum(run.data.values()) == 1
@@ -34,6 +34,8 @@ def test_every_run_is_a_command_line_of_real_teacher(tmp_path: Path, monkeypatch
         parsed = real_teacher.parse()
         assert (parsed.retain, parsed.seeds, parsed.calibration_tokens) == ([run.share], [run.seed], run.tokens)
         assert parsed.out.parent == parsed.students.parent == tmp_path
+        steps = (0, 0) if run.name == "closed-form" else (1200, 600 if run.teacher.name == "big" else None)
+        assert (parsed.alignment_steps, parsed.joint_steps) == steps
 
 
 def test_gpus_share_the_runs_and_what_is_there_or_fails_is_told(
@@ -73,6 +75,26 @@ def test_gpus_share_the_runs_and_what_is_there_or_fails_is_told(
     monkeypatch.setattr(sys, "argv", words(tmp_path, "--only", "65536", "--tasks", "other.jsonl"))
     with pytest.raises(SystemExit, match=r"text-packaged-65536\.command is of another command line"):
         real_teacher_tables.main()
+
+
+def test_the_reference_is_compared_on_the_layers_of_the_first_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(
+        real_teacher_tables, "subprocess", SimpleNamespace(run=lambda command, check: commands.append(command))
+    )
+    monkeypatch.setattr(sys, "argv", words(tmp_path, "--only", "reference"))
+    with pytest.raises(SystemExit, match=r"takes its layers from .*smol-share0\.25\.json, which is not there"):
+        real_teacher_tables.main()
+    (tmp_path / "smol-share0.25.json").write_text(json.dumps({"rows": [{"retained": [0, 7, 23]}]}))
+    real_teacher_tables.main()
+    ((_, _, module, *given),) = commands
+    assert module == "tests.benchmarks.reference_baseline"
+    monkeypatch.setattr(sys, "argv", ["reference_baseline", *given])
+    parsed = reference_baseline.parse()
+    assert (parsed.retained, parsed.paper_steps, parsed.speed_tokens) == ([0, 7, 23], 0, [])
+    assert parsed.out == tmp_path / "reference.json"
 
 
 def test_without_a_gpu_there_is_one_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,14 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """The tables of real teachers by share, seed and text: `real_teacher` for every student, side by side on all GPUs.
 
-    python -m tests.benchmarks.real_teacher_tables --teachers SMOLLM2 QWEN GEMMA --wiki wikitext2-train.txt \
-        --books books-train.txt --texts wikitext2-test.txt books-test.txt --tasks lambada_openai_test.jsonl ... \
-        [--jobs 2] [--only seed text] [--folder real_teachers]
+    python -m tests.benchmarks.real_teacher_tables --teachers SMOLLM2 QWEN GEMMA --large QWEN_1.5B \
+        --wiki wikitext2-train.txt --books books-train.txt --texts wikitext2-test.txt books-test.txt \
+        --tasks lambada_openai_test.jsonl ... [--jobs 2] [--only seed text] [--folder real_teachers]
 
-Every teacher at a quarter and a half; of the first one also three seeds, five kinds of text at 65,536 tokens, three
-at 262,144, two at 1,048,576, and 16,384 tokens for the curve. The folder gets a JSON file, a log, the command line and
+Every teacher at a quarter and a half, the large ones at a quarter with fewer joint steps; of the first one also three
+seeds, of mixed and of real text, real text at a half, a closed form alone, five kinds of text at 65,536 tokens, three
+at 262,144, two at 1,048,576, and 16,384 tokens for the curve; at the end its layers against the public reference's,
+by `reference_baseline`. The folder gets a JSON file, a log, the command line and
 the students of each run; a run whose file is there is not made again, and one with another command line is refused.
 Seconds are right with --jobs 1 alone.
 """
@@ -28,6 +30,8 @@ from hf_tc.assets import sample_text_path
 from .bench import Results, parser_of
 
 LAMBADA = "lambada_openai_test"
+LARGE_JOINT_STEPS = 600  # more bring a larger teacher no further
+REFERENCE = "reference"
 COLUMNS = ["run", "WikiText-2 x", "KL", "books x", "second copy +", "LAMBADA", "other tasks", "seconds", "peak GB"]
 Data = dict[str, float]
 
@@ -41,6 +45,7 @@ class Run(NamedTuple):
     share: float = 0.25
     seed: int = 0
     tokens: int = 262_144
+    steps: dict[str, int] = {}  # where they are not the defaults: options of `real_teacher`
 
     def words(self, options: argparse.Namespace) -> list[str]:
         """The command line of `real_teacher`."""
@@ -53,18 +58,23 @@ class Run(NamedTuple):
             "--retain": [self.share],
             "--seeds": [self.seed],
             "--calibration-tokens": [self.tokens],
+            **{option: [steps] for option, steps in self.steps.items()},
             "--students": [folder / self.name],
             "--out": [folder / f"{self.name}.json"],
         }
         return [str(word) for option, values in given.items() for word in (option, *values)]
 
 
-def runs_of(teachers: list[Path], wiki: str, books: str) -> list[Run]:
+def runs_of(teachers: list[Path], large: list[Path], wiki: str, books: str) -> list[Run]:
     packaged = str(sample_text_path("calibration"))
     real, mixed = {wiki: 0.5, books: 0.5}, {wiki: 0.25, books: 0.25, "sampled": 0.5}
     found = [Run(f"{x.name}-share{share:g}", x, mixed, share) for x in teachers for share in (0.25, 0.5)]
+    found += [Run(f"{x.name}-share0.25", x, mixed, steps={"--joint-steps": LARGE_JOINT_STEPS}) for x in large]
     first = teachers[0]
     found += [Run(f"seed{seed}", first, mixed, seed=seed) for seed in (1, 2)]
+    found += [Run(f"real-seed{seed}", first, real, seed=seed) for seed in (1, 2)]
+    found += [Run("real-share0.5", first, real, share=0.5)]
+    found += [Run("closed-form", first, real, steps={"--alignment-steps": 0, "--joint-steps": 0})]
     texts: dict[str, Data] = {
         "packaged": {packaged: 1},
         "sampled": {"sampled": 1},
@@ -80,8 +90,8 @@ def runs_of(teachers: list[Path], wiki: str, books: str) -> list[Run]:
 
 def main() -> None:
     options = parse()
-    runs = runs_of(options.teachers, options.wiki, options.books)
-    runs = [run for run in runs if any(part in run.name for part in options.only)]
+    runs = runs_of(options.teachers, options.large, options.wiki, options.books)
+    runs = [run for run in runs if is_asked_for(run.name, options)]
     options.folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
         check_command(run, options)
@@ -95,6 +105,8 @@ def main() -> None:
     for run, is_there in zip(runs, made, strict=True):
         if is_there:
             results.add(run=run.name, **row_of(options.folder / f"{run.name}.json", options.texts))
+    if is_asked_for(REFERENCE, options):
+        compare_with_reference(options)
     if failed := [run.name for run, is_there in zip(runs, made, strict=True) if not is_there]:
         sys.exit(f"{len(failed)} of {len(runs)} runs failed, see their logs in {options.folder}: {', '.join(failed)}")
 
@@ -129,6 +141,29 @@ def is_made(run: Run, places: "queue.SimpleQueue[str]", options: argparse.Namesp
     return bool(file.exists())
 
 
+def is_asked_for(name: str, options: argparse.Namespace) -> bool:
+    return any(part in name for part in options.only)
+
+
+def compare_with_reference(options: argparse.Namespace) -> None:
+    """Has `reference_baseline` print its table: the first teacher, with the layers that its first student retains."""
+    file = options.folder / f"{options.teachers[0].name}-share0.25.json"
+    if not file.exists():
+        sys.exit(f"{REFERENCE} takes its layers from {file}, which is not there. Make that run, too.")
+    (row,) = json.loads(file.read_text())["rows"]
+    given = {
+        "--teacher": [options.teachers[0]],
+        "--retained": row["retained"],
+        "--calibration": [options.wiki, options.books],
+        "--validation": [options.texts[0]],
+        "--paper-steps": [0],
+        "--speed-tokens": [],
+        "--out": [options.folder / f"{REFERENCE}.json"],
+    }
+    words = [str(word) for option, values in given.items() for word in (option, *values)]
+    subprocess.run([sys.executable, "-m", "tests.benchmarks.reference_baseline", *words], check=True)
+
+
 def row_of(file: Path, texts: list[str]) -> dict[str, Any]:
     """A row of the table from what `real_teacher` wrote."""
     (row,) = json.loads(file.read_text())["rows"]
@@ -147,6 +182,7 @@ def row_of(file: Path, texts: list[str]) -> dict[str, Any]:
 def parse() -> argparse.Namespace:
     parser = parser_of(__doc__, out="tables.json")
     parser.add_argument("--teachers", type=Path, nargs="+", required=True, help="folders; the first has all runs")
+    parser.add_argument("--large", type=Path, nargs="*", default=[], help="folders of teachers with a quarter alone")
     parser.add_argument("--wiki", required=True, help="encyclopedic text to calibrate on")
     parser.add_argument("--books", required=True, help="books to calibrate on")
     parser.add_argument("--texts", nargs=2, required=True, help="encyclopedic text and books to measure on")
@@ -155,8 +191,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="at a time on a GPU")
     parser.add_argument("--folder", type=Path, default=Path("real_teachers"))
     options = parser.parse_args()
-    if len({teacher.name for teacher in options.teachers}) < len(options.teachers):
-        parser.error("Two --teachers have one name, and runs are named after them.")
+    teachers = [*options.teachers, *options.large]
+    if len({teacher.name for teacher in teachers}) < len(teachers):
+        parser.error("Two teachers have one name, and runs are named after them.")
     return options
 
 
