@@ -226,6 +226,7 @@ def teacher_and_text(
         check_vocabulary(tokenizer, teacher)
         parity_self_check(resolve_text_config(teacher))
     if text.is_sampled:
+        text.read(tokenizer)
         with clock.stage("sample"):
             text.sample(teacher, tokenizer, folder)
     return teacher, tokenizer, text.blocks(tokenizer), text

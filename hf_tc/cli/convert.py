@@ -123,12 +123,15 @@ def _print_plan(options: argparse.Namespace) -> None:
     from hf_tc.planning.plan import plan_conversion
     from hf_tc.planning.table import plan_table
     from hf_tc.teachers.checks import default_device, will_be_on_one_gpu
+    from hf_tc.teachers.vocabulary import tokenizer_of
 
     text = CalibrationText(  # what is refused of it is refused here as in the conversion
         calibration_data(options),
         ConversionConfig(options.calibration_tokens, options.sequence_length),
         will_be_on_one_gpu(options.teacher, options.device, options.device_map),
     )
+    if text.is_sampled:
+        text.check_sampling(tokenizer_of(options.teacher))
     plan = plan_conversion(options.teacher, **setting_options(options))
     device = torch.device(options.device or default_device())
     console.print(f"Calibration text: {text.name}", soft_wrap=True, highlight=False)

@@ -45,6 +45,7 @@ class CalibrationText:
 
     def _take(self, data: Any) -> None:
         self.data, self.sources = data, sources_of(data)
+        self._read: dict[int, Tensor] = {}
         self.name = mixture_name(self.sources)
         self._blocks = blocks_of_sources(self.sources, self._wanted)
         self._documents = [
@@ -72,6 +73,16 @@ class CalibrationText:
         for source in self.sources if self.is_given else ():
             if source.sampled_kind is not None and tokenizer is not None:
                 kinds_of(source.sampled_kind, tokenizer)
+
+    def read(self, tokenizer: Any) -> None:
+        """Cuts what is not sampled into blocks, so that too little text is refused before minutes of sampling.
+
+        Raises:
+            CalibrationDataError: see `blocks`.
+        """
+        for index, (source, tokens) in enumerate(zip(self.sources, self._tokens, strict=True)):
+            if (documents := self._documents[index]) is not None and index not in self._read:
+                self._read[index] = self._blocks_of(source, documents, tokenizer, tokens)
 
     def sample(self, teacher: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
         """Has the teacher write what is to be sampled, and keeps it in the folder.
@@ -105,9 +116,8 @@ class CalibrationText:
             CalibrationDataError: a source of several has too little text; less than two blocks, one to fit and one held
                 out.
         """
-        read = zip(self.sources, self._documents, self._tokens, strict=True)
-        parts = [self._blocks_of(source, documents or [], tokenizer, tokens) for source, documents, tokens in read]
-        return mixed(parts, self.settings.seed)
+        self.read(tokenizer)
+        return mixed([self._read[index] for index in range(len(self.sources))], self.settings.seed)
 
     def _blocks_of(self, source: Source, documents: list[Document], tokenizer: Any, wanted: int) -> Tensor:
         length, one_of_several = self.settings.sequence_length, len(self.sources) > 1

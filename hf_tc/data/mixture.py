@@ -114,13 +114,15 @@ def data_of_words(words: Sequence[str]) -> Any:
             )
     if not parted:
         return words[0] if len(words) == 1 else list(words)
-    mixture = {name: float(share) for name, share in parted}
-    if len(mixture) < len(words):
+    if without := [word for word in words if word not in {f"{name}={share}" for name, share in parted}]:
         raise CalibrationDataError(
-            f"Of the {len(words)} sources {' '.join(words)}, {len(mixture)} different ones have a share. Give each "
-            "source once, and all of them a share or none: wiki.txt=0.5 sampled=0.5."
+            f"{without[0]} has no share, and {parted[0][0]} has. Give all sources a share or none: wiki.txt=0.5 "
+            "sampled=0.5."
         )
-    return mixture
+    names = [name for name, _ in parted]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise CalibrationDataError(f"{twice[0]} is given twice. Give each source once, with the sum of its shares.")
+    return {name: float(share) for name, share in parted}
 
 
 def blocks_of_sources(sources: Sequence[Source], blocks: int) -> list[int]:
@@ -147,15 +149,16 @@ def blocks_of_sources(sources: Sequence[Source], blocks: int) -> list[int]:
 def _check_shares(sources: Sequence[Source]) -> None:
     shown = ", ".join(f"{source.name} {source.share:g}" for source in sources)
     for source in sources:
-        if not source.share > 0:
+        if not 0 < source.share < math.inf:
             raise CalibrationDataError(
-                f"The share of {source.name} is {source.share:g}; each must be above 0. Leave the source out."
+                f"The share of {source.name} is {source.share:g}; each must be a part of 1, above 0. Give one, or "
+                "leave the source out."
             )
     total = math.fsum(source.share for source in sources)
     if not abs(total - 1) <= SHARES_ADD_UP_WITHIN:
         raise CalibrationDataError(
-            f"The shares of the calibration data add up to {total:g} ({shown}); they must add up to 1. Change one of "
-            "them."
+            f"The shares of the calibration data add up to {total:g} ({shown}); they must add up to 1. Change one by "
+            f"{1 - total:+.3g}."
         )
 
 

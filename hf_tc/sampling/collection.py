@@ -21,6 +21,7 @@ from hf_tc.sampling.prompts import Prompts
 
 MOST_BAD = 0.5  # share of the documents; the text of a teacher that does worse would not be its usual one
 FEWEST_JUDGED = 32  # documents, before the share is looked at
+FEWEST_ALL_BAD = 8  # documents, before it is looked at whether any is of use
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Collection:
         self.kinds = {kind: _Kind(tokens) for kind, tokens in wanted.items()}
         self.prompts, self.tokenizer, self.most_tokens = prompts, tokenizer, most_tokens
         self.drafts: list[Draft] = []
-        self.ended, self.faults = 0, Counter[str]()
+        self.faults = Counter[str]()
         self._seen: set[str] = set()
 
     @property
@@ -127,7 +128,6 @@ class Collection:
         return (kind.tokens + begun * typical) / kind.wanted
 
     def _end(self, draft: Draft, result: Document | Fault) -> None:
-        self.ended += 1
         if not isinstance(result, Fault) and repr(result) in self._seen:
             result = Fault.IDENTICAL
         if isinstance(result, Fault):
@@ -138,11 +138,12 @@ class Collection:
             self.kinds[draft.kind].end(draft.number, (result, count_tokens(result, self.tokenizer)))
 
     def _check_faults(self) -> None:
-        ended, bad = self.ended, self.faults.total()
-        if ended >= FEWEST_JUDGED and bad > MOST_BAD * ended:
+        """Of all that were begun: those that are in progress may be good, and the worst are often the first to end."""
+        begun, bad = sum(kind.begun for kind in self.kinds.values()), self.faults.total()
+        if (begun >= FEWEST_JUDGED and bad > MOST_BAD * begun) or bad == begun >= FEWEST_ALL_BAD:
             found = ", ".join(f"{count} {fault}" for fault, count in self.faults.most_common())
+            other = "sample the other kind alone (sampled:chat, sampled:free), " if len(self.kinds) > 1 else ""
             raise CalibrationDataError(
-                f"{bad / ended:.0%} of {ended} documents sampled from the teacher are of no use ({found}); at most "
-                f"{MOST_BAD:.0%} may be. Check that the teacher writes sense, sample the other kind alone "
-                "(sampled:chat, sampled:free), or give text."
+                f"{bad / begun:.0%} of {begun} documents sampled from the teacher are of no use ({found}); at most "
+                f"{MOST_BAD:.0%} may be. Check that the teacher writes sense, {other}or give text."
             )

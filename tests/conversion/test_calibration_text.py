@@ -61,6 +61,13 @@ def test_a_source_with_too_little_text_for_its_share_is_refused(tmp_path: Path) 
         )
 
 
+def test_too_little_text_is_refused_before_the_rest_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration_text, "sampled_text", None)
+    data = {"sampled": 0.5, text_file(tmp_path / "short.txt", 100): 0.5}
+    with pytest.raises(CalibrationDataError, match=r"short\.txt has 96 tokens .* share 0\.5 of 256 needs 128"):
+        from_teacher(letter_teacher(), letter_tokenizer(), calibration_data=data, **UNIFORM)
+
+
 def test_an_interrupted_conversion_goes_on_with_the_text_that_was_sampled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +152,8 @@ def test_conversations_without_a_template_are_refused_before_the_teacher_is_load
         words = "--data", "sampled:chat", *QUICK_COMMAND[: None if command == "convert" else 6]
         line = refused(capsys, command, folder, "--out", tmp_path / "out", *words)
         assert "no chat template. Sample free text (sampled:free)" in line
+    line = refused(capsys, "convert", folder, "--dry-run", "--data", "sampled:chat")
+    assert "no chat template. Sample free text (sampled:free)" in line
     with pytest.raises(CalibrationDataError, match="no chat template"):
         from_teacher(letter_teacher(), tokenizer, calibration_data="sampled:chat", **UNIFORM)
 

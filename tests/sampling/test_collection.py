@@ -99,6 +99,23 @@ def test_what_is_of_no_use_is_dropped_and_too_much_of_it_refused(fault: str, tex
         take_bad_ones(collection, text)
 
 
+def test_a_teacher_that_writes_nothing_of_use_is_refused_soon() -> None:
+    collection = collection_of(free=10_000)
+    collection.begin(8)
+    with pytest.raises(CalibrationDataError, match=r"100% of 8 documents .* writes sense, or give text"):
+        collection.take([[EOS]] * 8)
+
+
+def test_documents_in_progress_count_for_the_teacher() -> None:
+    """The empty ones end first: of 40, 17 are too few to refuse it, though none has ended well."""
+    collection = collection_of(free=10_000)
+    collection.begin(40)
+    collection.take([[EOS]] * 17 + [ids_of(words(9, number)) for number in range(23)])
+    assert len(collection.drafts) == 23
+    with pytest.raises(CalibrationDataError, match=r"52% of 40 documents"):
+        collection.take([[EOS]] * 19 + [[*ids_of("ab" * 15), EOS]] * 4)
+
+
 def test_kinds_are_mixed_and_no_more_is_begun_than_is_expected_to_be_needed() -> None:
     collection, number = collection_of(chat=400, free=400), 0
     assert len(collection.begin(10_000)) == 2 * 400 / (MOST / 2)
