@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import functools
 import logging
+import os
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from hf_tc.evaluation.figures import TaskScore
-from hf_tc.evaluation.task_files import SUFFIXES, read_task_file, task_config
+from hf_tc.evaluation.task_files import FORMS, SUFFIXES, read_task_file, task_config
 
 MAIN_METRICS = ("acc_norm", "acc", "exact_match")  # of those that a task has, the first is its score
 
@@ -110,6 +111,9 @@ def _is_file(name: str | Path) -> bool:
 def _named_tasks(names: list[str]) -> list[Any]:
     if not names:
         return []
+    for name in names:
+        if os.sep in name or name.endswith(".json"):
+            raise ValueError(f"{name} is no name of a task, and files of tasks end in {' or '.join(SUFFIXES)}.")
     manager = _index_of_tasks()
     for name in names:
         if name not in manager.all_tasks:
@@ -117,14 +121,18 @@ def _named_tasks(names: list[str]) -> list[Any]:
             hint = f" Did you mean {near[0]}?" if near else ""
             raise ValueError(f"lm-eval has no task {name!r}, and it is no file of JSON lines (.jsonl).{hint}")
     found: list[Any] = []
+    faults: dict[str, Exception] = {}
     for name in names:
         try:
             found += manager.load([name])["tasks"].values()
         except Exception as error:  # a data set raises a dozen unrelated kinds
-            raise ValueError(
-                f"The data of task {name!r} cannot be had: {type(error).__name__}: {error}. Where there is no network, "
-                "give its rows as a file."
-            ) from error
+            faults[name] = error
+    if faults:
+        shown = "; ".join(f"{name!r}: {type(error).__name__}: {error}" for name, error in faults.items())
+        raise ValueError(
+            f"The data of {len(faults)} of {len(names)} tasks cannot be had: {shown.rstrip('.')}. Where there is no "
+            f"network, give rows as files, such as {next(iter(faults))}{SUFFIXES[0]}, of JSON lines with {FORMS}."
+        ) from next(iter(faults.values()))
     return found
 
 

@@ -126,8 +126,14 @@ def test_files_that_are_not_there_or_no_json_are_refused(tmp_path: Path) -> None
 def test_unknown_tasks_data_out_of_reach_and_equal_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no task 'lambda_openai'.*Did you mean lambada_openai\?"):
         load_tasks(["lambda_openai"])
-    with pytest.raises(ValueError, match="The data of task 'arc_easy' cannot be had"):
-        load_tasks(["arc_easy"])  # tests are offline
+    missing = (
+        r"data of 2 of 2 tasks cannot be had: 'arc_easy': .*; 'piqa': .* such as arc_easy\.jsonl, of JSON lines with"
+    )
+    with pytest.raises(ValueError, match=missing):
+        load_tasks(["arc_easy", "piqa"])  # tests are offline
+    for name in ("here/task.txt", "task.json"):
+        with pytest.raises(ValueError, match=rf"{name} is no name of a task, and files of tasks end in \.jsonl"):
+            load_tasks([name])
     (tmp_path / "other").mkdir()
     files = [write(folder / "task.jsonl", CHOICES) for folder in (tmp_path, tmp_path / "other")]
     with pytest.raises(ValueError, match="Two tasks are called task"):
