@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub import CommitInfo, HfApi
+from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
@@ -179,6 +180,18 @@ def remove_stale_weights(folder: Path) -> None:
         min(index, single, key=lambda path: path.stat().st_mtime_ns).unlink()
 
 
+def check_finite_weights(folder: str | os.PathLike[str]) -> None:
+    """Raises ValueError for the first weight in a folder, by file, that is NaN or infinite; reads one at a time."""
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            for name in weights.keys():  # noqa: SIM118  # it is no dictionary
+                if not weights.get_tensor(name).isfinite().all():
+                    raise ValueError(
+                        f"{name} in {file} has values that are NaN or infinite; every weight must be finite. Push a "
+                        "student from before its training diverged."
+                    )
+
+
 def create_repository(repo_id: str, private: bool | None = None, token: str | bool | None = None) -> str:
     """Creates the model repository on the Hub if need be, and returns its full name, `user/name`."""
     return HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -194,7 +207,12 @@ def upload_folder(
     commit_message: str | None = None,
     commit_description: str | None = None,
 ) -> CommitInfo:
-    """Makes the weights and files of a repository those of `folder`, in one commit."""
+    """Makes the weights and files of a repository those of `folder`, in one commit.
+
+    Raises:
+        ValueError: see `check_finite_weights`; nothing was uploaded.
+    """
+    check_finite_weights(folder)
     api = HfApi(token=token)
     if revision is not None and not revision.startswith("refs/pr"):
         api.create_branch(repo_id, branch=revision, exist_ok=True)

@@ -15,10 +15,13 @@ from hf_tc.distillation.cached_data import asked_blocks, block_length
 from hf_tc.distillation.checkpoints import last_complete_checkpoint
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.datasets import DataPreparation
+from hf_tc.distillation.finite_training import DivergedError
 from hf_tc.distillation.input_checks import check_is_no_adapter, check_keeps_weights_whole, load_student
 from hf_tc.distillation.learning_curve import EVALUATIONS, LearningCurve
+from hf_tc.distillation.length_checks import check_rows_fit
 from hf_tc.distillation.recipes import DEFAULT_RECIPE, settings_of
 from hf_tc.distillation.teacher_cache import CacheIdentity
+from hf_tc.distillation.teacher_placement import check_placement
 from hf_tc.distillation.throughput import TokenProgress
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.distillation.training_record import RECORD_FILE, run_record, sign_last_run
@@ -82,6 +85,8 @@ def distill(
     is_done = work.has_result(options)
     arguments = DistillationConfig(output_dir=str(work.folder), **chosen)
     check_keeps_weights_whole(arguments)
+    check_placement(teacher, arguments)
+    _check_evaluations(arguments, teacher, evaluation_data, evaluations)
     if not is_done:
         tokenizer, examples = _tokenizer_and_examples(arguments, inputs)
         model = load_student(student)
@@ -138,6 +143,7 @@ def _recorded(chosen: dict[str, Any], recipe: str) -> dict[str, Any]:
 def _tokenizer_and_examples(arguments: DistillationConfig, inputs: dict[str, Any]) -> tuple[Any, Any]:
     """What can be found wrong before models are loaded, and the data."""
     check_is_no_adapter(inputs["student"])
+    check_rows_fit({"student": inputs["student"], "teacher": inputs["teacher"]}, arguments)
     tokenizer = AutoTokenizer.from_pretrained(inputs["student"])
     data, teacher = inputs["data"], inputs["teacher"]
     if teacher is not None:
@@ -146,6 +152,23 @@ def _tokenizer_and_examples(arguments: DistillationConfig, inputs: dict[str, Any
         return tokenizer, asked_blocks(arguments.teacher_cache, data, tokenizer, arguments.tokens)
     preparation = DataPreparation(tokenizer, arguments, arguments.seed)
     return tokenizer, preparation.examples(stream_documents(data), source_name(data))
+
+
+def _check_evaluations(arguments: DistillationConfig, teacher: Any, evaluation_data: Any, evaluations: int) -> None:
+    """Raises `ValueError` for what asks for an evaluation that there is not."""
+    if evaluations < 0:
+        raise ValueError(f"evaluations is {evaluations}; it must be 0 or more. Give 0 (--evaluations 0) for none.")
+    if evaluation_data is not None and (teacher is None or not evaluations):
+        why = "evaluations is 0" if not evaluations else "without a teacher"
+        raise ValueError(
+            f"evaluation_data is given, and {why} nothing is measured on it. Leave it out, or "
+            f"{'give the teacher beside the teacher_cache' if evaluations else 'ask for evaluations (--evaluations)'}."
+        )
+    if arguments.eval_strategy != "no":
+        raise ValueError(
+            f"eval_strategy is {arguments.eval_strategy.value!r}, and the student is measured by --evaluations and "
+            "--evaluation-data here. Leave --eval-strategy out."
+        )
 
 
 def _curve(trainer: DistillationTrainer, text: Any, evaluations: int) -> LearningCurve | None:
@@ -171,7 +194,12 @@ def _train(
         found = {**_fingerprints(trainer), "processes": trainer.args.world_size}
         record_arguments(work.folder / ARGUMENTS_FILE, {**options, **found})
     with memory_advice("Set a smaller per_device_train_batch_size or a shorter sequence_length."):
-        trainer.train(resume_from_checkpoint=last_complete_checkpoint(work.folder))
+        try:
+            trainer.train(resume_from_checkpoint=last_complete_checkpoint(work.folder))
+        except DivergedError as error:
+            raise DivergedError(
+                f"{error} {work.folder} goes on with the settings of this run alone: remove it to begin with others."
+            ) from error
 
 
 def _save(

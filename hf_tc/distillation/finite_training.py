@@ -11,13 +11,12 @@ it is logged; that filter, which is off here, waits twice a batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from hf_tc.evaluation.finite_outputs import watching_outputs
 from hf_tc.teachers.finite_weights import is_finite
 
 LESS_OF_A_STEP = (
@@ -110,33 +109,3 @@ class FiniteTrainingMixin:
                     role, name = found[0]
                     return role, f"the first output that is not finite is that of the {role}'s {name}"
         return "student", "all outputs of student and teacher are finite, so it comes from the backward pass"
-
-
-@contextmanager
-def watching_outputs(models: Mapping[str, nn.Module]) -> Iterator[list[tuple[str, str]]]:
-    """Collects role and name of each module whose output has NaN or infinity, in the order of computation."""
-    found: list[tuple[str, str]] = []
-
-    def look_at(role: str, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def look(module: nn.Module, arguments: Any, output: Any) -> None:
-            if not all(is_finite(tensor) for tensor in _tensors(output)):
-                found.append((role, name))
-
-        return look
-
-    handles = [
-        module.register_forward_hook(look_at(role, name))
-        for role, model in models.items()
-        for name, module in model.named_modules()
-        if name
-    ]
-    try:
-        yield found
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else [output]
-    return [part for part in parts if isinstance(part, Tensor)]

@@ -1,10 +1,11 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""Weight decay that does not change how fast a recurrent layer forgets.
+"""Weight decay that closes no gate of a recurrent layer and does not change how fast it forgets.
 
 Transformers decays every parameter whose name has no "bias" and no "norm" in it, also `A_log` and short convolutions of
 its own recurrent models, and asks no attribute of the model (releases 5.15 to 5.24). Decay pulls `A_log` to 0, where a
-head forgets within tokens, a convolution from the identity to nothing, and `a_proj` and `b_proj` to where all tokens
-are forgotten and written alike: none of it makes them simpler. Nor does a first token without its value.
+head forgets within tokens, a convolution from the identity to nothing, `a_proj` and `b_proj` to where all tokens are
+forgotten and written alike, and the output gate `g_proj` to where a layer is silent: none of it makes them simpler. Nor
+does a first token without its value.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import nn
 from hf_tc.modeling import GatedDeltaNet
 
 # Ours, what the library calls the same in its own recurrent models, and norms with a number (hyperclovax: post_norm1).
-UNDECAYED = re.compile(r"(?:^|\.)(?:A_log|dt_bias|first_token_weight|[ab]_proj|short_conv|conv1d|\w*norm\d*)(?:\.|$)")
+UNDECAYED = re.compile(r"(?:^|\.)(?:A_log|dt_bias|first_token_weight|[abg]_proj|short_conv|conv1d|\w*norm\d*)(?:\.|$)")
 
 
 class UndecayedMemoryMixin:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from hf_tc.evaluation.finite_outputs import not_finite
 from hf_tc.evaluation.float32_linear import Float32Linear
 from hf_tc.evaluation.kd_loss import IGNORE_INDEX, TOKEN_WEIGHTS, LazyLogits, tokens_at_once
 from hf_tc.evaluation.sharded_head import gather_head, without_sharding_hooks
@@ -177,11 +178,7 @@ class BackboneThenHead:
             logger.warning("Running the head of %s alone failed: %s", type(self.model).__name__, error)
             return False
         if has_weights and not expected.isfinite().all():
-            name = self.model.name_or_path or "without a name"
-            raise NotFiniteError(
-                f"The logits of the {type(self.model).__name__} {name} are NaN or infinite. Load it in bfloat16 or "
-                "float32, or take weights from before its training diverged."
-            )
+            raise NotFiniteError(not_finite(self.model, inputs))
         if logits.shape != expected.shape:
             return False
         # The same operations on the same numbers: a hundredth of the largest logit leaves room for bf16 rounding only.

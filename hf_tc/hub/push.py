@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import CommitInfo
 
 from hf_tc.hub.folder_checks import CARD_FILE, check_card, check_student_folder, warn_of_other_code
-from hf_tc.modeling.saving import create_repository, upload_folder
+from hf_tc.modeling.saving import check_finite_weights, create_repository, upload_folder
 
 # Lines of the card that name the student; a push makes them name the repository.
 NAMING_LINES = {
@@ -36,10 +36,12 @@ def push_folder(
         private, token, options: as in `push_to_hub`: `revision`, `create_pr`, `commit_message`, `commit_description`.
 
     Raises:
-        ValueError: the folder is not a complete student, or its card has figures of another; nothing was uploaded.
+        ValueError: the folder is not a complete student, has weights that are NaN or infinite, or its card has figures
+            of another; nothing was uploaded.
     """
     folder = Path(folder)
     check_student_folder(folder)
+    check_finite_weights(folder)
     check_card(folder)
     warn_of_other_code(folder)
     repo_id = create_repository(repo_id, private, token)

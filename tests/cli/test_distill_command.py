@@ -181,6 +181,7 @@ def test_a_run_that_diverges_is_no_result(
     assert "Distillation diverged" in line
     assert "of the student's model." in line
     assert "a lower learning_rate (it is 1e+20)" in line
+    assert f"{tmp_path / 'out.unfinished'} goes on with the settings of this run alone: remove it" in line
     assert [path.name for path in tmp_path.iterdir()] == ["out.unfinished"]
     for path in tmp_path.glob("out.unfinished/checkpoint-*/model.safetensors"):
         assert all(weight.isfinite().all() for weight in load_file(path).values()), path

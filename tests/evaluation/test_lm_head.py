@@ -184,5 +184,13 @@ def test_call_through_wrapper_runs_hooks_and_restores_forward() -> None:
 def test_a_model_whose_logits_are_not_finite_is_named() -> None:
     model = tiny_llama()
     model.lm_head.weight.data[3] = float("nan")
-    with pytest.raises(NotFiniteError, match=r"The logits of the LlamaForCausalLM .* are NaN or infinite"):
+    with pytest.raises(NotFiniteError, match=r"LlamaForCausalLM .* infinite, first of all the output of its lm_head\."):
+        BackboneThenHead(model)
+
+
+def test_where_a_model_with_finite_weights_overflows_is_named() -> None:
+    model = tiny_llama()
+    for projection in (model.model.layers[1].mlp.up_proj, model.model.layers[1].mlp.down_proj):
+        projection.weight.data *= 1e30
+    with pytest.raises(NotFiniteError, match=r"first of all the output of its model\.layers\.1\.mlp\.down_proj\."):
         BackboneThenHead(model)

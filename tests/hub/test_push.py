@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from fake_hub import REPO, FakeHub
+from safetensors.torch import load_file, save_file
 from student_folders import assert_same_student, load_in_fresh_process, logits_of, run_python
 
 import hf_tc
@@ -100,6 +101,19 @@ def test_save_pretrained_can_push(hub: FakeHub, saved: Path, tmp_path: Path) -> 
     assert f'model_id = "{repo}"' in hub.repos[repo]["README.md"].decode()
     received = {name for name in hub.repos[repo] if name != ".gitattributes"}
     assert received == {path.name for path in (tmp_path / "again").iterdir()}
+
+
+def test_weights_that_are_not_finite_are_not_uploaded(hub: FakeHub, saved: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(saved, tmp_path / "broken"))
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][1] = float("inf")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    for code in (PUSH_FOLDER, PUSH_MODEL.format(trust=False)):
+        done = run_python(code, broken, REPO, with_hf_tc=True, **hub.environment, HF_HOME=str(tmp_path / "home"))
+        assert done.returncode != 0
+        assert "model.norm.weight in" in done.stderr
+        assert "has values that are NaN or infinite" in done.stderr
+    assert not any(name.endswith(".safetensors") for files in hub.repos.values() for name in files)
 
 
 def test_push_without_a_valid_token_says_so(hub: FakeHub, saved: Path, tmp_path: Path) -> None:
