@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FixedLocator, NullLocator
 
 from hf_tc.report.plot_style import FAINT, legend_above, new_figure, plain_log_ticks, short, stage_color
 
@@ -70,7 +71,7 @@ def curve_figure(runs: Sequence[Mapping[str, Any]]) -> Figure | None:
     ):
         axes = figure.add_subplot(1, 2, place + 1)
         _plot(axes, points, start, name, place)
-        axes.set(xlabel="tokens, logarithmic", ylabel=f"{title}, logarithmic")
+        axes.set(xlabel="tokens (both axes logarithmic)", ylabel=title)
     return figure
 
 
@@ -81,9 +82,13 @@ def _plot(axes: Axes, points: list[dict[str, Any]], start: dict[str, Any] | None
     if start is not None and start[name] > 0:
         axes.axhline(start[name], color=stage_color(0), linewidth=1.2, linestyle=(0, (4, 3)), label="before")
         values.append(start[name])
-    axes.annotate(short(known[-1][1]), known[-1], xytext=(0, 7), textcoords="offset points", ha="center")
+    axes.annotate(short(known[-1][1]), known[-1], xytext=(4, -14), textcoords="offset points", ha="right")
     axes.set(xscale="log", yscale="log", ylim=(min(values) / 1.3, max(values) * 1.3))
     plain_log_ticks(axes.yaxis, values)
+    measured_at = [tokens for tokens, _ in known]
+    axes.xaxis.set_major_locator(FixedLocator(measured_at[::-2]))
+    axes.xaxis.set_major_formatter(EngFormatter(places=1, sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="y", color=FAINT, linewidth=0.6)
     legend_above(axes, 2, None)
 
