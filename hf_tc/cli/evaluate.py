@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--max-tokens", type=int, help="tokens of text for the perplexity at most (default: all)")
     parser.add_argument(
         "--tasks",
-        type=lambda text: [name for name in text.split(",") if name],
+        type=_task_names,
         default=[],
         metavar="NAME,FILE.jsonl",
         help="tasks of lm-eval by name, and local ones: JSON lines with ctx, choices and label, with sentence (a blank "
@@ -63,6 +63,13 @@ def add_parser(commands: Any) -> None:
     )
 
 
+def _task_names(text: str) -> list[str]:
+    names = [name for name in text.split(",") if name]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names no task, such as lambada_openai or my.jsonl.")
+    return names
+
+
 def _distances(text: str) -> list[int]:
     try:
         distances = [int(part) for part in text.split(",")]
@@ -74,7 +81,7 @@ def _distances(text: str) -> list[int]:
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
     _check(options)
     from hf_tc.evaluation.evaluate import Measures
-    from hf_tc.report.comparison import print_comparison
+    from hf_tc.report.comparison_tables import print_comparison
 
     tokenizer = _tokenizer_of_all(options)
     measures = Measures.prepare(

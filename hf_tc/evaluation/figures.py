@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from hf_tc.evaluation.kept import kept_of
+
+ACCURACIES = ("acc_norm", "acc")
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,16 @@ class TaskScore:
     standard_error: float | None  # None where the metric is no mean over rows
     rows: int
     higher_is_better: bool
+    has_choices: bool = False  # whether it is a choice among answers that are given
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """The mean over the tasks that are a choice among given answers and scored by accuracy, as papers report it."""
+
+    value: float
+    standard_error: float | None  # the tasks being independent; None where that of a task is not known
+    tasks: int
 
 
 @dataclass(frozen=True)
@@ -68,9 +84,37 @@ class Evaluation:
     generation: GenerationChecks | None = None
     teacher: Evaluation | None = None  # where more than these perplexities was measured
 
+    @property
+    def multiple_choice(self) -> MultipleChoice | None:
+        """The mean over tasks with choices; None where fewer than two were measured."""
+        scores = [score for score in (self.tasks or {}).values() if score.has_choices and score.metric in ACCURACIES]
+        if len(scores) < 2:
+            return None
+        errors = [score.standard_error for score in scores if score.standard_error is not None]
+        error = math.hypot(*errors) / len(scores) if len(errors) == len(scores) else None
+        return MultipleChoice(statistics.fmean(score.value for score in scores), error, len(scores))
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What is left of the teacher's figures, by the keys of `to_dict`: `kept["tasks"]["lambada"]`.
+
+        Of an accuracy the share of the teacher's (1 for all of it), of a perplexity how many times the teacher's, of
+        all else the difference. What cannot be compared is left out: KL, figures that are not finite, shares of 0.
+        """
+        return kept_of(self._measured())
+
     def to_dict(self) -> dict[str, Any]:
-        """The figures that were measured, ready for JSON."""
-        return _known(asdict(self))
+        """The figures that were measured, `multiple_choice` and, with a teacher, `kept`; ready for JSON."""
+        kept = self.kept
+        return self._measured() | ({"kept": kept} if kept else {})
+
+    def _measured(self) -> dict[str, Any]:
+        mean, teacher = self.multiple_choice, self.teacher
+        further = {
+            "multiple_choice": None if mean is None else asdict(mean),
+            "teacher": None if teacher is None else teacher.to_dict(),
+        }
+        return _known(asdict(self) | further)
 
 
 def _known(figures: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jinja2
 
+from hf_tc.report.answers import answers_table
 from hf_tc.report.comparison import comparison, how_measured
 from hf_tc.report.distillation_section import curve_table, facts_table
 from hf_tc.report.records import ERROR, known_by_stage, seconds_in_words, words
@@ -45,13 +46,14 @@ def report_sections(report: dict[str, Any], plots: Mapping[str, str], layer_coun
         layer_count: layers of the teacher.
     """
     layers, evaluation = report.get("layers") or [], report.get("evaluation")
-    runs = report.get("distillations") or []
+    runs, answers = report.get("distillations") or [], answers_table(evaluation["figures"]) if evaluation else []
     text = jinja2.Template(template("report.md")).render(
         summary=summary(report, layer_count),
         plots=plots,
         perplexity_table=_perplexity_table(report),
         evaluation_table=_table(*comparison({"student": evaluation["figures"]})) if evaluation else "",
         evaluation_note=how_measured(evaluation) if evaluation else "",
+        answers_table=_table(*_heading_and_rows(answers), align="---") if answers else "",
         facts_table=_table(*_heading_and_rows(facts_table(runs))) if runs else "",
         curve_table=_table(*_heading_and_rows(curve_table(runs))) if runs and runs[-1]["curve"] else "",
         layer_table=_layer_table(layers),
@@ -91,8 +93,9 @@ def _number(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) and abs(value) < 1000 else f"{value:,.0f}"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+def _table(header: list[str], rows: list[list[str]], align: str = "---:") -> str:
+    """A table of Markdown; all columns but the first, which is of text, are aligned as `align` says there."""
+    lines = [header, ["---"] + [align] * (len(header) - 1), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 

@@ -4,6 +4,7 @@
 Colours are those of Okabe and Ito and of viridis: they differ for all eyes, and in lightness.
 """
 
+import io
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -37,6 +38,13 @@ def short(value: float) -> str:
 
 def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def png_of(figure: Figure) -> bytes:
+    """The picture as a file has it, the same wherever the same library draws it."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    return file.getvalue()
 
 
 def width_for(layers: int) -> float:

@@ -4,7 +4,6 @@
 Stages are drawn in the order in which the report has them, however many there are.
 """
 
-import io
 import math
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from hf_tc.report.distillation_section import curve_figure
 from hf_tc.report.plot_style import (
     FAINT,
     INK,
-    MANY_LAYERS,
     STAGE_COLORS,
     STYLE,
     layer_axis,
@@ -27,13 +25,13 @@ from hf_tc.report.plot_style import (
     named_line,
     new_figure,
     plain_log_ticks,
+    png_of,
     short,
     stage_color,
     width_for,
 )
 from hf_tc.report.records import ERROR, ConversionReport, LayerReport, words
-from hf_tc.report.selection_plot import plot_selection
-from hf_tc.selection import LayerSelection
+from hf_tc.report.selection_plot import selection_figure
 
 LAST_DRAWN: dict[str, dict[str, bytes]] = {}  # by what the report says: of one report, or of none yet
 PICTURES = ("perplexity", "errors", "memory", "write_gates", "selection", "distillation")
@@ -61,11 +59,7 @@ def _pictures(report: ConversionReport) -> dict[str, bytes]:
     """PNG by name. Those of the last report are kept: drawing takes a second, and trainings save a student often."""
     content = repr(report)
     if content not in LAST_DRAWN:
-        pictures = {}
-        for name, figure in conversion_figures(report).items():
-            file = io.BytesIO()
-            figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
-            pictures[name] = file.getvalue()
+        pictures = {name: png_of(figure) for name, figure in conversion_figures(report).items()}
         LAST_DRAWN.clear()
         LAST_DRAWN[content] = pictures
     return LAST_DRAWN[content]
@@ -84,21 +78,10 @@ def conversion_figures(report: ConversionReport) -> dict[str, Figure]:
         if any(row.head_betas for row in report.layers):
             figures["write_gates"] = _write_gate_figure(report.layers)
         if report.selection is not None and report.selection.ranking:
-            figures["selection"] = _selection_figure(report.selection)
+            figures["selection"] = selection_figure(report.selection)
         if (curve := curve_figure(report.distillations)) is not None:
             figures["distillation"] = curve
     return figures
-
-
-def _selection_figure(selection: LayerSelection) -> Figure:
-    layers = len(selection.ranking)
-    figure = new_figure(width_for(layers), 3.6)
-    axes = figure.subplots()
-    plot_selection(axes, selection)
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
-    if layers > MANY_LAYERS:
-        axes.tick_params(axis="x", labelrotation=90, labelsize=min(8.5, 760 / layers))
-    return figure
 
 
 def _perplexity_figure(report: ConversionReport) -> Figure:

@@ -16,7 +16,7 @@ from torch import nn
 
 from hf_tc.evaluation.figures import Evaluation
 from hf_tc.report import REPORT_FILE
-from hf_tc.report.comparison import print_comparison
+from hf_tc.report.comparison_tables import print_comparison
 from hf_tc.resume.fingerprint import weights_fingerprint
 from hf_tc.selection import LayerSelection
 

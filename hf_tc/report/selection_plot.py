@@ -1,14 +1,38 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
-"""The ranking of a selection as a plot."""
+"""The ranking of a selection as a plot: in a conversion's report, and beside the file of `hf-tc select`."""
 
 import textwrap
 
+import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from hf_tc.report.plot_style import MANY_LAYERS
+from hf_tc.report.plot_style import MANY_LAYERS, STYLE, new_figure, png_of, width_for
 from hf_tc.selection import LayerSelection
 
 RETAINED, CONVERTED = "#d55e00", "#56b4e9"
+TITLE_PAD, LEGEND_ROW = 6.0, 18.0  # points
+
+
+def selection_png(selection: LayerSelection) -> bytes:
+    """The picture of a selection with a ranking, as a PNG file."""
+    with matplotlib.rc_context(STYLE):
+        figure = selection_figure(selection)
+    return png_of(figure)
+
+
+def selection_figure(selection: LayerSelection) -> Figure:
+    """The scores of a selection with a ranking, as wide as its layers need."""
+    layers = len(selection.ranking)
+    figure = new_figure(width_for(layers), 3.6)
+    axes = figure.subplots()
+    plot_selection(axes, selection)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False)
+    if len(selection.components) > 1:  # wider entries, which would lie over the title of a picture of few layers
+        axes.set_title(axes.get_title("left"), pad=TITLE_PAD + LEGEND_ROW * len(selection.components))
+    if layers > MANY_LAYERS:
+        axes.tick_params(axis="x", labelrotation=90, labelsize=min(8.5, 760 / layers))
+    return figure
 
 
 def plot_selection(axes: Axes, selection: LayerSelection) -> None:

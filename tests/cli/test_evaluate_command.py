@@ -25,7 +25,8 @@ def test_evaluate_prints_one_json_object_in_a_process_of_its_own(student: Path, 
     assert result.returncode == 0, result.stderr
     figures = json.loads(result.stdout)
     assert result.stdout.count("\n") == 1
-    assert figures.keys() == {"perplexity", "tokens", "kl", "top1_agreement", "teacher_perplexity"}
+    assert figures.keys() == {"perplexity", "tokens", "kl", "top1_agreement", "teacher_perplexity", "kept"}
+    assert figures["kept"] == {"perplexity": figures["perplexity"] / figures["teacher_perplexity"]}
     assert figures["tokens"] == 1000 // 32 * 31
 
 
@@ -39,7 +40,9 @@ def test_evaluate_gives_the_figures_of_the_python_interface(
     expected = evaluate(
         models[0], AutoTokenizer.from_pretrained(student), text, models[1], sequence_length=50, max_tokens=300
     )
-    assert figures == pytest.approx(expected.to_dict(), rel=1e-5)
+    in_python = expected.to_dict()
+    assert figures.pop("kept") == pytest.approx(in_python.pop("kept"), rel=1e-5)  # which takes no nested dictionaries
+    assert figures == pytest.approx(in_python, rel=1e-5)
     assert figures["kl"] > 0
 
 
@@ -64,26 +67,67 @@ def test_evaluate_prints_figures_to_read(student: Path, text: Path, capsys: pyte
 
 @NEEDS_LM_EVAL
 def test_several_models_stand_beside_their_teacher(
-    student: Path, teacher: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    student: Path,
+    teacher: Path,
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    task = tmp_path / "letters.jsonl"
-    task.write_text("".join(f'{{"ctx": "abc", "choices": ["d", "e"], "label": {label}}}\n' for label in (0, 1, 1)))
+    monkeypatch.setenv("COLUMNS", "120")
+    task, more = tmp_path / "letters.jsonl", tmp_path / "more.jsonl"
+    for path, labels in ((task, (0, 1, 1)), (more, (0, 0, 1, 1, 0))):
+        path.write_text("".join(f'{{"ctx": "abc", "choices": ["d", "e"], "label": {label}}}\n' for label in labels))
+    words = tmp_path / "words.jsonl"
+    words.write_text('{"text": "The lamp was out"}\n{"text": "A road"}\n')
     out = tmp_path / "figures.json"
     arguments = [student, teacher, "--teacher", teacher, "--data", text, "--recall", "0,8", "--generation"]
-    arguments += ["--tasks", task, "--sequence-length", "50", "--device", "cpu", "--json", out]
+    arguments += ["--tasks", f"{task},{more},{words}", "--sequence-length", "50", "--device", "cpu", "--json", out]
     assert main(["evaluate", *map(str, arguments)]) == 0
     table = capsys.readouterr().err
     models = json.loads(out.read_text())["models"]
     assert list(models) == [str(student), str(teacher)]
     of_student, of_teacher = models.values()
-    assert of_student["teacher"] == {
-        name: value for name, value in of_teacher.items() if name in ("perplexity", "tokens", "recall", "tasks")
-    } | {"generation": of_student["teacher"]["generation"], "perplexity": pytest.approx(of_teacher["perplexity"])}
+    alike = {name: of_teacher[name] for name in ("tokens", "recall", "tasks", "multiple_choice")}
+    assert of_student["teacher"] == alike | {
+        "generation": of_student["teacher"]["generation"],
+        "perplexity": pytest.approx(of_teacher["perplexity"]),
+    }
     assert of_student["tasks"]["letters"]["rows"] == 3
+    assert {name: score["has_choices"] for name, score in of_student["tasks"].items()} == {
+        "letters": True,
+        "more": True,
+        "words": False,
+    }
+    mean = sum(of_student["tasks"][name]["value"] for name in ("letters", "more")) / 2
+    assert (of_student["multiple_choice"]["value"], of_student["multiple_choice"]["tasks"]) == (mean, 2)
+    assert of_teacher["kept"]["perplexity"] == pytest.approx(1)
+    assert of_teacher["kept"]["tasks"] == {"letters": 1, "more": 1}  # of the words the teacher knows none
     assert list(of_student["recall"]["lookup_accuracy"]) == ["0", "8"]
-    assert all(label in table for label in ("second copy", "look-up", "letters", "degenerate", "kept"))
+    assert all(label in table for label in ("second copy", "look-up", "letters", "mean of 2", "degenerate", "kept"))
     (row,) = (line.split() for line in table.splitlines() if line.strip().startswith("perplexity"))
     assert row[-2:] == ["1.000", "x"]
+
+
+def test_in_a_narrow_window_models_stand_below_each_other(
+    student: Path,
+    teacher: Path,
+    text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    models = [tmp_path / f"a_student-with-a-long-name-of-its-own-gdn-0.25-seed{seed}" for seed in range(4)]
+    for folder in models:
+        shutil.copytree(student, folder)
+    arguments = [*models, "--teacher", teacher, "--data", text, "--recall", "0", "--sequence-length", "50"]
+    assert main(["evaluate", *map(str, arguments), "--device", "cpu"]) == 0
+    lines = [line.rstrip() for line in capsys.readouterr().err.splitlines()]
+    assert all(len(line) <= 80 for line in lines)
+    rows = [line.split() for line in lines if line.strip().startswith("look-up over 0 tokens ")]
+    assert 2 <= len(rows) <= 4
+    assert sum(row.count("±") for row in rows) == len(rows) + 4  # in each table the teacher's, and of each student once
 
 
 def test_figures_go_into_the_report_and_the_card(
@@ -91,7 +135,7 @@ def test_figures_go_into_the_report_and_the_card(
 ) -> None:
     copy = tmp_path / "student"
     shutil.copytree(student, copy)
-    figures = [copy, "--teacher", teacher, "--data", text, "--sequence-length", "50", "--recall", "0"]
+    figures = [copy, "--teacher", teacher, "--data", text, "--sequence-length", "50", "--recall", "0", "--generation"]
     evaluated(capsys, *figures, "--add-to-report")
     report = ConversionReport.load(copy)
     assert report.evaluation is not None
@@ -101,6 +145,8 @@ def test_figures_go_into_the_report_and_the_card(
         page = (copy / name).read_text()
         assert "\n## Evaluation\n" in page
         assert "| look-up over 0 tokens |" in page
+        assert "\n### What it answers\n" in page
+        assert page.count("| What is the capital of France? | ") == 1
         assert f"tokens of {text.name}. Look-up by chance: 0.125. Kept:" in page
     before = {path.name: path.read_bytes() for path in student.iterdir()}
     changed = {path.name for path in copy.iterdir() if path.read_bytes() != before.get(path.name)}
@@ -138,3 +184,4 @@ def test_what_would_be_refused_at_the_end_is_refused_at_once(
     path = tmp_path / "none" / "figures.json"
     assert "in a folder that does not exist" in refused(capsys, "evaluate", teacher, "--json", path)
     assert "'x' is no list of distances" in unparsed(capsys, "evaluate", teacher, "--recall", "x")
+    assert "',' names no task" in unparsed(capsys, "evaluate", teacher, "--tasks", ",")

@@ -107,6 +107,7 @@ def test_text_is_read_split_and_measured(
         "kl",
         "top1_agreement",
         "teacher_perplexity",
+        "kept",
     }
     output = capsys.readouterr()
     assert output.out == ""  # stdout belongs to --json

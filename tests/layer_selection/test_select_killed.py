@@ -49,4 +49,5 @@ def test_a_selection_killed_at_every_kind_of_moment(tmp_path: Path) -> None:
     assert status_of(command(parts)) == 0
     found, expected = (json.loads(path.read_text()) for path in (parts, whole))
     assert {**found, "seconds": 0} == {**expected, "seconds": 0}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.json", "teacher", "text.txt", "whole.json"]
+    left = ["parts.json", "parts.png", "teacher", "text.txt", "whole.json", "whole.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left

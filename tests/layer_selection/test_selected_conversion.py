@@ -191,13 +191,24 @@ def test_select_writes_a_file_that_convert_takes(
     assert "Layers by greedy" in shown
     assert f"Retained layers: {listed}" in shown
     assert f"--retained-layers {out}" in shown
-    assert list(out.parent.iterdir()) == [out]
+    picture = out.with_suffix(".png")
+    assert sorted(out.parent.iterdir()) == [out, picture]
+    assert f"The selection is in {out}, its scores as a picture in {picture}.\n" in shown
     convert = ["convert", str(teacher), "--data", str(text), "--alignment-steps", "0", *CALIBRATION]
     for name, given in (("by-file", str(out)), ("by-list", listed)):
         assert main([*convert, "--out", str(tmp_path / name), "--retained-layers", given]) == 0
     by_file, by_list = (ConversionReport.load(tmp_path / name) for name in ("by-file", "by-list"))
     assert by_file.retained_layers == by_list.retained_layers == selection.retained_layers
     assert by_file.selection == selection
+    assert (tmp_path / "by-file" / "plot_selection.png").read_bytes() == picture.read_bytes()
+
+
+def test_a_choice_without_scores_has_no_picture(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    teacher, out = teacher_folder(tmp_path / "teacher"), tmp_path / "new" / "selection.json"
+    select = ["select", str(teacher), "--data", str(text), "--layer-policy", "uniform", *CALIBRATION]
+    assert main([*select, "--out", str(out)]) == 0
+    assert list(out.parent.iterdir()) == [out]
+    assert f"The selection is in {out}.\n" in capsys.readouterr().err
 
 
 def test_convert_chooses_by_policy(text: Path, tmp_path: Path) -> None:
@@ -212,13 +223,18 @@ def test_select_refuses_what_it_cannot_write_or_understand(
 ) -> None:
     occupied = tmp_path / "selection.json"
     occupied.write_text("{}")
+    picture = tmp_path / "drawn.png"
+    picture.write_text("mine")
     for arguments, message in (
         (["select", "no/teacher", "--out", str(occupied)], "exists. Choose another --out"),
+        (["select", "no/teacher", "--out", str(picture.with_suffix(".json"))], "for the picture, exists. Choose"),
+        (["select", "no/teacher", "--out", str(tmp_path / "x.png")], "is the name of a picture. Choose another --out"),
         (["select", "no/teacher", "--out", str(tmp_path / "x.json"), "--retain", "2"], "must lie in [0, 1]"),
         (["select", str(tmp_path), "--out", str(tmp_path / "x.json"), "--data", "missing.txt"], "missing.txt"),
     ):
         assert main(arguments) == 2
         assert message in " ".join(capsys.readouterr().err.split())
     assert occupied.read_text() == "{}"
+    assert picture.read_text() == "mine"
     line = unparsed(capsys, "convert", "no/teacher", "--out", "x", "--retained-layers", occupied)
     assert f"{occupied}: This is no selection of layers" in line

@@ -1,15 +1,12 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Students beside their teacher: which figure is compared how."""
 
-import io
 import json
 import math
 from dataclasses import replace
 
-from rich.console import Console
-
 from hf_tc.evaluation.figures import Answer, Evaluation, GenerationChecks, Recall, TaskScore
-from hf_tc.report.comparison import comparison, how_measured, print_comparison
+from hf_tc.report.comparison import comparison, how_measured
 
 TEACHER = Evaluation(
     perplexity=20.0,
@@ -17,6 +14,8 @@ TEACHER = Evaluation(
     recall=Recall(64, 64, 4.0, 0.5, 257, 0.125, {0: 0.8, 128: 0.0}),
     tasks={
         "lambada": TaskScore("acc", 0.3, 0.02, 600, True),
+        "arc": TaskScore("acc_norm", 0.5, 0.03, 600, True, has_choices=True),
+        "winogrande": TaskScore("acc", 0.6, 0.04, 600, True, has_choices=True),
         "wikitext": TaskScore("word_perplexity", 30.0, None, 60, False),
     },
     generation=GenerationChecks(0.75, 0.0, [Answer("?", "!", False, False)] * 4),
@@ -30,6 +29,8 @@ STUDENT = Evaluation(
     recall=Recall(64, 64, 4.25, 1.75, 257, 0.125, {0: 0.4, 128: 0.5}),
     tasks={
         "lambada": TaskScore("acc", 0.15, 0.015, 600, True),
+        "arc": TaskScore("acc_norm", 0.4, 0.03, 600, True, has_choices=True),
+        "winogrande": TaskScore("acc", 0.6, 0.04, 600, True, has_choices=True),
         "wikitext": TaskScore("word_perplexity", 45.0, None, 60, False),
     },
     generation=GenerationChecks(0.5, 0.25, [Answer("?", "!", False, False)] * 4),
@@ -49,7 +50,10 @@ def test_every_figure_is_compared_in_its_way() -> None:
         ["look-up over 0 tokens", "0.800 ± 0.025", "0.400 ± 0.031", "50%"],
         ["look-up over 128 tokens", "0.000 ± 0.000", "0.500 ± 0.031", ""],
         ["lambada (acc)", "0.300 ± 0.020", "0.150 ± 0.015", "50%"],
+        ["arc (acc_norm)", "0.500 ± 0.030", "0.400 ± 0.030", "80%"],
+        ["winogrande (acc)", "0.600 ± 0.040", "0.600 ± 0.040", "100%"],
         ["wikitext (word_perplexity)", "30.00", "45.00", "1.500 x"],
+        ["multiple choice, mean of 2", "0.550 ± 0.025", "0.500 ± 0.025", "91%"],
         ["right answers, of 4", "0.750", "0.500", "67%"],
         ["degenerate answers", "0.000", "0.250", "+0.250"],
     ]
@@ -78,9 +82,14 @@ def test_without_a_teacher_there_is_nothing_kept() -> None:
     assert how_measured({"data": "b.txt", "figures": plain}).endswith("else the difference.")
 
 
-def test_the_table_can_be_printed() -> None:
-    console = Console(file=io.StringIO(), width=120)
-    print_comparison({"a": STUDENT.to_dict()}, console)
-    shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "1.250 x" in shown
-    assert "Perplexity on 1,000 tokens. Look-up by chance: 0.125. Kept:" in shown
+def test_figures_of_an_earlier_release_have_no_mean_over_choices() -> None:
+    figures = json.loads(json.dumps(STUDENT.to_dict()))
+    for evaluation in (figures, figures["teacher"]):
+        evaluation.pop("kept", None)
+        del evaluation["multiple_choice"]
+        for score in evaluation["tasks"].values():
+            del score["has_choices"]
+    heading, rows = comparison({"a": STUDENT.to_dict()})
+    without = [row for row in rows if not row[0].startswith("multiple choice")]
+    assert comparison({"a": figures}) == (heading, without)
+    assert len(without) == len(rows) - 1

@@ -133,6 +133,23 @@ def test_labels_do_not_collide_and_the_legend_is_not_over_data(layers: int, head
         assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes), name
 
 
+@pytest.mark.parametrize("layers", [1, 8, 28])
+@pytest.mark.parametrize("parts", [(), ("text", "second copies")])
+def test_the_legend_of_a_selection_is_not_over_its_title(layers: int, parts: tuple[str, ...]) -> None:
+    scores: list[float | None] = [1.0 / (1 + place) for place in range(layers)]
+    components = {part: [0.5 * (score or 0.0) for score in scores] for part in parts}
+    selection = LayerSelection("restore", [0], list(range(layers)), scores, "nats", 1, 1, 1.0, components)
+    report = report_of(layers, 1)
+    report.selection = selection
+    figure = drawn(conversion_figures(report)["selection"])
+    (axes,) = figure.axes
+    titles = [title for title in (axes.title, axes._left_title) if title.get_text()]
+    assert [title.get_text() for title in titles] == ["Retained layers by restore"]
+    extent = titles[0].get_window_extent()
+    assert not extent.overlaps(axes.get_legend().get_window_extent())
+    assert extent.y1 <= figure.bbox.y1
+
+
 def test_equal_perplexities_can_be_drawn() -> None:
     report = report_of(3, 2)
     report.perplexity = dict.fromkeys(STAGES, 23.6)
