@@ -57,7 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _keep_freed_memory()
     try:
-        options = build_parser().parse_args(arguments)
+        parser = build_parser()
+        options, unknown = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
+        if unknown:
+            command = f"hf-tc {options.command}"
+            parser.exit(2, f"{command}: unrecognized arguments: {' '.join(unknown)} (usage: {command} --help)\n")
         # Only now, since help and wrong options need none of it.
         import torch
         from huggingface_hub.errors import HTTPError, StrictDataclassError

@@ -50,7 +50,7 @@ class RunOptions:
         asked, _ = early.parse_known_args(words)
         given = {} if asked.config is None else self._read(asked.config)
         self._set_defaults(asked.recipe or given.get("recipe"))
-        from_file = [word for name, value in given.items() for word in as_words(name, value)]
+        from_file = self._words(given)
         # A positional argument after them would be taken for one more of the values of an option with several.
         return [*words[:1], *from_file, *words[1:]] if words and not words[0].startswith("-") else [*from_file, *words]
 
@@ -58,6 +58,7 @@ class RunOptions:
         from transformers import HfArgumentParser
 
         from hf_tc.distillation.config import DistillationConfig
+        from hf_tc.distillation.recipes import RECIPES
 
         settings: Any = HfArgumentParser(DistillationConfig, add_help=False)  # type: ignore[arg-type]  # a NewType there
         for action in settings._actions:
@@ -68,9 +69,21 @@ class RunOptions:
                 action.help = f"{action.help} {DEFAULT}"
             if action.dest in LEFT_OUT:
                 action.help = argparse.SUPPRESS
-        self.parser._add_container_actions(settings)
+        self._add_in_groups(settings._actions)
+        recipe = next(action for action in self.parser._actions if action.dest == "recipe")
+        recipe.metavar = "{" + ",".join(RECIPES) + "}"
+
+    def _add_in_groups(self, actions: Sequence[argparse.Action]) -> None:
+        """Our own before the library's, which are four times as many."""
+        from transformers import TrainingArguments
+
+        of_the_library = {field.name for field in fields(TrainingArguments)}
+        own = self.parser.add_argument_group("what is learned, and how")
         for name, field in SHORT_NAMES.items():
-            self.parser.add_argument(name, dest=field, type=int, help=f"the same as --{field.replace('_', '-')}")
+            own.add_argument(name, dest=field, type=int, help=f"the same as --{field.replace('_', '-')}")
+        library = self.parser.add_argument_group("transformers.TrainingArguments")
+        for action in actions:
+            (library if action.dest in of_the_library else own)._add_action(action)
 
     def _set_defaults(self, recipe: str | None) -> None:
         import torch
@@ -95,12 +108,40 @@ class RunOptions:
             self.parser.error(f"--config {path} is neither YAML nor JSON: {' '.join(str(error).split())}")
         if not isinstance(found, Mapping):
             self.parser.error(f"--config {path} holds {type(found).__name__}; it must hold options by their names.")
-        given = {str(name).replace("-", "_"): value for name, value in found.items()}
-        known = {action.dest for action in self.parser._actions} - {*FILE_ONLY_ONCE}
-        unknown = sorted(given.keys() - known)
-        if unknown:
-            self.parser.error(f"--config {path} has {', '.join(unknown)}, which are no options of the command.")
+        known, given = self._known(), dict[str, Any]()
+        names = [str(name) for name in found]
+        if unknown := sorted(name for name in names if name.replace("-", "_") not in known):
+            verb = "which is no option" if len(unknown) == 1 else "which are no options"
+            self.parser.error(f"--config {path} has {', '.join(unknown)}, {verb} of the command.")
+        for option in {known[name.replace("-", "_")].dest for name in names}:
+            same = [name for name in names if known[name.replace("-", "_")].dest == option]
+            if len(same) > 1:
+                self.parser.error(f"--config {path} has {' and '.join(same)}, which are one option. Keep one of them.")
+        for name, value in found.items():
+            given[str(name).replace("-", "_")] = value
         return given
+
+    def _known(self) -> dict[str, argparse.Action]:
+        """What a file may have, old and short names among it, by names with _."""
+        return {
+            name.removeprefix("--").replace("-", "_"): action
+            for action in self.parser._actions
+            if action.dest not in FILE_ONLY_ONCE
+            for name in action.option_strings
+        }
+
+    def _words(self, given: Mapping[str, Any]) -> list[str]:
+        """The options of a file as words of a command line. One without a value, such as --no-packing, is there if it
+        is true."""
+        known, words = self._known(), list[str]()
+        for name, value in given.items():
+            if known[name].nargs != 0:
+                words += as_words(name, value)
+            elif value not in (True, False, None):
+                self.parser.error(f"--config has {name}: {value}; it must be true or false.")
+            elif value:
+                words.append(f"--{name.replace('_', '-')}")
+        return words
 
     def check(self, options: argparse.Namespace) -> None:
         """Ends with an error where what is required was in neither place, or is for the command to set."""

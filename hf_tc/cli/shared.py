@@ -73,18 +73,12 @@ class RenamedOption(argparse.Action):
 
 def device(text: str) -> str:
     """A value of --device, refused at once where this machine has none such."""
-    import torch
+    from hf_tc.teachers.devices import device_name, devices
 
-    accelerator, count = torch.accelerator.current_accelerator(), torch.accelerator.device_count()
-    found = ["cpu"] if accelerator is None else ["cpu", *(f"{accelerator.type}:{index}" for index in range(count))]
-    try:
-        asked = torch.device(text)
-        name = "cpu" if asked.type == "cpu" else f"{asked.type}:{asked.index or 0}"
-    except RuntimeError:  # not a kind of device
-        name = text
-    if name not in found:
+    if device_name(text) not in devices():
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not on this machine, which has {', '.join(found)}. Give one of these, or leave --device out."
+            f"{text!r} is not on this machine, which has {', '.join(devices())}. Give one of these, or leave --device "
+            "out."
         )
     return text
 

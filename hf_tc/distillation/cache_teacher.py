@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import check_enough_blocks, read_documents, token_blocks
+from hf_tc.distillation.length_checks import check_fits
 from hf_tc.distillation.teacher_cache import (
     CACHE_FILE,
     INSTALL,
@@ -35,6 +36,7 @@ from hf_tc.resume.full_disk import full_disk_advice
 from hf_tc.resume.unfinished_work import check_free_space, check_not_occupied, check_writable, unfinished_folder
 from hf_tc.teachers.adapters import check_not_wrapped
 from hf_tc.teachers.checks import load_teacher
+from hf_tc.teachers.devices import check_devices
 from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.offloading import execution_device, stored_weights
 from hf_tc.teachers.vocabulary import check_vocabulary, logit_count
@@ -78,8 +80,9 @@ def cache_teacher(
 
     Raises:
         CalibrationDataError: the text has fewer tokens than asked for.
-        ValueError: `top_k` is not between 1 and the vocabulary; the teacher's weights or predictions are not all
-            numbers; the disk has too little room; `out` is occupied, or unfinished with other arguments.
+        ValueError: a device that is not there; blocks are longer than the teacher's positions; `top_k` is not between 1
+            and the vocabulary; the teacher's weights or predictions are not all numbers; the disk has too little room;
+            `out` is occupied, or unfinished with other arguments.
         OSError: the disk became full; the files that were finished are kept.
     """
     try:
@@ -89,6 +92,10 @@ def cache_teacher(
     out = Path(out)
     check_not_occupied(out)
     check_writable(out)
+    check_devices("device", device, words=())
+    check_devices("device_map", device_map)
+    given, way_out = f"sequence_length is {sequence_length}", "Set sequence_length (--sequence-length) to"
+    check_fits({"teacher": teacher}, sequence_length, given, way_out)
     model, tokenizer = load_teacher(teacher, tokenizer, device, device_map, dtype="auto")
     check_not_wrapped(model, "teacher")
     check_vocabulary(tokenizer, model)

@@ -12,6 +12,7 @@ from torch import nn
 
 from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import check_enough_blocks, read_documents, token_blocks
+from hf_tc.distillation.given_data import is_text_source
 from hf_tc.distillation.teacher_cache import CacheIdentity, is_teacher_cache, load_teacher_cache, tokenizer_fingerprint
 from hf_tc.evaluation.top_k import TOP_K_COLUMNS, check_temperature
 from hf_tc.resume.fingerprint import same_weights, weights_fingerprint
@@ -22,16 +23,23 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def cached_blocks(folder: str | Path, blocks: Any) -> Dataset:
+def cached_blocks(folder: str | Path, blocks: Any, tokenizer: Any = None, tokens: int | None = None) -> Dataset:
     """The blocks of a cache, with their teacher's predictions.
 
     Args:
-        blocks: examples with `input_ids` that the cache must begin with, of which there are then as many; or None.
+        blocks: examples with `input_ids` that the cache must begin with, of which there are then as many; text that
+            holds these, for the tokenizer; or None.
+        tokens: of such text, or without any of the cache; all by default.
 
     Raises:
+        CalibrationDataError: there are fewer tokens.
         ValueError: no whole cache, or blocks that are not those in it.
     """
-    cache = load_teacher_cache(folder)
+    cache, is_text = load_teacher_cache(folder), is_text_source(blocks)
+    if is_text and tokenizer is None:
+        raise ValueError("train_dataset holds text, and there is no tokenizer. Give one as processing_class.")
+    if is_text or (blocks is None and tokens is not None):
+        blocks = asked_blocks(folder, blocks, tokenizer, tokens)
     if blocks is None:
         return cache
     if not hasattr(blocks, "__len__"):
@@ -90,7 +98,8 @@ def check_known_teacher(
     for name, dataset in _datasets(sources):
         identity, example = CacheIdentity.of(dataset), _first(dataset)
         is_cached = example is not None and all(column in example for column in TOP_K_COLUMNS)
-        if example is not None and not is_cached and teacher is None:
+        is_known_to_have_none = is_text_source(dataset) or (example is not None and not is_cached)
+        if is_known_to_have_none and teacher is None:
             raise ValueError(
                 f"teacher is None and {name} has no predictions of one (columns {', '.join(TOP_K_COLUMNS)}). Give a "
                 "teacher, or make the data with hf_tc.cache_teacher."

@@ -38,7 +38,8 @@ class TargetsCollator:
     `Trainer` counts `shift_labels` to normalise the loss of accumulated batches.
 
     Raises:
-        ValueError: a mask that does not fit its example, or a collator that labels what an example does not.
+        ValueError: a mask that does not fit its example or has other numbers than 0 and 1, or a collator that labels
+            what an example does not.
     """
 
     def __init__(self, collator: Collator) -> None:
@@ -55,6 +56,8 @@ class TargetsCollator:
         self._check_labels_were_kept(features, batch["labels"])
         attention_mask = batch.get("attention_mask")
         if isinstance(attention_mask, Tensor) and attention_mask.shape == batch["labels"].shape:
+            way_out = "Tell the documents of a row by position_ids that restart at each."
+            check_is_mask("attention_mask", attention_mask, "at tokens and 0 at padding", way_out)
             batch["labels"] = _without_padding(batch["labels"], attention_mask.bool())
         batch["labels"] = _without_document_starts(batch["labels"], batch)
         if "shift_labels" not in batch:
@@ -98,6 +101,14 @@ def weights_of(batch: Mapping[str, Any]) -> Tensor:
     return labelled * weights.to(labelled)
 
 
+def check_is_mask(name: str, mask: Tensor, meaning: str, way_out: str) -> None:
+    """Raises `ValueError` for a mask, of any shape, with other numbers than 0 and 1."""
+    bad = (mask != 0) & (mask != 1)
+    if bad.any():
+        *_, place = bad.nonzero()[0].tolist()
+        raise ValueError(f"{name} has {mask[bad][0].item()} at token {place}; it must be 1 {meaning}. {way_out}")
+
+
 def _masks_as_labels(example: Any) -> Any:
     """An example with -100 in its `labels` where one of its masks is 0, and without the masks."""
     masks = [name for name in MASK_COLUMNS if name in example] if isinstance(example, Mapping) else []
@@ -112,7 +123,10 @@ def _masks_as_labels(example: Any) -> Any:
                 f"An example has {len(tokens)} input_ids and {found} of {name}, which must say of every token whether "
                 "it is learned. Give every example a mask of its length, or leave the column out."
             )
-        labels = labels.masked_fill(~torch.as_tensor(example[name]).bool(), IGNORE_INDEX)
+        mask = torch.as_tensor(example[name])
+        way_out = "Use token_weights for what a token counts."
+        check_is_mask(name, mask, "where a token is learned and 0 where not", way_out)
+        labels = labels.masked_fill(~mask.bool(), IGNORE_INDEX)
     rest = {name: value for name, value in example.items() if name not in masks}
     return {**rest, "labels": labels if isinstance(tokens, Tensor) else labels.tolist()}
 

@@ -14,8 +14,14 @@ from transformers import TrainingArguments
 from transformers.utils import is_torch_xla_available
 
 from hf_tc.config import TRAINS
+from hf_tc.distillation.config_checks import (
+    check_numbers,
+    check_packages,
+    check_settings_have_effect,
+)
 from hf_tc.distillation.data_settings import DataSettings
 from hf_tc.evaluation.kd_loss import Divergence, Objective
+from hf_tc.teachers.devices import check_devices
 
 # Settings with which a GPU's memory may suffice.
 _EVALUATION = "a smaller per_device_eval_batch_size or shorter examples"
@@ -36,7 +42,9 @@ class DistillationConfig(DataSettings, TrainingArguments):
     Use `bf16=True` for speed on a GPU: weights stay fp32, only the computation is bf16.
 
     Raises:
-        ValueError: a value out of range, or an option of `TrainingArguments` that distillation cannot honour.
+        ValueError: a value out of range, a setting that another one puts out of use, a device or a tracker that there
+            is not, or an option of `TrainingArguments` that distillation cannot honour.
+        ImportError: a setting needs a package that is not installed.
     """
 
     temperature: float = field(
@@ -148,6 +156,7 @@ class DistillationConfig(DataSettings, TrainingArguments):
         if "LOCAL_RANK" in os.environ and not (torch.accelerator.is_available() or is_torch_xla_available()):
             self.use_cpu = True  # without being told so, the library lets each of torchrun's processes train alone
         super().__post_init__()
+        check_numbers(self)
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature is {self.temperature}; it must be a number above 0. Use 1.0 for plain KL.")
         if self.cross_entropy_share is not None:
@@ -173,7 +182,10 @@ class DistillationConfig(DataSettings, TrainingArguments):
         rate = self.gate_learning_rate
         if rate is not None and not (math.isfinite(rate) and rate >= 0):
             raise ValueError(f"gate_learning_rate is {rate}; it must be 0 or more, or None for learning_rate.")
+        check_devices("teacher_device_map", self.teacher_device_map)
+        check_settings_have_effect(self)
         self._check_library_options()
+        check_packages(self)
 
     @property
     def objective(self) -> Objective:

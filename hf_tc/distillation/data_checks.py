@@ -19,6 +19,7 @@ from transformers.trainer_utils import has_length
 
 from hf_tc.distillation.collator import MASK_COLUMNS, Collator, weights_of
 from hf_tc.distillation.datasets import StreamedExamples, wanted_tokens
+from hf_tc.distillation.length_checks import most_positions
 from hf_tc.distillation.token_columns import TOKEN_COLUMNS
 from hf_tc.evaluation.kd_loss import IGNORE_INDEX
 from hf_tc.teachers.vocabulary import embedding_count, logit_count
@@ -39,7 +40,7 @@ WAY_OUT = (
 
 
 class KnownTokensCollator:
-    """Refuses another collator's batches that have tokens which a model does not know.
+    """Refuses another collator's batches that have tokens, or positions, which a model does not know.
 
     Batches are looked at where they are made, on the CPU and in the data loader's processes, if it has any: on a GPU
     such a token ends the process without a word of it, and KL alone does not look at labels.
@@ -53,6 +54,7 @@ class KnownTokensCollator:
         self.collator = collator
         self.known = {"input_ids": min(map(embedding_count, models))}
         self.known |= dict.fromkeys(("labels", "shift_labels"), min(map(logit_count, models)))
+        self.positions = min((most for most in map(most_positions, models) if most is not None), default=None)
 
     def __call__(self, features: list[Any]) -> dict[str, Any]:
         """Collate a list of examples."""
@@ -60,6 +62,8 @@ class KnownTokensCollator:
         for name, known in self.known.items():
             if isinstance(tokens := batch.get(name), Tensor):
                 _check_known(name, tokens, known)
+        if self.positions is not None:
+            _check_length(batch, self.positions)
         return batch
 
 
@@ -73,6 +77,24 @@ def _check_known(name: str, tokens: Tensor, known: int) -> None:
         raise ValueError(
             f"{name} has {tokens[row, place].item()} at token {place} of row {row} of a batch, and the models know "
             f"{known:,} tokens: it must be 0 to {known - 1}{or_none}. Make the data with the student's tokenizer."
+        )
+
+
+def _check_length(batch: Mapping[str, Any], most: int) -> None:
+    """Raises `ValueError` for a document with more tokens than there are positions; padding does not count."""
+    tokens, mask, positions = (batch.get(name) for name in ("input_ids", "attention_mask", "position_ids"))
+    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or not tokens.numel():
+        return
+    if isinstance(positions, Tensor):
+        longest = int(positions.max()) + 1
+    elif isinstance(mask, Tensor) and mask.shape == tokens.shape:
+        longest = int(mask.sum(-1).max())
+    else:
+        longest = tokens.shape[1]
+    if longest > most:
+        raise ValueError(
+            f"A batch has a sequence of {longest} tokens, and the models have {most} positions "
+            f"(max_position_embeddings): a sequence must not be longer. Cut the examples to {most} tokens or fewer."
         )
 
 

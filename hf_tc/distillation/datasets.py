@@ -6,7 +6,7 @@ What can be indexed is read once, when the trainer is made, into 12 bytes a toke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -14,17 +14,17 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 from transformers.utils import logging
 
-from hf_tc.data.conversations import CONVERSATION_COLUMNS, Document
+from hf_tc.data.conversations import Document
 from hf_tc.data.packing import Documents, Row, joined, packed
 from hf_tc.data.repeating_rows import with_repeats
-from hf_tc.data.row_files import TEXT_COLUMN, CalibrationDataError, documents_of_rows
-from hf_tc.data.text_files import is_blank
+from hf_tc.data.row_files import CalibrationDataError, documents_of_rows
+from hf_tc.data.text_files import is_blank, stream_documents
 from hf_tc.data.training_documents import DocumentTokenizer, TokenisedDocument
 from hf_tc.distillation.data_settings import DataSettings
+from hf_tc.distillation.given_data import TOKENS_COLUMN, columns_of, is_raw, is_text_source, training_split
 
 logger = logging.get_logger(__name__)
 
-TOKENS_COLUMN = "input_ids"
 Example = dict[str, torch.Tensor]
 
 
@@ -99,7 +99,7 @@ class DataPreparation:
 
     def for_training(self, dataset: Any) -> Any:
         """A data set to train on."""
-        return self._prepared(dataset, self.settings, "train_dataset")
+        return self._prepared(training_split(dataset), self.settings, "train_dataset")
 
     def for_evaluation(self, dataset: Any) -> Any:
         """A data set to evaluate on, or several by name: all of it, in sequences of the longest length."""
@@ -118,16 +118,16 @@ class DataPreparation:
 
     def _prepared(self, dataset: Any, settings: DataSettings, name: str) -> Any:
         self.is_packed |= isinstance(dataset, Examples) and settings.packing
-        columns = None if dataset is None or self.has_own_collator else columns_of(dataset)
-        if columns is None or not is_raw(columns, name):
-            if settings.repeated_passages and not isinstance(dataset, Examples | None):
-                raise ValueError(
-                    f"repeated_passages is {settings.repeated_passages}, and {name} holds tokens or has a collator of "
-                    "its own, and is learned as it is. Leave it at 0, or give text."
-                )
+        is_text = not self.has_own_collator and is_text_source(dataset)
+        columns = None if dataset is None or is_text or self.has_own_collator else columns_of(dataset)
+        if not is_text and (columns is None or not is_raw(columns, name)):
+            if not isinstance(dataset, Examples | None):
+                _check_is_learned_as_it_is(settings, name)
             return dataset
         if self.tokenizer is None:
             raise ValueError(f"{name} holds text, and there is no tokenizer. Give one as processing_class.")
+        if is_text:
+            return self._examples(stream_documents(dataset), settings, name)
         if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
             rows = (dataset[index] for index in range(len(dataset)))
             return self._examples(_documents(rows, name), settings, name)
@@ -158,31 +158,6 @@ class DataPreparation:
             logger.warning(
                 f"{name} has {found:,} tokens, {wanted_tokens(settings):,} were asked for; it is at its end."
             )
-
-
-def columns_of(dataset: Any) -> list[str] | None:
-    """The columns of a data set, None where they are not known: it is empty, or can be read only once."""
-    if names := getattr(dataset, "column_names", None):
-        return list(names)
-    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        first = dataset[0] if len(dataset) else None
-    else:
-        rows = iter(dataset)
-        first = None if rows is dataset else next(rows, None)
-    return list(first) if isinstance(first, Mapping) else None
-
-
-def is_raw(columns: Iterable[str], name: str) -> bool:
-    """Whether rows of these columns hold text or conversations, not tokens; `ValueError` where they hold neither."""
-    found, raw = list(columns), (TEXT_COLUMN, *CONVERSATION_COLUMNS)
-    if TOKENS_COLUMN in found:
-        return False
-    if not any(column in found for column in raw):
-        known = ", ".join((TOKENS_COLUMN, *raw))
-        raise ValueError(
-            f"{name} has the columns {sorted(found)}, none of them known. Rename the one to use to one of {known}."
-        )
-    return True
 
 
 def parts_of(
@@ -218,6 +193,21 @@ def wanted_tokens(settings: DataSettings) -> int:
     """The tokens asked for, in whole rows; 0 where all there are."""
     length = settings.row_length if settings.packing else 1
     return sum((stage.tokens or 0) // length * length for stage in settings.stages)
+
+
+def _check_is_learned_as_it_is(settings: DataSettings, name: str) -> None:
+    """Raises `ValueError` for settings of which data without text makes nothing; of a cache `tokens` are taken."""
+    is_cached = getattr(settings, "teacher_cache", None) is not None
+    given: dict[str, tuple[Any, str]] = {
+        "repeated_passages": (settings.repeated_passages, "0"),
+        "tokens": (None if is_cached else settings.tokens, "None, and cut the data yourself or set max_steps"),
+    }
+    for setting, (value, way_out) in given.items():
+        if value:
+            raise ValueError(
+                f"{setting} is {value}, and {name} holds tokens or has a collator of its own, and is learned as it is. "
+                f"Leave it at {way_out}; or give text."
+            )
 
 
 def _check_enough(found: int, settings: DataSettings, name: str) -> None:

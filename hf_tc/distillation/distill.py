@@ -159,14 +159,15 @@ def _check_evaluations(arguments: DistillationConfig, teacher: Any, evaluation_d
     if evaluations < 0:
         raise ValueError(f"evaluations is {evaluations}; it must be 0 or more. Give 0 (--evaluations 0) for none.")
     if evaluation_data is not None and (teacher is None or not evaluations):
-        why = "evaluations is 0" if not evaluations else "without a teacher"
+        found = "there is no teacher" if evaluations else "evaluations is 0"
+        way_out = "give the teacher beside its cache" if evaluations else "ask for evaluations (--evaluations)"
         raise ValueError(
-            f"evaluation_data is given, and {why} nothing is measured on it. Leave it out, or "
-            f"{'give the teacher beside the teacher_cache' if evaluations else 'ask for evaluations (--evaluations)'}."
+            f"evaluation_data is given, and {found}: nothing is measured on it. Leave it out, or {way_out}."
         )
-    if arguments.eval_strategy != "no":
+    strategy = getattr(arguments.eval_strategy, "value", arguments.eval_strategy)
+    if strategy != "no":
         raise ValueError(
-            f"eval_strategy is {arguments.eval_strategy.value!r}, and the student is measured by --evaluations and "
+            f"eval_strategy is {strategy!r}, and the student is measured by --evaluations and "
             "--evaluation-data here. Leave --eval-strategy out."
         )
 

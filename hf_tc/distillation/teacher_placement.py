@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
+from hf_tc.distillation.config_checks import names_and_verb
 from hf_tc.distillation.input_checks import check_keeps_documents_apart
 from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
 from hf_tc.evaluation.sharded_head import gather_with_model, is_sharded
@@ -32,28 +33,32 @@ Result = TypeVar("Result")
 
 
 def load_distillation_teacher(teacher: PreTrainedModel | str | Path, args: Any) -> PreTrainedModel:
-    """The teacher, loaded as a `DistillationConfig` says if it is a name.
-
-    Raises:
-        ValueError: a placement for a teacher that is loaded already, or devices that several processes would share.
-    """
-    asked = [name for name in ("teacher_device_map", "teacher_in_8bit") if getattr(args, name)]
+    """The teacher, loaded as a `DistillationConfig` says if it is a name; raises `ValueError` as `check_placement`."""
+    check_placement(teacher, args)
     if not isinstance(teacher, str | Path):
-        if asked:
-            raise ValueError(
-                f"{' and '.join(asked)} are for a teacher given by name, and a {type(teacher).__name__} was given. "
-                "Load it as it should be, or give its folder or Hub id."
-            )
         return teacher
+    options: dict[str, Any] = {"device_map": args.teacher_device_map} if args.teacher_device_map else {}
+    if args.teacher_in_8bit:
+        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+    return load_causal_lm(teacher, dtype="auto", **options)
+
+
+def check_placement(teacher: PreTrainedModel | str | Path | None, args: Any) -> None:
+    """Raises `ValueError` for a placement by a `DistillationConfig` of a teacher that is loaded already or is not
+    there, or devices that several processes would share."""
+    asked = [name for name in ("teacher_device_map", "teacher_in_8bit") if getattr(args, name)]
+    if asked and not isinstance(teacher, str | Path):
+        found = "there is no teacher" if teacher is None else f"a {type(teacher).__name__} was given"
+        way_out = f"Leave {'it' if len(asked) == 1 else 'them'} out"
+        raise ValueError(
+            f"{names_and_verb(asked)} for a teacher given by name, and {found}. {way_out}, or give its folder or Hub "
+            "id."
+        )
     if args.teacher_device_map and args.world_size > 1:
         raise ValueError(
             f"teacher_device_map is {args.teacher_device_map!r}, and each of {args.world_size} processes would put its "
             "teacher on the same devices. Leave it out; FSDP2 and ZeRO-3 shard the teacher, as the student."
         )
-    options: dict[str, Any] = {"device_map": args.teacher_device_map} if args.teacher_device_map else {}
-    if args.teacher_in_8bit:
-        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
-    return load_causal_lm(teacher, dtype="auto", **options)
 
 
 def place_teacher(teacher: PreTrainedModel, accelerator: Accelerator, args: Any, is_packed: bool) -> BackboneThenHead:

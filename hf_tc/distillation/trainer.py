@@ -22,6 +22,7 @@ from hf_tc.distillation.datasets import DataPreparation
 from hf_tc.distillation.exact_evaluation import ExactEvaluationMixin
 from hf_tc.distillation.finite_training import FiniteTrainingMixin
 from hf_tc.distillation.gate_rate import GateRateMixin, check_rates
+from hf_tc.distillation.given_data import check_given, training_split
 from hf_tc.distillation.input_checks import (
     check_keeps_documents_apart,
     check_student_and_teacher,
@@ -32,7 +33,7 @@ from hf_tc.distillation.input_checks import (
 )
 from hf_tc.distillation.layer_outputs import ConvertedLayers
 from hf_tc.distillation.row_collator import RowCollator, wants_flat_rows
-from hf_tc.distillation.teacher_placement import load_distillation_teacher, place_teacher
+from hf_tc.distillation.teacher_placement import check_placement, load_distillation_teacher, place_teacher
 from hf_tc.distillation.throughput import ThroughputMixin
 from hf_tc.distillation.trained_parts import select_trained_parts
 from hf_tc.distillation.training_record import TrainingRecord, about_data
@@ -87,8 +88,9 @@ class DistillationTrainer(
         teacher: a loaded causal LM, PEFT-wrapped or not, a folder, or a Hub id (loaded in its own dtype, without remote
             code), of an adapter as well; None where all data bring its predictions.
         train_dataset, eval_dataset: rows with `input_ids`; or with a column `text`, `messages`, `conversations` or
-            `conversation`, which `processing_class` makes tokens of, see `DataSettings`. In memory or streamed. Without
-            a `data_collator` alone: what has its own is left to it.
+            `conversation`, which `processing_class` makes tokens of, see `DataSettings`. In memory or streamed. Or
+            text, as `read_documents` takes it: a file, a text, a list of these. Without a `data_collator` alone: what
+            has its own is left to it. Of data sets by split the one called train; to evaluate on, each by its name.
         args, data_collator, processing_class, callbacks, optimizers: as in `Trainer`.
 
     Raises:
@@ -96,8 +98,8 @@ class DistillationTrainer(
             tokenizers differ, the teacher shares trainable weights with the student, the tokenizer has tokens that the
             teacher lacks, a weight of either is NaN or infinite, a file of the teacher's weights is damaged, the model
             has not what `args.trains` or `gate_learning_rate` are for, predictions in the data are of another teacher,
-            a data set has none of these columns, a stream has no `args.max_steps`, or packed documents see each other
-            in one of the models.
+            a data set is empty or has none of these columns, sequences are longer than the positions of a model, a
+            stream has no `args.max_steps`, or packed documents see each other in one of the models.
     """
 
     args: DistillationConfig
@@ -118,14 +120,18 @@ class DistillationTrainer(
     ) -> None:
         if not isinstance(args, DistillationConfig):
             raise TypeError(f"args is a {type(args).__name__}; use hf_tc.distillation.DistillationConfig, a subclass.")
+        check_is_no_cache(teacher)
+        check_placement(teacher, args)
+        train_dataset = training_split(train_dataset)
+        data = {"train_dataset": train_dataset, "eval_dataset": eval_dataset}
+        check_given(data, {"student": model, "teacher": teacher}, args, data_collator is not None)
         if isinstance(model, str | Path):
             processing_class = processing_class or tokenizer_of(model)
         with loading_whole(args):
             student = load_student(model) if isinstance(model, str | Path) else model
         tokenizers = {"The processing_class": processing_class, "The student's tokenizer": tokenizer_of(student)}
-        check_is_no_cache(teacher)
         if args.teacher_cache is not None:
-            train_dataset = cached_blocks(args.teacher_cache, train_dataset)
+            train_dataset = cached_blocks(args.teacher_cache, train_dataset, processing_class, args.tokens)
         if teacher is not None:
             check_tokenizers_agree(tokenizers, teacher)
             with loading_whole(args):
@@ -185,7 +191,8 @@ class DistillationTrainer(
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As in `Trainer`; a data set of text becomes one of examples."""
-        if eval_dataset is not None and not isinstance(eval_dataset, str):
+        is_name = isinstance(eval_dataset, str) and eval_dataset in (getattr(self, "eval_dataset", None) or ())
+        if eval_dataset is not None and not is_name:
             eval_dataset = self._data.for_evaluation(eval_dataset)
         collator, self.data_collator = self.data_collator, self._evaluation_collator
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_tc.data.text_files import source_name
+from hf_tc.distillation.given_data import is_text_source
 from hf_tc.distillation.learning_curve import curve_of
 from hf_tc.distillation.teacher_cache import CacheIdentity
 from hf_tc.modeling import HybridGDNConfig
@@ -61,7 +62,8 @@ def about_data(dataset: Any) -> dict[str, Any]:
     """What a report tells of a data set: what it is called; of a teacher's cache, how many tokens it knows at each."""
     if (identity := CacheIdentity.of(dataset)) is not None:
         return {"data": "the text of a teacher's cache", "teacher_top_k": identity.top_k}
-    return {"data": source_name(dataset) if hasattr(dataset, "column_names") else f"a {type(dataset).__name__}"}
+    has_name = hasattr(dataset, "column_names") or is_text_source(dataset)
+    return {"data": source_name(dataset) if has_name else f"a {type(dataset).__name__}"}
 
 
 def sign_last_run(student: Any) -> None:

@@ -21,6 +21,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from hf_tc.modeling import HybridGDNConfig
 from hf_tc.modeling.family_object import family_class_in
 from hf_tc.teachers.adapters import check_no_adapter, load_merged, merged_copy, tokenizer_home
+from hf_tc.teachers.devices import check_devices
 from hf_tc.teachers.families import REFUSED_FAMILIES, REVIEWED_FAMILIES
 from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.loading import load_causal_lm
@@ -76,11 +77,13 @@ def load_teacher(
         teacher, merge_adapter: what `check_no_adapter` accepts.
 
     Raises:
-        ValueError: both a device and a device map, or either of them for a teacher that is placed already; a device map
-            for an adapter, or one that cannot be merged; or a damaged file of weights.
+        ValueError: a device that is not there; both a device and a device map, or either of them for a teacher that is
+            placed already; a device map for an adapter, or one that cannot be merged; or a damaged file of weights.
     """
     if device is not None and device_map is not None:
         raise ValueError(f"Give device or device_map, not both: they are {device!r} and {device_map!r}.")
+    check_devices("device", device, words=())
+    check_devices("device_map", device_map)
     if merge_adapter and device_map is not None:
         raise ValueError(
             f"device_map is {device_map!r}, and an adapter is merged on one device. Leave device_map out, or merge and "

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from hf_tc.assets import tiny_teacher_path
 from hf_tc.cli.main import main
+from hf_tc.distillation import distill
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.report.records import ConversionReport
 
@@ -84,6 +85,17 @@ def test_distill_goes_on_after_an_interruption(
     [
         (["--tokens", "100000", "--sequence-length", "32"], "were asked for"),
         (["--tokens", "10", "--sequence-length", "32"], "tokens is 10, below one sequence of 32"),
+        (["--tokens", "4096", "--sequence-length", "4096"], "sequence_length is 4096, and the student has"),
+        (["--curriculum", "4096:32", "4096:4096"], "curriculum has sequences of 4096 tokens, and the student has"),
+        (["--tokens", "2048", "--teacher-device-map", "cuda:99"], "teacher_device_map is 'cuda:99', and this machine"),
+        (["--tokens", "2048", "--report-to", "foo"], "report_to has 'foo'; it must be one of none"),
+        (["--tokens", "2048", "--learning-rate", "nan"], "learning_rate is nan; it must be"),
+        (["--tokens", "2048", "--evaluations", "-1"], "evaluations is -1; it must be 0 or more"),
+        (["--tokens", "2048", "--eval-strategy", "epoch"], "eval_strategy is 'epoch', and the student is measured by"),
+        (
+            ["--tokens", "2048", "--evaluation-data", "x.txt", "--evaluations", "0"],
+            "evaluation_data is given, and evaluations is 0: nothing is measured on it",
+        ),
         (["--tokens", "64", "--sequence-length", "32", "--data", "/no/such.txt"], "/no/such.txt"),
         (["--tokens", "64", "--sequence-length", "32", "--teacher", "/no/such"], "/no/such"),
     ],
@@ -96,7 +108,9 @@ def test_distill_refuses(
     text: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(distill, "load_student", lambda name: pytest.fail(f"{name} is loaded"))
     given = ["--teacher", teacher, "--data", text, "--out", tmp_path / "deep" / "out", *arguments]
     assert message in refused(capsys, "distill", student, *given)
     assert list(tmp_path.iterdir()) == []

@@ -48,6 +48,18 @@ def test_the_command_and_the_classmethod_have_the_same_defaults() -> None:
     assert (options["sequence_length"], options["retain"]) == (called["sequence_length"], called["retained_layers"])
 
 
+def test_help_of_a_distillation_has_our_options_before_the_library_s(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["distill", "--help"])
+    usage, _, shown = capsys.readouterr().out.partition("\n\n")
+    assert len(usage.splitlines()) <= 2
+    ours, _, others = shown.partition("transformers.TrainingArguments:")
+    for option in ("--tokens", "--trains", "--temperature", "--teacher-cache"):
+        assert f"\n  {option} " in ours
+    assert "\n  --weight-decay " in others
+    assert "--recipe {fast,paper,long}" in ours
+
+
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--help"])
@@ -89,6 +101,7 @@ PARSED = {
     "letters": (["convert", "teacher", "--retained-layers", "0,a"], "'0,a' is no list of layers. Give their indices"),
     "no file": (["convert", "teacher", "--retained-layers", "no.json"], "no.json cannot be read: No such file"),
     "dtype": (["convert", "teacher", "--out", "x", "--dtype", "float17"], "invalid choice: 'float17'"),
+    "misspelt": (["push", "a", "b", "--privte"], "unrecognized arguments: --privte (usage: hf-tc push --help)"),
     "missing": (["distill", "student", "--teacher", "t", "--data", "d", "--out", "o"], "required: --tokens"),
 }
 

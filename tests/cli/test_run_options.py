@@ -54,6 +54,35 @@ def test_the_command_line_goes_before_the_file_and_the_file_before_the_recipe(su
     assert settings("--config", path, "--recipe", "fast").sequence_length == 1024
 
 
+@pytest.mark.parametrize("name", ["batch_size", "batch-size", "per_device_train_batch_size"])
+def test_names_of_the_help_are_names_of_a_file(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(f"{name}: 2\nno_packing: true\nno-assistant-only-loss: false\nseq-len: 64\n")
+    found = settings("--config", path)
+    assert (found.per_device_train_batch_size, found.packing, found.assistant_only_loss) == (2, False, True)
+    assert found.sequence_length == 64
+    assert settings("--config", path, "--batch-size", "4").per_device_train_batch_size == 4
+
+
+@pytest.mark.parametrize("dash", ["-", "_"])
+def test_every_option_of_the_help_may_stand_in_a_file(dash: str, tmp_path: Path) -> None:
+    options = {name for action in parsed_actions() for name in action.option_strings if name.startswith("--")}
+    options -= {"--help", "--config"}
+    assert {"--batch-size", "--no-packing", "--seq-len"} < options
+    path = tmp_path / "run.yaml"
+    for name in sorted(options):
+        path.write_text(f"{name[2:].replace('-', dash)}: null\n")
+        parsed(*GIVEN, "--config", path)
+
+
+def parsed_actions() -> list[Any]:
+    """Those of `hf-tc distill`, the late ones too."""
+    commands = next(action for action in build_parser()._actions if action.dest == "command")
+    parser = commands.choices["distill"]
+    parser.format_help()
+    return parser._actions
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_is_one_that_can_be_run(recipe: str) -> None:
     found = settings("--recipe", recipe)
@@ -76,7 +105,14 @@ def test_all_but_the_student_may_come_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("learning_rat: 1", "has learning_rat, which are no options"),
+        ("learning_rat: 1", "has learning_rat, which is no option of the command"),
+        ("learning_rat: 1\nbatch: 2", "has batch, learning_rat, which are no options of the command"),
+        (
+            "batch_size: 2\nper-device-train-batch-size: 3",
+            "has batch_size and per-device-train-batch-size, which are one",
+        ),
+        ("no_packing: maybe", "no_packing: maybe; it must be true or false"),
+        ("student: s", "has student, which is no option"),
         ("- 1", "holds list; it must hold options"),
         ("a: [", "is neither YAML nor JSON"),
         ("learning_rate: fast", "argument --learning-rate: invalid float value: 'fast'"),

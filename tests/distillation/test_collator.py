@@ -127,6 +127,22 @@ def test_both_masks_and_labels_hold_together() -> None:
     assert batch["labels"].tolist() == [[-100, -100, 7, -100], [-100, 6, -100, -100]]
 
 
+@pytest.mark.parametrize("name", ["assistant_masks", "completion_mask"])
+@pytest.mark.parametrize("bad", [2, -1, 0.5, float("nan")])
+def test_a_mask_of_other_numbers_than_0_and_1_is_refused(name: str, bad: float) -> None:
+    collate = TargetsCollator(default_collator(tokenizer("right")))
+    with pytest.raises(ValueError, match=f"{name} has {bad} at token 2; it must be 1 where a token is learned and 0"):
+        collate([{"input_ids": [5, 6, 7], name: [0, 1, bad]}])
+    for mask in ([False, True, True], [0.0, 1.0, 1.0]):
+        assert collate([{"input_ids": [5, 6, 7], name: mask}])["labels"].tolist() == [[-100, 6, 7]]
+
+
+def test_an_attention_mask_that_numbers_documents_is_refused() -> None:
+    example = {"input_ids": [5, 6, 7], "labels": [5, 6, 7], "attention_mask": [1, 2, 2]}
+    with pytest.raises(ValueError, match="attention_mask has 2 at token 1; it must be 1 at tokens and 0 at padding"):
+        TargetsCollator(default_collator(None))([example])
+
+
 @pytest.mark.parametrize(("mask", "found"), [([1], "1"), (None, "none")])
 def test_a_mask_that_does_not_fit_is_refused(mask: Any, found: str) -> None:
     with pytest.raises(ValueError, match=rf"3 input_ids and {found} of assistant_masks"):

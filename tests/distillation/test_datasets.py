@@ -256,8 +256,9 @@ def test_columns_that_are_not_known_are_refused_with_their_names(tmp_path: Path)
 def test_data_without_anything_to_learn_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CalibrationDataError, match="train_dataset holds nothing to learn from"):
         trainer_of(tmp_path, [{"messages": TALK[:1]}])
+    arguments = config(tmp_path, sequence_length=8)
     with pytest.raises(ValueError, match="train_dataset holds text, and there is no tokenizer"):
-        DistillationTrainer(tiny_llama(), tiny_qwen3(), config(tmp_path), train_dataset=[{"text": "a"}])
+        DistillationTrainer(tiny_llama(), tiny_qwen3(), arguments, train_dataset=[{"text": "a"}])
 
 
 def test_a_model_in_which_packed_documents_see_each_other_is_refused(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_tc.distillation import DistillationConfig
+from hf_tc.distillation import DistillationConfig, config_checks
 from hf_tc.evaluation.kd_loss import Objective
 
 
@@ -21,6 +21,28 @@ from hf_tc.evaluation.kd_loss import Objective
         ({"ce_weight": -0.1}, "ce_weight is -0.1"),
         ({"divergence": "kl"}, "divergence is 'kl'; it must be one of forward_kl, reverse_kl, jsd"),
         ({"jsd_beta": 1.0}, "jsd_beta is 1.0; it must lie between 0 and 1"),
+        ({"learning_rate": float("nan")}, r"learning_rate is nan; it must be a number of 0 or more\. By default"),
+        ({"learning_rate": -1e-3}, "learning_rate is -0.001; it must be a number of 0 or more"),
+        ({"learning_rate": "3e-4"}, "learning_rate is 3e-4; it must be a number"),
+        ({"weight_decay": -0.1}, r"weight_decay is -0.1; it must be a number of 0 or more\. Use 0 for none"),
+        ({"max_grad_norm": float("nan")}, "max_grad_norm is nan"),
+        ({"adam_beta2": 1.0}, "adam_beta2 is 1.0; it must be at least 0 and below 1"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size is 0; it must be a whole number of at least"),
+        ({"jsd_beta": 0.3}, "jsd_beta is 0.3, which has no effect: divergence is 'forward_kl'"),
+        ({"ce_weight": 1.0, "temperature": 2.0}, "temperature is 2.0, which has no effect: ce_weight is 1"),
+        ({"ce_weight": 1.0, "divergence": "reverse_kl"}, "divergence is 'reverse_kl', which has no effect"),
+        (
+            {"distribution_weight": 0.0, "layer_weight": 1.0, "ce_weight": 0.2},
+            "ce_weight is 0.2, which has no effect: distribution_weight is 0",
+        ),
+        ({"report_to": "foo"}, "report_to has 'foo'; it must be one of none, all, azure_ml"),
+        ({"report_to": ["none", "foo"]}, "report_to has 'none'"),
+        (
+            {"teacher_device_map": "cuda:99"},
+            r"teacher_device_map is 'cuda:99', and this machine has \d+ GPUs?: it must",
+        ),
+        ({"teacher_device_map": {"": "cuda:99"}}, "teacher_device_map is 'cuda:99'"),
+        ({"teacher_device_map": "somewhere"}, "teacher_device_map is 'somewhere'"),
         ({"chunk_tokens": 0}, "chunk_tokens is 0; it must be at least 1"),
         ({"layer_weight": -1.0}, "layer_weight is -1.0; it must be a number of 0 or more"),
         ({"repeated_passages": 1.5}, "repeated_passages is 1.5; it is a share of the sequences"),
@@ -34,6 +56,45 @@ from hf_tc.evaluation.kd_loss import Objective
 )
 def test_bad_values_are_refused(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        DistillationConfig(output_dir=str(tmp_path), use_cpu=True, **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"jsd_beta": 0.5, "temperature": 1.0},
+        {"jsd_beta": 0.3, "divergence": "jsd", "temperature": 2.0, "ce_weight": 0.5},
+        {"ce_weight": 1.0},
+        {"distribution_weight": 0.0, "layer_weight": 1.0, "jsd_beta": 0.5},
+        {"max_grad_norm": None, "learning_rate": 0, "weight_decay": 0.0},
+        {"max_grad_norm": float("inf")},
+        {"report_to": ["none"]},
+        {"report_to": "all"},
+        *({"teacher_device_map": value} for value in ("cpu", "auto", {"model": "cpu", "lm_head": "disk"})),
+    ],
+)
+def test_defaults_and_what_has_an_effect_are_taken(tmp_path: Path, arguments: dict[str, Any]) -> None:
+    DistillationConfig(output_dir=str(tmp_path), use_cpu=True, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package"),
+    [
+        ({"report_to": "wandb"}, "wandb"),
+        ({"report_to": ["flyte"]}, "flytekit"),
+        ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
+        ({"optim": "galore_adamw"}, "galore-torch"),
+        ({"teacher_in_8bit": True}, "bitsandbytes"),
+        ({"trains": "lora"}, "peft"),
+    ],
+)
+def test_packages_that_are_not_installed_are_named(
+    tmp_path: Path, arguments: dict[str, Any], package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_checks, "find_spec", lambda module: None)
+    monkeypatch.setattr(config_checks, "get_available_reporting_integrations", lambda: ["tensorboard"])
+    DistillationConfig(output_dir=str(tmp_path), use_cpu=True, report_to="tensorboard")
+    with pytest.raises(ImportError, match=f"pip install {package}"):
         DistillationConfig(output_dir=str(tmp_path), use_cpu=True, **arguments)
 
 

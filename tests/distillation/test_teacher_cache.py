@@ -192,6 +192,37 @@ def test_other_blocks_are_refused(
         DistillationTrainer(student(), None, arguments, train_dataset=change(blocks))
 
 
+def test_text_that_is_no_rows_is_compared_with_the_cache(
+    caches: dict[int, Path], blocks: list[dict[str, Any]], text: Path, tmp_path: Path
+) -> None:
+    def learned(data: Any, tokens: int | None = None, **more: Any) -> Any:
+        arguments = config(tmp_path, teacher_cache=str(caches[8]), tokens=tokens, sequence_length=LENGTH)
+        return DistillationTrainer(student(), None, arguments, train_dataset=data, **more).train_dataset
+
+    tokenizer = {"processing_class": letter_tokenizer()}
+    for data in (text, str(text), text.read_text()):
+        assert len(learned(data, **tokenizer)) == len(blocks)
+    assert len(learned(text, 2 * LENGTH, **tokenizer)) == len(learned(None, 2 * LENGTH)) == 2
+    assert len(learned(None)) == len(blocks)
+    with pytest.raises(ValueError, match="train_dataset holds text, and there is no tokenizer"):
+        learned(text)
+    with pytest.raises(ValueError, match="is not that of the cache"):
+        learned("b" * 10_000 + "\n", **tokenizer)
+    with pytest.raises(ValueError, match="teacher is None and eval_dataset has no predictions"):
+        learned(None, eval_dataset=text, **tokenizer)
+
+
+def test_longer_blocks_than_positions_and_missing_devices_are_refused(
+    write: Callable[..., Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="sequence_length is 4096, and the teacher has 512 positions"):
+        write(tmp_path / "out", sequence_length=4096)
+    for name in ("device", "device_map"):
+        with pytest.raises(ValueError, match=rf"{name} is 'cuda:99', and this machine has \d+ GPUs?: it must be cpu"):
+            write(tmp_path / "out", **{"device": None, name: "cuda:99"})
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupted_cache_goes_on_and_says_so(
     write: Callable[..., Any], caches: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,13 @@ def test_a_placement_that_cannot_be_is_refused(folder: Path, tmp_path: Path) -> 
     ):
         losses(tmp_path, tiny_qwen3(), teacher_in_8bit=True, teacher_device_map="cpu")
 
+    with pytest.raises(ValueError, match=r"^teacher_in_8bit is for a teacher given by name, and a Q.* Leave it out"):
+        losses(tmp_path, tiny_qwen3(), teacher_in_8bit=True)
+    with pytest.raises(
+        ValueError, match=r"^teacher_device_map is for a teacher given by name, and there is no teacher"
+    ):
+        losses(tmp_path, None, teacher_device_map="cpu")
+
     class OfTwoProcesses:
         teacher_device_map, teacher_in_8bit, world_size = "auto", False, 2
 

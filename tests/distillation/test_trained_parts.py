@@ -27,7 +27,7 @@ RATE, GATE_RATE = 1e-2, 3e-2
 MIXER, RETAINED = "model.layers.0.self_attn.", "model.layers.1.self_attn."
 NORMS = {f"model.layers.{i}.{name}_layernorm.weight" for i in (0, 1) for name in ("input", "post_attention")}
 NORMS |= {"model.norm.weight"}
-UNDECAYED_GATES = ("A_log", "dt_bias", "a_proj", "b_proj", "short_conv", "o_norm")
+UNDECAYED_GATES = ("A_log", "dt_bias", "a_proj", "b_proj", "g_proj", "short_conv", "o_norm")
 
 
 def student() -> HybridGDNForCausalLM:

@@ -72,7 +72,7 @@ def distil(output_dir: Path, batch_size: int, accumulation_steps: int, checkpoin
         report_to="none",
         save_strategy="no",
         disable_tqdm=True,
-        ce_weight=0.2,
+        ce_weight=0.2 if changes.get("distribution_weight", 1.0) else 0.0,
         chunk_tokens=5,
         **changes,
     )
