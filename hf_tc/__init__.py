@@ -12,10 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if find_spec("hf_tc.modeling") is None:  # in a checkout it is elsewhere, and found by what `pip install -e` sets up
+if (
+    find_spec("hf_tc.modeling") is None
+):  # in a checkout it is elsewhere, and found by what a modern `pip install -e` sets up
     raise ImportError(
         f"{Path(__file__).parent} is a folder of a checkout, which hides the hf_tc that is installed. Start Python in "
-        f"another folder, or install the checkout as it is: pip install -e {Path(__file__).parents[1]}"
+        f"another folder, or install the checkout as it is: pip install --use-pep517 -e {Path(__file__).parents[1]}"
     )
 
 import hf_tc.moved_modules  # noqa: F401, which old names of modules lead to

@@ -104,6 +104,7 @@ class SelfContainedSaveMixin(PreTrainedModel):
             elif push_to_hub or (folder / "README.md").exists():
                 logger.warning_once(CARD_WARNING)
         if push_to_hub:
+            check_finite_files(folder)
             upload_folder(folder, repo_id, **upload)
 
     # The library's, a copy made by `functools.wraps`, is typed as a function of another class.
@@ -127,6 +128,7 @@ class SelfContainedSaveMixin(PreTrainedModel):
             self.save_pretrained(folder, max_shard_size=max_shard_size, repo_id=repo_id)
             if self.save_extras is None:
                 logger.warning_once(CARD_WARNING)
+            check_finite_files(folder)
             return upload_folder(folder, repo_id, **options)
 
 
@@ -180,12 +182,12 @@ def remove_stale_weights(folder: Path) -> None:
         min(index, single, key=lambda path: path.stat().st_mtime_ns).unlink()
 
 
-def check_finite_weights(folder: str | os.PathLike[str]) -> None:
+def check_finite_files(folder: str | os.PathLike[str]) -> None:
     """Raises ValueError for the first weight in a folder, by file, that is NaN or infinite; reads one at a time."""
     for file in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118  # it is no dictionary
-                if not weights.get_tensor(name).isfinite().all():
+                if not weights.get_tensor(name).float().isfinite().all():
                     raise ValueError(
                         f"{name} in {file} has values that are NaN or infinite; every weight must be finite. Push a "
                         "student from before its training diverged."
@@ -207,12 +209,7 @@ def upload_folder(
     commit_message: str | None = None,
     commit_description: str | None = None,
 ) -> CommitInfo:
-    """Makes the weights and files of a repository those of `folder`, in one commit.
-
-    Raises:
-        ValueError: see `check_finite_weights`; nothing was uploaded.
-    """
-    check_finite_weights(folder)
+    """Makes the weights and files of a repository those of `folder`, in one commit."""
     api = HfApi(token=token)
     if revision is not None and not revision.startswith("refs/pr"):
         api.create_branch(repo_id, branch=revision, exist_ok=True)

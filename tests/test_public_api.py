@@ -64,7 +64,7 @@ def test_a_checkout_that_hides_the_installed_package_says_so() -> None:
     root = str(Path(__file__).parents[1])
     done = subprocess.run([sys.executable, "-c", code, root], capture_output=True, text=True)
     assert f"ImportError: {root}/hf_tc is a folder of a checkout" in done.stderr.splitlines()[-1]
-    assert f"pip install -e {root}" in done.stderr.splitlines()[-1]
+    assert f"pip install --use-pep517 -e {root}" in done.stderr.splitlines()[-1]
 
 
 def test_lora_targets_are_known_whenever_peft_is_imported() -> None:

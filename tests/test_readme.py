@@ -48,7 +48,7 @@ def test_readme_is_short_and_has_the_two_commands() -> None:
     lines = README.splitlines()
     assert len(lines) <= 150
     assert "pip install . && hf-tc demo" in lines
-    assert "pip install -e '.[test]' && pytest" in lines
+    assert "pip install --use-pep517 -e '.[test]' && pytest" in lines
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -53,11 +53,11 @@ def run(options: argparse.Namespace) -> None:
         **setting_options(options),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, selection.save)
     if selection.ranking:
         from hf_tc.report.selection_plot import selection_png
 
         replace_file(picture, lambda part: part.write_bytes(selection_png(selection)))
+    replace_file(out, selection.save)  # the last: where it is, all is done
     shutil.rmtree(unfinished, ignore_errors=True)
     _show(selection, out, picture)
     console.print(f"Next: hf-tc convert {options.teacher} --out STUDENT --retained-layers {out}", soft_wrap=True)

@@ -149,9 +149,9 @@ def blocks_of_sources(sources: Sequence[Source], blocks: int) -> list[int]:
 def _check_shares(sources: Sequence[Source]) -> None:
     shown = ", ".join(f"{source.name} {source.share:g}" for source in sources)
     for source in sources:
-        if not 0 < source.share < math.inf:
+        if not 0 < source.share <= 1:
             raise CalibrationDataError(
-                f"The share of {source.name} is {source.share:g}; each must be a part of 1, above 0. Give one, or "
+                f"The share of {source.name} is {source.share:g}; each must be above 0 and at most 1. Give one, or "
                 "leave the source out."
             )
     total = math.fsum(source.share for source in sources)

@@ -4,6 +4,7 @@ effect and packages that are not installed."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -20,13 +21,16 @@ OFF = {"weight_decay": "Use 0 for none.", "max_grad_norm": "Use 0 to leave gradi
 # Where the package has another name than the tracker.
 TRACKER_PACKAGES = {"azure_ml": "azureml-core", "comet_ml": "comet_ml", "flyte": "flytekit"}
 UNLISTED_TRACKERS = {"azure_ml": "azureml", "flyte": "flytekit"}  # the library may leave these out; their modules
-# Modules of optimisers whose names have such a part, and their packages.
+# Modules of optimisers whose names have such a part, and their packages; the first that fits.
 OPTIMISERS = {
+    "torch_8bit": ("torchao", "torchao"),
+    "torch_4bit": ("torchao", "torchao"),
+    "anyprecision": ("torchdistx", "torchdistx"),
+    "lion": ("bitsandbytes", "bitsandbytes"),
     "bnb": ("bitsandbytes", "bitsandbytes"),
     "8bit": ("bitsandbytes", "bitsandbytes"),
     "paged": ("bitsandbytes", "bitsandbytes"),
     "ademamix": ("bitsandbytes", "bitsandbytes"),
-    "4bit": ("torchao", "torchao"),
     "galore": ("galore_torch", "galore-torch"),
     "apollo": ("apollo_torch", "apollo-torch"),
     "lomo": ("lomo_optim", "lomo-optim"),
@@ -96,7 +100,8 @@ def check_packages(config: Any) -> None:
                 f"{package}; or leave it out (report_to='none', --report-to none)."
             )
     optimiser = str(getattr(config.optim, "value", config.optim))
-    needed = [(f"optim is {optimiser!r}", *found) for part, found in OPTIMISERS.items() if part in optimiser]
+    of_optimiser = (found for part, found in OPTIMISERS.items() if part in optimiser)
+    needed = [(f"optim is {optimiser!r}", *found) for found in itertools.islice(of_optimiser, 1)]
     if config.teacher_in_8bit:
         needed.append(("teacher_in_8bit is set", "bitsandbytes", "bitsandbytes"))
     if config.trains == "lora":

@@ -25,6 +25,7 @@ from hf_tc.distillation.teacher_placement import check_placement
 from hf_tc.distillation.throughput import TokenProgress
 from hf_tc.distillation.trainer import DistillationTrainer
 from hf_tc.distillation.training_record import RECORD_FILE, run_record, sign_last_run
+from hf_tc.distillation.weight_decay import UNDECAYED
 from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.resume.arguments import ARGUMENTS_FILE, record_arguments
 from hf_tc.resume.fingerprint import fingerprint
@@ -192,7 +193,7 @@ def _train(
         trainer.remove_callback(ProgressCallback)
         trainer.add_callback(TokenProgress(trainer.throughput))
     if trainer.is_world_process_zero():
-        found = {**_fingerprints(trainer), "processes": trainer.args.world_size}
+        found = {**_fingerprints(trainer), "processes": trainer.args.world_size, "undecayed": UNDECAYED.pattern}
         record_arguments(work.folder / ARGUMENTS_FILE, {**options, **found})
     with memory_advice("Set a smaller per_device_train_batch_size or a shorter sequence_length."):
         try:

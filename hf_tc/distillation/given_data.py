@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers.trainer_utils import has_length
+
 from hf_tc.data.conversations import CONVERSATION_COLUMNS
 from hf_tc.data.row_files import TEXT_COLUMN
 from hf_tc.data.text_files import DEFAULT_SPLIT
@@ -52,7 +54,7 @@ def check_given(
         models: by role; each a model, a folder, a Hub id, or None.
     """
     for name, dataset in _named(datasets):
-        if hasattr(dataset, "__len__") and not len(dataset):
+        if has_length(dataset) and not len(dataset):
             unless = "leave it out" if name.startswith("eval") else "None to evaluate alone"
             raise ValueError(f"{name} is empty; it must hold text or examples. Give some, or {unless}.")
         if has_own_collator and isinstance(dataset, str | Path):
@@ -70,7 +72,8 @@ def _holds_text(dataset: Any, name: str) -> bool:
     """Whether rows of `sequence_length` are made of a data set."""
     if is_text_source(dataset):
         return True
-    columns = columns_of(dataset)
+    is_opened_twice = not getattr(dataset, "column_names", None) and not has_length(dataset)  # a stream: see later
+    columns = None if is_opened_twice else columns_of(dataset)
     return columns is not None and is_raw(columns, name)
 
 

@@ -43,18 +43,19 @@ def check_fits(models: Mapping[str, Any], length: int, given: str, way_out: str)
 
 def most_positions(model: Any) -> int | None:
     """Positions of a model, a folder or a Hub id, with those that a scaling of its rotary embeddings adds; None where
-    they are not known."""
+    they are not known. Some configurations (cohere) say how long texts may be in `model_max_length`."""
     config = _config_of(model)
-    if config is None:
+    if not hasattr(config, "get_text_config"):
         return None
     text: Any = config.get_text_config()
     most = getattr(text, "max_position_embeddings", None)
     if not isinstance(most, int):
         return None
+    most = max(most, getattr(text, "model_max_length", None) or 0)
     scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     parts = [scaling, *(part for part in scaling.values() if isinstance(part, Mapping))]  # one for a kind of layers
-    scaled = ((part.get("original_max_position_embeddings"), part.get("factor")) for part in parts)
-    return max([most, *(int(original * factor) for original, factor in scaled if original and factor)])
+    scaled = ((part.get("original_max_position_embeddings") or most, part.get("factor")) for part in parts)
+    return max([most, *(int(original * factor) for original, factor in scaled if factor)])
 
 
 def _config_of(model: Any) -> Any:

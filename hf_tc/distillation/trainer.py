@@ -191,7 +191,8 @@ class DistillationTrainer(
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
         """As in `Trainer`; a data set of text becomes one of examples."""
-        is_name = isinstance(eval_dataset, str) and eval_dataset in (getattr(self, "eval_dataset", None) or ())
+        own = getattr(self, "eval_dataset", None)
+        is_name = isinstance(eval_dataset, str) and isinstance(own, Mapping) and eval_dataset in own
         if eval_dataset is not None and not is_name:
             eval_dataset = self._data.for_evaluation(eval_dataset)
         collator, self.data_collator = self.data_collator, self._evaluation_collator

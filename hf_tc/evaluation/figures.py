@@ -40,7 +40,7 @@ class TaskScore:
 
 @dataclass(frozen=True)
 class MultipleChoice:
-    """The mean over the tasks that are a choice among given answers and scored by accuracy, as papers report it."""
+    """The mean over the tasks that are a choice among given answers and scored by accuracy."""
 
     value: float
     standard_error: float | None  # the tasks being independent; None where that of a task is not known

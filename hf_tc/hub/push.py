@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import CommitInfo
 
 from hf_tc.hub.folder_checks import CARD_FILE, check_card, check_student_folder, warn_of_other_code
-from hf_tc.modeling.saving import check_finite_weights, create_repository, upload_folder
+from hf_tc.modeling.saving import check_finite_files, create_repository, upload_folder
 
 # Lines of the card that name the student; a push makes them name the repository.
 NAMING_LINES = {
@@ -41,7 +41,7 @@ def push_folder(
     """
     folder = Path(folder)
     check_student_folder(folder)
-    check_finite_weights(folder)
+    check_finite_files(folder)
     check_card(folder)
     warn_of_other_code(folder)
     repo_id = create_repository(repo_id, private, token)

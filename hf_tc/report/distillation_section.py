@@ -77,6 +77,10 @@ def curve_figure(runs: Sequence[Mapping[str, Any]]) -> Figure | None:
 
 def _plot(axes: Axes, points: list[dict[str, Any]], start: dict[str, Any] | None, name: str, place: int) -> None:
     known = [(point["tokens"], point[name]) for point in points if point[name] > 0]
+    if not known:  # better than the teacher throughout
+        axes.text(0.5, 0.5, "none: at or below the teacher's", transform=axes.transAxes, ha="center")
+        axes.set(xticks=[], yticks=[])
+        return
     axes.plot(*zip(*known, strict=True), "o-", color=stage_color(place + 2), markersize=5, label="student")
     values = [value for _, value in known]
     if start is not None and start[name] > 0:

@@ -23,6 +23,7 @@ UNWRITTEN = {
     "settings.mixer.conv_kernel_size": 4,
     "settings.mixer.output_norm": False,
     "repeated_passages": 0.0,
+    "undecayed": r"(?:^|\.)(?:A_log|dt_bias|first_token_weight|[ab]_proj|short_conv|conv1d|\w*norm\d*)(?:\.|$)",
 }
 # What earlier releases wrote among the arguments of layers, which do not depend on it.
 NOT_ASKED = "settings.joint."

@@ -144,6 +144,6 @@ class Collection:
             found = ", ".join(f"{count} {fault}" for fault, count in self.faults.most_common())
             other = "sample the other kind alone (sampled:chat, sampled:free), " if len(self.kinds) > 1 else ""
             raise CalibrationDataError(
-                f"{bad / begun:.0%} of {begun} documents sampled from the teacher are of no use ({found}); at most "
+                f"{bad / begun:.0%} of {begun} documents that the teacher began are of no use ({found}); at most "
                 f"{MOST_BAD:.0%} may be. Check that the teacher writes sense, {other}or give text."
             )

@@ -31,7 +31,7 @@ def check_devices(name: str, value: Any, words: tuple[str, ...] = DISPATCHES) ->
             continue
         gpus = "1 GPU" if count == 1 else f"{count} GPUs"
         raise ValueError(
-            f"{name} is {str(asked)!r}, and this machine has {gpus}: it must be {' or '.join([*found, *usual[:1]])}. "
+            f"{name} is {str(asked)!r}, and this machine has {gpus}: it must be {' or '.join([*found, *usual])}. "
             "Give one of these, or leave it out."
         )
 

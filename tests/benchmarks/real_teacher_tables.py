@@ -105,10 +105,10 @@ def main() -> None:
     for run, is_there in zip(runs, made, strict=True):
         if is_there:
             results.add(run=run.name, **row_of(options.folder / f"{run.name}.json", options.texts))
-    if is_asked_for(REFERENCE, options):
-        compare_with_reference(options)
     if failed := [run.name for run, is_there in zip(runs, made, strict=True) if not is_there]:
         sys.exit(f"{len(failed)} of {len(runs)} runs failed, see their logs in {options.folder}: {', '.join(failed)}")
+    if is_asked_for(REFERENCE, options):
+        compare_with_reference(options)
 
 
 def gpus() -> list[str]:

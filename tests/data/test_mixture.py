@@ -65,7 +65,8 @@ def test_without_data_a_teacher_on_a_gpu_writes_half_of_the_text_or_more() -> No
     [
         ({"a.txt": 0.5, "sampled": 0.4}, r"add up to 0\.9 \(a\.txt 0\.5, text sampled from the teacher 0\.4\)"),
         ({"a.txt": 0.5, "b.txt": 0.502}, r"add up to 1\.002 .* Change one by -0\.002"),
-        ({"a.txt": 1.5, "b.txt": -0.5}, r"share of b\.txt is -0\.5; each must be a part of 1, above 0"),
+        ({"a.txt": 0.5, "b.txt": -0.5}, r"share of b\.txt is -0\.5; each must be above 0 and at most 1"),
+        ({"a.txt": 1.5}, r"share of a\.txt is 1\.5"),
         ({"a.txt": 1, "b.txt": 0}, r"share of b\.txt is 0"),
         ({"a.txt": float("nan")}, r"share of a\.txt is nan"),
         ({"a.txt": float("inf")}, r"share of a\.txt is inf"),

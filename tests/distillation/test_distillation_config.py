@@ -84,6 +84,8 @@ def test_defaults_and_what_has_an_effect_are_taken(tmp_path: Path, arguments: di
         ({"report_to": ["flyte"]}, "flytekit"),
         ({"optim": "adamw_bnb_8bit"}, "bitsandbytes"),
         ({"optim": "galore_adamw"}, "galore-torch"),
+        ({"optim": "adamw_torch_8bit"}, "torchao"),
+        ({"optim": "lion_32bit"}, "bitsandbytes"),
         ({"teacher_in_8bit": True}, "bitsandbytes"),
         ({"trains": "lora"}, "peft"),
     ],

@@ -144,6 +144,8 @@ def test_positions_are_asked_of_a_folder_before_it_is_loaded(tmp_path: Path) -> 
     ("scaling", "most"),
     [
         ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 1e4}, 256),
+        ({"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}, 256),
+        ({"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}, 128),
         ({"rope_type": "yarn", "factor": 0.5, "original_max_position_embeddings": 64, "rope_theta": 1e4}, 64),
         ({"rope_type": "default", "rope_theta": 1e4}, 64),
     ],

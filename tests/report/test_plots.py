@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from student_folders import tiny_report
 
 from hf_tc.report import plots
+from hf_tc.report.distillation_section import curve_figure
 from hf_tc.report.plots import conversion_figures, save_conversion_plots
 from hf_tc.report.records import ConversionReport, LayerReport
 from hf_tc.selection import LayerSelection
@@ -176,3 +177,11 @@ def test_a_report_is_drawn_again_when_it_has_changed(tmp_path: Path, monkeypatch
         seen.append(picture.read_bytes())
     assert draw.call_count == 2
     assert seen[0] == seen[1] != seen[2] == seen[3]
+
+
+def test_the_curve_of_a_student_that_is_better_than_its_teacher_says_so() -> None:
+    point = {"perplexity": 9.9, "teacher_perplexity": 10.0, "kl": 0.1}
+    figure = curve_figure([{"curve": [{**point, "tokens": tokens} for tokens in (0, 512, 1024)]}])
+    kl, above = figure.axes
+    assert [text.get_text() for text in above.texts] == ["none: at or below the teacher's"]
+    assert len(kl.lines) == 2

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hf_tc.config import MixerConfig
+from hf_tc.distillation.weight_decay import UNDECAYED
 from hf_tc.resume.arguments import record_arguments, replace_file
 
 ARGUMENTS = {"data": [Path("a.txt"), "b.txt"], "settings": {"seed": 0, "deep": {"rope": True}}, "none": None}
@@ -87,3 +88,11 @@ def test_a_distillation_from_before_passages_could_come_twice_goes_on_without(tm
     record_arguments(path, {"learning_rate": 3e-4})
     with pytest.raises(ValueError, match=r"\(repeated_passages: 0\.0 there, 0\.25 now\)"):
         record_arguments(path, {"learning_rate": 3e-4, "repeated_passages": 0.25})
+
+
+def test_a_distillation_from_before_output_gates_were_spared_does_not_go_on(tmp_path: Path) -> None:
+    """Its optimiser has other groups of weights."""
+    path = tmp_path / "arguments.json"
+    path.write_text(json.dumps({"learning_rate": 3e-4}))
+    with pytest.raises(ValueError, match=r"\(undecayed: .*\[ab\]_proj.* there, .*\[abg\]_proj.* now\)"):
+        record_arguments(path, {"learning_rate": 3e-4, "undecayed": UNDECAYED.pattern})
