@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_tc.cli import main as cli
 from hf_tc.cli.main import main
+from hf_tc.cli.shared import console
 from hf_tc.evaluation.evaluate import evaluate
 from hf_tc.report.records import ConversionReport
 
@@ -74,7 +75,7 @@ def test_several_models_stand_beside_their_teacher(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(console, "width", 120)
     task, more = tmp_path / "letters.jsonl", tmp_path / "more.jsonl"
     for path, labels in ((task, (0, 1, 1)), (more, (0, 0, 1, 1, 0))):
         path.write_text("".join(f'{{"ctx": "abc", "choices": ["d", "e"], "label": {label}}}\n' for label in labels))
@@ -117,7 +118,7 @@ def test_in_a_narrow_window_models_stand_below_each_other(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(console, "width", 80)
     models = [tmp_path / f"a_student-with-a-long-name-of-its-own-gdn-0.25-seed{seed}" for seed in range(4)]
     for folder in models:
         shutil.copytree(student, folder)
