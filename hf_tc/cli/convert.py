@@ -2,7 +2,6 @@
 """`hf-tc convert`."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ def _print_plan(options: argparse.Namespace) -> None:
         ConversionConfig(options.calibration_tokens, options.sequence_length),
         will_be_on_one_gpu(options.teacher, options.device, options.device_map),
     )
-    if text.is_sampled and not os.path.isfile(options.teacher):  # a configuration alone says nothing of a tokenizer
+    if text.is_sampled:
         text.check_sampling(tokenizer_of(options.teacher))
     plan = plan_conversion(options.teacher, **setting_options(options))
     device = torch.device(options.device or default_device())

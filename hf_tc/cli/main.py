@@ -35,6 +35,8 @@ class OneLineParser(argparse.ArgumentParser):
         parsed = super().parse_known_args(args, namespace)
         if self.check is not None:
             self.check(parsed[0])
+        if parsed[1]:  # here, so that a command is named by its own parser
+            self.error(f"unrecognized arguments: {' '.join(parsed[1])}")
         return parsed
 
     def format_help(self) -> str:
@@ -57,11 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _keep_freed_memory()
     try:
-        parser = build_parser()
-        options, unknown = parser.parse_known_args(sys.argv[1:] if arguments is None else arguments)
-        if unknown:
-            command = f"hf-tc {options.command}"
-            parser.exit(2, f"{command}: unrecognized arguments: {' '.join(unknown)} (usage: {command} --help)\n")
+        options = build_parser().parse_args(arguments)
         # Only now, since help and wrong options need none of it.
         import torch
         from huggingface_hub.errors import HTTPError, StrictDataclassError

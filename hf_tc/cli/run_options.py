@@ -108,18 +108,15 @@ class RunOptions:
             self.parser.error(f"--config {path} is neither YAML nor JSON: {' '.join(str(error).split())}")
         if not isinstance(found, Mapping):
             self.parser.error(f"--config {path} holds {type(found).__name__}; it must hold options by their names.")
-        known, given = self._known(), dict[str, Any]()
-        names = [str(name) for name in found]
-        if unknown := sorted(name for name in names if name.replace("-", "_") not in known):
+        known, names = self._known(), {str(name): str(name).replace("-", "_") for name in found}
+        if unknown := sorted(given for given, name in names.items() if name not in known):
             verb = "which is no option" if len(unknown) == 1 else "which are no options"
             self.parser.error(f"--config {path} has {', '.join(unknown)}, {verb} of the command.")
-        for option in {known[name.replace("-", "_")].dest for name in names}:
-            same = [name for name in names if known[name.replace("-", "_")].dest == option]
+        for option in {known[name].dest for name in names.values()}:
+            same = [given for given, name in names.items() if known[name].dest == option]
             if len(same) > 1:
                 self.parser.error(f"--config {path} has {' and '.join(same)}, which are one option. Keep one of them.")
-        for name, value in found.items():
-            given[str(name).replace("-", "_")] = value
-        return given
+        return {names[str(given)]: value for given, value in found.items()}
 
     def _known(self) -> dict[str, argparse.Action]:
         """What a file may have, old and short names among it, by names with _."""

@@ -36,7 +36,6 @@ from hf_tc.resume.full_disk import full_disk_advice
 from hf_tc.resume.unfinished_work import check_free_space, check_not_occupied, check_writable, unfinished_folder
 from hf_tc.teachers.adapters import check_not_wrapped
 from hf_tc.teachers.checks import load_teacher
-from hf_tc.teachers.devices import check_devices
 from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.offloading import execution_device, stored_weights
 from hf_tc.teachers.vocabulary import check_vocabulary, logit_count
@@ -92,8 +91,6 @@ def cache_teacher(
     out = Path(out)
     check_not_occupied(out)
     check_writable(out)
-    check_devices("device", device, words=())
-    check_devices("device_map", device_map)
     given, way_out = f"sequence_length is {sequence_length}", "Set sequence_length (--sequence-length) to"
     check_fits({"teacher": teacher}, sequence_length, given, way_out)
     model, tokenizer = load_teacher(teacher, tokenizer, device, device_map, dtype="auto")

@@ -14,11 +14,7 @@ from transformers import TrainingArguments
 from transformers.utils import is_torch_xla_available
 
 from hf_tc.config import TRAINS
-from hf_tc.distillation.config_checks import (
-    check_numbers,
-    check_packages,
-    check_settings_have_effect,
-)
+from hf_tc.distillation.config_checks import check_numbers, check_packages, check_settings_have_effect
 from hf_tc.distillation.data_settings import DataSettings
 from hf_tc.evaluation.kd_loss import Divergence, Objective
 from hf_tc.teachers.devices import check_devices

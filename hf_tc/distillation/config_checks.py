@@ -4,9 +4,7 @@ effect and packages that are not installed."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable
 from importlib.util import find_spec
 from typing import Any
 
@@ -38,12 +36,6 @@ OPTIMISERS = {
     "schedule_free": ("schedulefree", "schedulefree"),
     "stable_adamw": ("optimi", "torch-optimi"),
 }
-
-
-def names_and_verb(names: Iterable[str]) -> str:
-    """Names as the subject of a sentence: "a is", "a and b are"."""
-    *others, last = names
-    return f"{', '.join(others)} and {last} are" if others else f"{last} is"
 
 
 def check_numbers(config: Any) -> None:
@@ -100,8 +92,7 @@ def check_packages(config: Any) -> None:
                 f"{package}; or leave it out (report_to='none', --report-to none)."
             )
     optimiser = str(getattr(config.optim, "value", config.optim))
-    of_optimiser = (found for part, found in OPTIMISERS.items() if part in optimiser)
-    needed = [(f"optim is {optimiser!r}", *found) for found in itertools.islice(of_optimiser, 1)]
+    needed = [(f"optim is {optimiser!r}", *found) for part, found in OPTIMISERS.items() if part in optimiser][:1]
     if config.teacher_in_8bit:
         needed.append(("teacher_in_8bit is set", "bitsandbytes", "bitsandbytes"))
     if config.trains == "lora":

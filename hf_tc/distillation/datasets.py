@@ -21,7 +21,7 @@ from hf_tc.data.row_files import CalibrationDataError, documents_of_rows
 from hf_tc.data.text_files import is_blank, stream_documents
 from hf_tc.data.training_documents import DocumentTokenizer, TokenisedDocument
 from hf_tc.distillation.data_settings import DataSettings
-from hf_tc.distillation.given_data import TOKENS_COLUMN, columns_of, is_raw, is_text_source, training_split
+from hf_tc.distillation.given_data import TOKENS_COLUMN, columns_of, is_raw, is_text_source
 
 logger = logging.get_logger(__name__)
 
@@ -99,7 +99,7 @@ class DataPreparation:
 
     def for_training(self, dataset: Any) -> Any:
         """A data set to train on."""
-        return self._prepared(training_split(dataset), self.settings, "train_dataset")
+        return self._prepared(dataset, self.settings, "train_dataset")
 
     def for_evaluation(self, dataset: Any) -> Any:
         """A data set to evaluate on, or several by name: all of it, in sequences of the longest length."""

@@ -72,8 +72,9 @@ def _holds_text(dataset: Any, name: str) -> bool:
     """Whether rows of `sequence_length` are made of a data set."""
     if is_text_source(dataset):
         return True
-    is_opened_twice = not getattr(dataset, "column_names", None) and not has_length(dataset)  # a stream: see later
-    columns = None if is_opened_twice else columns_of(dataset)
+    # A stream that does not tell its columns is opened once, when rows are made of it.
+    is_opened = getattr(dataset, "column_names", None) or has_length(dataset)
+    columns = columns_of(dataset) if is_opened else None
     return columns is not None and is_raw(columns, name)
 
 

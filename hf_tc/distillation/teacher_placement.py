@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
-from hf_tc.distillation.config_checks import names_and_verb
 from hf_tc.distillation.input_checks import check_keeps_documents_apart
 from hf_tc.evaluation.lm_head import BackboneThenHead, call_through_wrapper
 from hf_tc.evaluation.sharded_head import gather_with_model, is_sharded
@@ -51,7 +50,7 @@ def check_placement(teacher: PreTrainedModel | str | Path | None, args: Any) -> 
         found = "there is no teacher" if teacher is None else f"a {type(teacher).__name__} was given"
         way_out = f"Leave {'it' if len(asked) == 1 else 'them'} out"
         raise ValueError(
-            f"{names_and_verb(asked)} for a teacher given by name, and {found}. {way_out}, or give its folder or Hub "
+            f"{_names_and_verb(asked)} for a teacher given by name, and {found}. {way_out}, or give its folder or Hub "
             "id."
         )
     if args.teacher_device_map and args.world_size > 1:
@@ -59,6 +58,12 @@ def check_placement(teacher: PreTrainedModel | str | Path | None, args: Any) -> 
             f"teacher_device_map is {args.teacher_device_map!r}, and each of {args.world_size} processes would put its "
             "teacher on the same devices. Leave it out; FSDP2 and ZeRO-3 shard the teacher, as the student."
         )
+
+
+def _names_and_verb(names: list[str]) -> str:
+    """Names as the subject of a sentence: "a is", "a and b are"."""
+    *others, last = names
+    return f"{', '.join(others)} and {last} are" if others else f"{last} is"
 
 
 def place_teacher(teacher: PreTrainedModel, accelerator: Accelerator, args: Any, is_packed: bool) -> BackboneThenHead:

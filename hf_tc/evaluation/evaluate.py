@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from hf_tc.assets import sample_text_path
 from hf_tc.data.repeated_passages import PASSAGE_TOKENS
 from hf_tc.data.token_blocks import blocks_of, joined_tokens, read_documents, start_of_texts, token_blocks
-from hf_tc.evaluation.figures import Evaluation, TaskScore
+from hf_tc.evaluation.figures import Evaluation
 from hf_tc.evaluation.generation_checks import check_generation
 from hf_tc.evaluation.perplexity import evaluate_blocks, ready
 from hf_tc.evaluation.recall import (
@@ -208,7 +208,7 @@ class Evaluator:
             if measures.generation:
                 further["generation"] = check_generation(model, measures.tokenizer)
             if measures.tasks:
-                scores = measure_tasks(
+                further["tasks"] = measure_tasks(
                     model,
                     measures.tokenizer,
                     list(measures.tasks),
@@ -216,11 +216,4 @@ class Evaluator:
                     batch_size=self.batch_size,
                     show_progress=self.show_progress,
                 )
-                further["tasks"] = _with_choices_marked(scores, measures.tasks)
         return further
-
-
-def _with_choices_marked(scores: dict[str, TaskScore], tasks: Sequence[Any]) -> dict[str, TaskScore]:
-    """The scores, with what lm-eval's task knows: whether it is a choice among given answers."""
-    have_choices = {task.task_name: task.OUTPUT_TYPE == "multiple_choice" for task in tasks}
-    return {name: replace(score, has_choices=have_choices[name]) for name, score in scores.items()}

@@ -105,8 +105,9 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures that were measured, `multiple_choice` and, with a teacher, `kept`; ready for JSON."""
-        kept = self.kept
-        return self._measured() | ({"kept": kept} if kept else {})
+        measured = self._measured()
+        kept = kept_of(measured)
+        return measured | ({"kept": kept} if kept else {})
 
     def _measured(self) -> dict[str, Any]:
         mean, teacher = self.multiple_choice, self.teacher

@@ -18,10 +18,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from hf_tc.evaluation.figures import TaskScore
+from hf_tc.evaluation.figures import ACCURACIES, TaskScore
 from hf_tc.evaluation.task_files import FORMS, SUFFIXES, read_task_file, task_config
 
-MAIN_METRICS = ("acc_norm", "acc", "exact_match")  # of those that a task has, the first is its score
+MAIN_METRICS = (*ACCURACIES, "exact_match")  # of those that a task has, the first is its score
 
 
 def load_tasks(names: Sequence[str | Path]) -> list[Any]:
@@ -84,10 +84,11 @@ def measure_tasks(
         results = lm_eval.simple_evaluate(
             scorer, tasks=tasks, task_manager=loaded, limit=rows, bootstrap_iters=0, **unseeded
         )
-    return {task.task_name: _score(task.task_name, results) for task in tasks}
+    return {task.task_name: _score(task, results) for task in tasks}
 
 
-def _score(name: str, results: dict[str, Any]) -> TaskScore:
+def _score(task: Any, results: dict[str, Any]) -> TaskScore:
+    name = task.task_name
     figures = {key: value for key, value in results["results"][name].items() if "," in key and "_stderr," not in key}
     metrics = {key: key.split(",")[0] for key in figures}  # a key is "metric,filter"
     preferred = [key for wanted in MAIN_METRICS for key, metric in metrics.items() if metric == wanted]
@@ -101,6 +102,7 @@ def _score(name: str, results: dict[str, Any]) -> TaskScore:
         standard_error=statistics.stdev(values) / len(values) ** 0.5 if is_mean else None,
         rows=results["n-samples"][name]["effective"],
         higher_is_better=results["higher_is_better"][name].get(metrics[key], True),
+        has_choices=task.OUTPUT_TYPE == "multiple_choice",
     )
 
 

@@ -51,7 +51,7 @@ def tokenizer_of(model: Any) -> PreTrainedTokenizerBase | None:
         home = str(model) if adapter_base(model) is None else tokenizer_home(model)
     else:
         home = getattr(model, "name_or_path", "")
-    if not home or not get_tokenizer_config(home):
+    if not home or os.path.isfile(home) or not get_tokenizer_config(home):  # a file is a configuration alone
         return None
     try:
         return AutoTokenizer.from_pretrained(home, trust_remote_code=False)

@@ -8,9 +8,8 @@
 Every teacher at a quarter and a half, the large ones at a quarter with fewer joint steps; of the first one also three
 seeds, of mixed and of real text, real text at a half, a closed form alone, five kinds of text at 65,536 tokens, three
 at 262,144, two at 1,048,576, and 16,384 tokens for the curve; at the end its layers against the public reference's,
-by `reference_baseline`. The folder gets a JSON file, a log, the command line and
-the students of each run; a run whose file is there is not made again, and one with another command line is refused.
-Seconds are right with --jobs 1 alone.
+by `reference_baseline`. The folder gets a JSON file, a log, the command line and the students of each run; a run whose
+file is there is not made again, and one with another command line is refused. Seconds are right with --jobs 1 alone.
 """
 
 import argparse
@@ -62,7 +61,12 @@ class Run(NamedTuple):
             "--students": [folder / self.name],
             "--out": [folder / f"{self.name}.json"],
         }
-        return [str(word) for option, values in given.items() for word in (option, *values)]
+        return words_of(given)
+
+
+def words_of(given: dict[str, list[Any]]) -> list[str]:
+    """Options and their values as a command line."""
+    return [str(word) for option, values in given.items() for word in (option, *values)]
 
 
 def runs_of(teachers: list[Path], large: list[Path], wiki: str, books: str) -> list[Run]:
@@ -160,8 +164,7 @@ def compare_with_reference(options: argparse.Namespace) -> None:
         "--speed-tokens": [],
         "--out": [options.folder / f"{REFERENCE}.json"],
     }
-    words = [str(word) for option, values in given.items() for word in (option, *values)]
-    subprocess.run([sys.executable, "-m", "tests.benchmarks.reference_baseline", *words], check=True)
+    subprocess.run([sys.executable, "-m", "tests.benchmarks.reference_baseline", *words_of(given)], check=True)
 
 
 def row_of(file: Path, texts: list[str]) -> dict[str, Any]:
