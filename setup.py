@@ -22,7 +22,7 @@ EVALUATION = ["lm-eval>=0.4.13"]
 # requests: the command line of Transformers imported it without asking for it until some version after 5.15.
 SERVING = ["fastapi", "uvicorn", "openai", "pydantic", "requests"]
 VLLM = ["vllm>=0.32,<0.33"]  # hf_tc.vllm_plugin refuses others, whose recurrent states may be laid out otherwise
-TRL = ["trl>=1.16", *DATA]  # of .docs/pages/trl.md; nothing in hf_tc imports it
+TRL = ["trl>=1.16", *DATA]  # of .docs/pages/trl.md; hf_tc takes its kernels where it is installed
 LINT = ["ruff>=0.9", "mypy>=1.14"]
 DOCS = ["mkdocs>=1.6", "mkdocstrings[python]>=1.0", "pygments>=2.17"]
 TEST = [

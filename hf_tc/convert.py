@@ -14,8 +14,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hf_tc.config import (
     AlignmentConfig,
     ConversionConfig,
-    JointConfig,
-    LoadingConfig,
     MixerConfig,
     SelectionConfig,
 )
@@ -30,7 +28,7 @@ from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import read_documents, token_blocks
 from hf_tc.evaluation.perplexity import EVAL_TOKENS
 from hf_tc.modeling import HybridGDNForCausalLM
-from hf_tc.options import options_of, takes_options, with_options
+from hf_tc.options import OPTIONS, options_of, takes_options, with_options
 from hf_tc.selection import LayerSelection
 from hf_tc.teachers.adapters import check_no_adapter
 from hf_tc.teachers.checks import check_teacher, load_teacher, resolve_text_config, will_be_on_one_gpu
@@ -101,20 +99,11 @@ def from_teacher(
     Raises:
         ValueError: the teacher, the text or an option cannot be used; the message says why.
     """
-    settings = ConversionConfig(
-        calibration_tokens,
-        sequence_length,
-        selection=SelectionConfig(retained_layers, layer_policy),
-        alignment=AlignmentConfig(alignment_steps),
-        joint=JointConfig(joint_steps),
-        mixer=MixerConfig(mixer_form, recurrent_rope, conv_kernel_size, output_norm),
-        seed=seed,
-        loading=LoadingConfig(device, device_map, dtype, allow_unreviewed, merge_adapter),
-    )
+    options = {name: value for name, value in locals().items() if name in OPTIONS}
     return convert_teacher(
         teacher,
         tokenizer,
-        settings,
+        with_options(ConversionConfig(), options),
         calibration_data=calibration_data,
         evaluation_data=evaluation_data,
         checkpoint_dir=checkpoint_dir,

@@ -55,13 +55,26 @@ def options_of(settings: ConversionConfig) -> dict[str, Any]:
 
 
 def with_options(settings: ConversionConfig, options: dict[str, Any]) -> ConversionConfig:
-    """The settings with some options, given by name, changed."""
+    """The settings with some options, given by name, changed.
+
+    Raises:
+        ValueError: one that is no whole number, or not True or False, where it has to be.
+    """
     changed: dict[str, dict[str, Any]] = {}
     for name, value in options.items():
         part, field = OPTIONS[name]
+        _check_kind(name, value, field.type)
         changed.setdefault(part, {})[field.name] = value
     own = changed.pop("", {})
     return replace(settings, **own, **{part: replace(getattr(settings, part), **new) for part, new in changed.items()})
+
+
+def _check_kind(name: str, value: Any, kind: Any) -> None:
+    is_whole = hasattr(value, "__index__") and not isinstance(value, bool)
+    if kind is bool and not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}; it must be True or False.")
+    if kind in (int, int | None) and not (is_whole or (value is None and kind is not int)):
+        raise ValueError(f"{name} is {value!r}; it must be a whole number.")
 
 
 def takes_options(*left_out: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

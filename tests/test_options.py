@@ -83,6 +83,21 @@ def test_from_teacher_hands_every_option_to_its_place(monkeypatch: pytest.Monkey
     assert convert.from_teacher("teacher") == ConversionConfig()
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"calibration_tokens": "65536"}, "calibration_tokens is '65536'; it must be a whole number"),
+        ({"joint_steps": 2.5}, r"joint_steps is 2\.5; it must be a whole number"),
+        ({"seed": True}, "seed is True; it must be a whole number"),
+        ({"recurrent_rope": "false"}, "recurrent_rope is 'false'; it must be True or False"),
+    ],
+)
+def test_options_of_another_kind_are_refused(given: dict[str, Any], message: str) -> None:
+    for function in (convert.from_teacher, plan_conversion):
+        with pytest.raises(ValueError, match=message):
+            function("no teacher is looked for", **given)
+
+
 def test_a_plan_changes_single_settings() -> None:
     config = AutoConfig.for_model("llama", **SIZES)
     settings = ConversionConfig(512, 64, joint=JointConfig(3))

@@ -14,7 +14,7 @@ from transformers import TrainingArguments
 from transformers.utils import is_torch_xla_available
 
 from hf_tc.config import TRAINS
-from hf_tc.distillation.config_checks import check_numbers, check_packages, check_settings_have_effect
+from hf_tc.distillation.config_checks import check_no_text, check_numbers, check_packages, check_settings_have_effect
 from hf_tc.distillation.data_settings import DataSettings
 from hf_tc.evaluation.kd_loss import Divergence, Objective
 from hf_tc.teachers.devices import check_devices
@@ -151,6 +151,7 @@ class DistillationConfig(DataSettings, TrainingArguments):
             self.train_sampling_strategy = "sequential"
         if "LOCAL_RANK" in os.environ and not (torch.accelerator.is_available() or is_torch_xla_available()):
             self.use_cpu = True  # without being told so, the library lets each of torchrun's processes train alone
+        check_no_text(self)
         super().__post_init__()
         check_numbers(self)
         if not (math.isfinite(self.temperature) and self.temperature > 0):

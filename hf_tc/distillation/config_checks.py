@@ -5,6 +5,8 @@ effect and packages that are not installed."""
 from __future__ import annotations
 
 import math
+import re
+from dataclasses import fields
 from importlib.util import find_spec
 from typing import Any
 
@@ -36,6 +38,17 @@ OPTIMISERS = {
     "schedule_free": ("schedulefree", "schedulefree"),
     "stable_adamw": ("optimi", "torch-optimi"),
 }
+
+
+def check_no_text(config: Any) -> None:
+    """Raises `ValueError` for text where a number is expected, as YAML reads 1e-3, which has no point."""
+    for field in fields(config):
+        value, kind = getattr(config, field.name), str(field.type)
+        if isinstance(value, str) and re.search("float|int", kind) and "str" not in kind:
+            raise ValueError(
+                f"{field.name} is {value!r}, which is text; it must be a number. Leave out the quotation marks, and in "
+                "YAML write 1.0e-3, not 1e-3."
+            )
 
 
 def check_numbers(config: Any) -> None:

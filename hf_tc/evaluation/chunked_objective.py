@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.autograd.graph import get_gradient_edge
 
+from hf_tc.evaluation import trl_divergence
 from hf_tc.evaluation.kd_loss import LazyLogits, Objective, labelled_positions, on_one_device
 from hf_tc.evaluation.top_k import TopK
 
@@ -33,7 +34,8 @@ def chunked_objective(
 ) -> Tensor:
     """The objective's sum over the labelled positions, a fp32 number in nats.
 
-    Logits exist for `chunk_tokens` positions at a time; unlabelled positions cost nothing. Gradients reach the
+    Logits exist for `chunk_tokens` positions at a time, or in the pieces of TRL's kernels where `trl_divergence` fits;
+    unlabelled positions cost nothing. Gradients reach the
     student's hidden states and its `parameters`, also when nothing is labelled (they are zeros then, so that
     data-parallel processes stay in step). Nothing is differentiated through the teacher.
 
@@ -52,12 +54,14 @@ def chunked_objective(
             "targets, or set ce_weight to 0."
         )
     hidden, *others = labelled_positions(targets, (student.hidden_states, targets, weights, *teacher.rows))
+    if (heads := trl_divergence.heads_of(student, teacher, objective)) is not None:
+        _, weight, taught = others
+        return _weighted_sum(trl_divergence.per_token(heads[0], hidden, heads[1], taught, objective), weight)
 
     def of_chunk(ours: Tensor, wanted: Tensor | None, weight: Tensor | None, *theirs: Tensor) -> Tensor:
         with torch.no_grad():
             known = teacher.at(*theirs)
-        losses = objective.per_token(*on_one_device(student.head(ours), known, wanted))
-        return losses.sum() if weight is None else losses @ weight.to(losses)
+        return _weighted_sum(objective.per_token(*on_one_device(student.head(ours), known, wanted)), weight)
 
     starts = range(0, max(len(hidden), 1), chunk_tokens)
     chunks: list[list[Any]] = [
@@ -68,6 +72,10 @@ def chunked_objective(
         return torch.stack([of_chunk(ours, *chunk) for ours, chunk in parts]).sum()
     trained = [parameter for parameter in student.parameters if parameter.requires_grad]
     return _SumWithGradients.apply(of_chunk, chunk_tokens, chunks, hidden, *trained)
+
+
+def _weighted_sum(losses: Tensor, weight: Tensor | None) -> Tensor:
+    return losses.sum() if weight is None else losses @ weight.to(losses)
 
 
 class _SumWithGradients(torch.autograd.Function):

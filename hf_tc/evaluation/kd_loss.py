@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hf_tc.evaluation.fused_forward_kl import can_be_fused, fused_forward_kl
+from hf_tc.evaluation.linear_head import LinearHead
 from hf_tc.evaluation.top_k import TopK
 from hf_tc.modeling.kernel_checks import kernel_is_right
 
@@ -37,9 +38,9 @@ IGNORE_INDEX = -100
 TOKEN_WEIGHTS = "token_weights"  # as a column of a batch [B, T]: what the prediction at each position counts
 CPU_LOGITS = 2**20  # what stays in a CPU's caches from one operation to the next ...
 CPU_TOKENS = 256  # ... unless the head's weights, read for so few tokens, would take longer than the arithmetic
-# Each takes 28 to 32 bytes while a loss is computed, 48 with a jsd, 14 by `fused_forward_kl`: up to about 2 GB. The
-# fewer at once, the more often the gradient of a large head is added to.
-LOGITS_AT_ONCE = 2**26
+# Each takes 28 to 32 bytes while a loss is computed, 48 with a jsd, 14 by `fused_forward_kl`: 2 to 6 GB. The fewer at
+# once, the more often the gradient of a large head is added to: half as many take a third longer.
+LOGITS_AT_ONCE = 2**27
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 Head = Callable[[Tensor], Tensor]  # hidden states [N, C] -> logits [N, V]
@@ -81,11 +82,13 @@ class LazyLogits(NamedTuple):
     """Logits [B, T, V] that are not computed yet: the head, and the hidden states [B, T, C] to apply it to.
 
     Gradients of a loss reach the hidden states and those of `parameters` that are trained: name all that the head uses.
+    `linear` is the head where it is no more than a linear layer, whose weights stay where they are until the backward.
     """
 
     head: Head
     hidden_states: Tensor
     parameters: tuple[Tensor, ...]
+    linear: LinearHead | None = None
 
     @property
     def rows(self) -> tuple[Tensor, ...]:

@@ -23,6 +23,7 @@ from transformers.utils import logging
 from hf_tc.evaluation.finite_outputs import not_finite
 from hf_tc.evaluation.float32_linear import Float32Linear
 from hf_tc.evaluation.kd_loss import IGNORE_INDEX, TOKEN_WEIGHTS, LazyLogits, tokens_at_once
+from hf_tc.evaluation.linear_head import gives, linear_head
 from hf_tc.evaluation.sharded_head import gather_head, without_sharding_hooks
 from hf_tc.evaluation.top_k import TOP_K_COLUMNS
 from hf_tc.teachers.nope_layers import evaluating
@@ -66,7 +67,7 @@ class BackboneThenHead:
                 f"{type(self.model).__name__} is an encoder-decoder; a decoder-only causal language model is needed."
             )
         self._backbone_output_class: type | None = None
-        self._balances_nothing = False
+        self._balances_nothing = self._is_linear = False
         self.is_split = self._split_agrees_with_forward(has_weights)
         if not self.is_split:
             logger.warning(
@@ -155,7 +156,9 @@ class BackboneThenHead:
         attributes = (x for module in modules for x in (*module._parameters.values(), *vars(module).values()))
         trained = {id(x): x for x in attributes if isinstance(x, Tensor) and x.requires_grad}
         viewed = {id(x._base) for x in trained.values()}
-        return LazyLogits(self.logits, hidden, tuple(x for x in trained.values() if id(x) not in viewed))
+        named = tuple(x for x in trained.values() if id(x) not in viewed)
+        linear = linear_head(self.model.get_output_embeddings()) if self._is_linear else None
+        return LazyLogits(self.logits, hidden, named, linear)
 
     def _run_backbone(self, inputs: Mapping[str, Any]) -> Any:
         outputs = getattr(self.model, self.model.base_model_prefix)(**inputs, use_cache=False)
@@ -173,7 +176,10 @@ class BackboneThenHead:
                 self._balances_nothing = isinstance(getattr(outputs, "aux_loss", None), int)
                 expected = outputs.logits[0]
                 # Of a model on several devices, forward alone brings its logits back to where its inputs were.
-                logits = self.logits(self.hidden_states(inputs)[0]).to(expected)
+                hidden = self.hidden_states(inputs)[0]
+                logits = self.logits(hidden)
+                self._is_linear = gives(self.model.get_output_embeddings(), hidden, logits)
+                logits = logits.to(expected)
         except (AttributeError, TypeError, ValueError) as error:
             logger.warning("Running the head of %s alone failed: %s", type(self.model).__name__, error)
             return False

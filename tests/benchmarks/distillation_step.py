@@ -3,16 +3,18 @@
 
     python -m tests.benchmarks.distillation_step [--shape head --batch 8 --length 2048]
 
-A step is forward and backward of a student on its teacher's predictions: with this project's loss, with all logits in
-memory, with flash-linear-attention's FusedKLDivLoss and TRL's ChunkedDivergenceFunction where they are installed, and,
-for comparison, of the student's own cross-entropy. The shape `head` is a large vocabulary on one layer; with others the
-student has recurrent layers. The last row is the relative error of the gradients of hidden states and head near the
-teacher, against float64.
+A step is forward and backward of a student on its teacher's predictions: with this project's loss, which takes TRL's
+kernels where they fit, and with its own form of it; with all logits in memory; with flash-linear-attention's
+FusedKLDivLoss and TRL's ChunkedDivergenceFunction where they are installed; and, for comparison, of the student's own
+cross-entropy. The shape `head` is a large vocabulary on one layer; with others the student has recurrent layers. With
+--frozen-head the head does not train. The last rows are the relative error of the gradients of hidden states and head
+near the teacher, against float64, of both forms of this project's loss.
 """
 
 import argparse
 import contextlib
 import copy
+import functools
 import gc
 from collections.abc import Callable
 
@@ -21,9 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from hf_tc.evaluation import trl_divergence
 from hf_tc.evaluation.chunked_objective import chunked_objective
 from hf_tc.evaluation.float32_linear import Float32Linear
 from hf_tc.evaluation.kd_loss import IGNORE_INDEX, LazyLogits, Objective, next_token_targets
+from hf_tc.evaluation.linear_head import LinearHead
 from hf_tc.evaluation.lm_head import BackboneThenHead
 
 from .bench import Results, parser_of
@@ -50,6 +54,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     ours, theirs = (built(build, options.device, dtype).train() for build in builders(options))
     theirs.eval().requires_grad_(False)
+    if options.frozen_head:
+        ours.get_output_embeddings().requires_grad_(False)
     tokens, plain = options.batch * options.length, dict[str, float]()
     for name, step in steps(ours, theirs, batch(ours, options)).items():
         seconds, peak = measured(ours, step, options)
@@ -60,7 +66,9 @@ def main() -> None:
         )
     del ours, theirs
     gc.collect()
-    print("\nrelative error of the gradients in bfloat16, of hidden states and head:", *gradient_errors(options.device))
+    print("\nrelative error of the gradients in bfloat16, of hidden states and head:")
+    print("hf_tc:", *gradient_errors(options.device))
+    print("hf_tc's own form:", *gradient_errors(options.device, own_form=True))
 
 
 def builders(options: argparse.Namespace) -> tuple[Callable[[], PreTrainedModel], Callable[[], PreTrainedModel]]:
@@ -90,10 +98,12 @@ def steps(ours: PreTrainedModel, theirs: PreTrainedModel, data: dict[str, Tensor
         log_q = F.log_softmax(ours(**inputs, use_cache=False).logits.float(), -1)
         return (F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1) * labelled).sum() / labelled.sum()
 
-    def chunked() -> Tensor:
+    def chunked(own_form: bool = False) -> Tensor:
         with torch.no_grad():
             hidden = taught.lazy_logits(taught.hidden_states(inputs))
         mine = parts.lazy_logits(parts.hidden_states(inputs))
+        if own_form:
+            mine = mine._replace(linear=None)
         return chunked_objective(mine, hidden, targets, Objective(), chunk_tokens=parts.tokens_at_once) / labelled.sum()
 
     def cross_entropy() -> Tensor:
@@ -109,6 +119,8 @@ def steps(ours: PreTrainedModel, theirs: PreTrainedModel, data: dict[str, Tensor
         return step
 
     found: dict[str, Step] = {"all logits": all_logits, "hf_tc": chunked}
+    if trl_divergence.function() is not None:
+        found["hf_tc's own form"] = functools.partial(chunked, own_form=True)
     found |= {name: of_library(loss) for name, loss in library_losses().items()}
     return found | {"cross-entropy of the student": cross_entropy}
 
@@ -148,7 +160,9 @@ def measured(model: PreTrainedModel, step: Step, options: argparse.Namespace) ->
     return seconds, max(0.0, peak_gb(take) - held)
 
 
-def gradient_errors(device: str, tokens: int = 256, width: int = 256, vocabulary: int = 32_000) -> list[float]:
+def gradient_errors(
+    device: str, own_form: bool = False, tokens: int = 256, width: int = 256, vocabulary: int = 32_000
+) -> list[float]:
     """Relative errors of the loss' gradients by hidden states and head, where student and teacher are nearly equal."""
     generator = torch.Generator(device).manual_seed(0)
     normal = lambda *shape: torch.randn(shape, generator=generator, device=device)  # noqa: E731
@@ -161,20 +175,20 @@ def gradient_errors(device: str, tokens: int = 256, width: int = 256, vocabulary
     expected = torch.autograd.grad(
         F.kl_div(log_q, log_p.detach(), reduction="sum", log_target=True), (exact, exact_head.weight)
     )
-    ours, theirs = (lazy_logits_of(head, x) for x in (hidden, taught))
+    ours, theirs = (lazy_logits_of(head, x, own_form) for x in (hidden, taught))
     loss = chunked_objective(ours, theirs, None, Objective(), chunk_tokens=64)
     found = torch.autograd.grad(loss, (hidden, head.weight))
     return [((a - b).norm() / b.norm()).item() for a, b in zip(found, expected, strict=True)]
 
 
-def lazy_logits_of(head: torch.nn.Linear, hidden: Tensor) -> LazyLogits:
+def lazy_logits_of(head: torch.nn.Linear, hidden: Tensor, own_form: bool) -> LazyLogits:
     """Logits of a bare head, in float32 as those of a model's are."""
 
     def logits(x: Tensor) -> Tensor:
         with Float32Linear():
             return head(x)
 
-    return LazyLogits(logits, hidden, (head.weight,))
+    return LazyLogits(logits, hidden, (head.weight,), None if own_form else LinearHead(head.weight))
 
 
 def parse() -> argparse.Namespace:
@@ -184,6 +198,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--frozen-head", action="store_true")
     return parser.parse_args()
 
 

@@ -58,7 +58,8 @@ def test_a_teacher_in_8_bits_teaches_nearly_the_same(folder: Path, tmp_path: Pat
     assert found != pytest.approx(expected, rel=1e-5)
 
 
-def test_a_placement_that_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_8_bits_of_a_loaded_teacher_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
     with pytest.raises(
         ValueError, match="teacher_device_map and teacher_in_8bit are for a teacher given by name, and a Q"
     ):
@@ -66,6 +67,9 @@ def test_a_placement_that_cannot_be_is_refused(folder: Path, tmp_path: Path) -> 
 
     with pytest.raises(ValueError, match=r"^teacher_in_8bit is for a teacher given by name, and a Q.* Leave it out"):
         losses(tmp_path, tiny_qwen3(), teacher_in_8bit=True)
+
+
+def test_a_placement_that_cannot_be_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"^teacher_device_map is for a teacher given by name, and there is no teacher"
     ):

@@ -121,10 +121,10 @@ def test_what_a_gpu_computes_does_not_depend_on_where_weights_are(
         assert ours.perplexity[stage] == pytest.approx(perplexity, rel=2e-2), stage
     where = {parameter.device.type for parameter in student.parameters()}
     assert where == ({"cuda"} if other == 1 else {"cuda", "meta"})
-    logits = student(TOKENS.to("cuda:0")).logits
+    logits = student(TOKENS.to("cuda:0")).logits.cpu()
     student.save_pretrained(tmp_path / "student")
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "student")
-    torch.testing.assert_close(again(TOKENS).logits, logits.cpu(), rtol=1e-3, atol=1e-3)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "student")(TOKENS).logits
+    assert (again - logits).norm() < 1e-2 * logits.norm()  # a GPU's kernels may take products in TF32
 
 
 # The parts
