@@ -7,7 +7,7 @@
 
 Perplexities are over 32 x 1,024 tokens of each text, tasks over all rows; needs the extra `eval`. A student is saved as
 soon as it is made, with its card, which has what the first text, recall, tasks and greedy answers gave; one that is
-there already is loaded.
+there already is loaded, so give students of other settings another folder. --retain also takes layers, as 0,1,16.
 """
 
 import argparse
@@ -29,7 +29,10 @@ from hf_tc.options import options_of
 from .bench import Results, parser_of
 
 TEXT_TOKENS = 32 * 1024
-SETTINGS = ("calibration_tokens", "sequence_length", "alignment_steps", "joint_steps", "layer_policy", "mixer_form")
+SETTINGS = (
+    "calibration_tokens", "sequence_length", "alignment_steps", "joint_steps", "layer_policy", "mixer_form",
+    "recurrent_rope", "conv_kernel_size", "output_norm",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -44,7 +47,8 @@ def main() -> None:
     results = Results(options.out, [], benchmark="real_teacher", teacher=Path(options.teacher).name)
     for share in options.retain:
         for seed in options.seeds:
-            folder = options.students / f"{Path(options.teacher).name}-{options.mixer_form}-{share:g}-seed{seed}"
+            kept = f"{share:g}" if isinstance(share, float) else "-".join(map(str, share))
+            folder = options.students / f"{Path(options.teacher).name}-{options.mixer_form}-{kept}-seed{seed}"
             student, row = converted(teacher, tokenizer, folder, share, seed, options)
             found = [evaluator.evaluation_of(student) for evaluator in evaluators]
             student.conversion_report.add_evaluation(found[0], student, Path(first).stem)
@@ -57,7 +61,12 @@ def main() -> None:
 
 
 def converted(
-    teacher: PreTrainedModel, tokenizer: Any, folder: Path, share: float, seed: int, options: argparse.Namespace
+    teacher: PreTrainedModel,
+    tokenizer: Any,
+    folder: Path,
+    share: float | list[int],
+    seed: int,
+    options: argparse.Namespace,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A student, made now or earlier, and what its report says of its making."""
     start = time.perf_counter()
@@ -105,15 +114,24 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", nargs="+", required=True, help="as in `hf-tc convert --data`")
     parser.add_argument("--texts", nargs="+", required=True, help="texts not among the data; recall on the first")
     parser.add_argument("--tasks", nargs="*", default=[])
-    parser.add_argument("--retain", type=float, nargs="+", default=[0.25])
+    parser.add_argument("--retain", type=share_or_layers, nargs="+", default=[0.25])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--students", type=Path, default=Path("students"))
     parser.add_argument("--batch-size", type=int, default=32)
     defaults = options_of(ConversionConfig())
     for name in SETTINGS:
-        kind = str if name in ("layer_policy", "mixer_form") else int
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=defaults[name])
+        option, default = f"--{name.replace('_', '-')}", defaults[name]
+        if isinstance(default, bool):
+            parser.add_argument(option, action=argparse.BooleanOptionalAction, default=default)
+        else:
+            kind = str if name in ("layer_policy", "mixer_form") else int
+            parser.add_argument(option, type=kind, default=default)
     return parser.parse_args()
+
+
+def share_or_layers(word: str) -> float | list[int]:
+    """0.25, or 0,1,16."""
+    return [int(layer) for layer in word.split(",")] if "," in word else float(word)
 
 
 if __name__ == "__main__":
