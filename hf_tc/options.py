@@ -6,6 +6,7 @@ Nothing heavy is imported: `hf-tc --help` reads this module.
 
 import functools
 import inspect
+import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import Field, fields, is_dataclass, replace
 from typing import Any, NamedTuple, ParamSpec, TypeVar, get_type_hints
@@ -70,9 +71,9 @@ def with_options(settings: ConversionConfig, options: dict[str, Any]) -> Convers
 
 
 def _check_kind(name: str, value: Any, kind: Any) -> None:
-    is_whole = hasattr(value, "__index__") and not isinstance(value, bool)
     if kind is bool and not isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}; it must be True or False.")
+    is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)  # NumPy's are Integral too
     if kind in (int, int | None) and not (is_whole or (value is None and kind is not int)):
         raise ValueError(f"{name} is {value!r}; it must be a whole number.")
 

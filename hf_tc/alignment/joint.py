@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from hf_tc.alignment.joint_progress import Progress, ProgressFile, optimizer_state, restore_optimizer
-from hf_tc.alignment.layerwise import HELD_OUT_CHECKS, cosine_schedule
+from hf_tc.alignment.layerwise import cosine_schedule
 from hf_tc.alignment.step_sizes import adam, input_sizes, step_sizes
 from hf_tc.alignment.training_step import snapshot, training_step
 from hf_tc.alignment.unmasked_rows import unmasked_rows
@@ -39,7 +39,8 @@ from hf_tc.modeling.teacher_attention import find_decoder_layers
 from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.offloading import is_8bit, is_dispatched
 
-PATIENCE = 4  # looks at held-out text without coming closer, after which a run ends
+LOOKS = 20  # at held-out text during a run
+PATIENCE = 4  # looks of the second half of a run without coming closer, after which it ends
 
 
 def is_beside_its_student(teacher: PreTrainedModel) -> bool:
@@ -107,7 +108,7 @@ class JointRun:
         device, example = self.teacher.device, (next(batches).to(self.teacher.device),)
         optimizer = self._optimizer(settings, example[0][:at_once])
         schedule = cosine_schedule(optimizer, settings)
-        check_every = max(1, settings.steps // HELD_OUT_CHECKS)
+        check_every = max(1, settings.steps // LOOKS)
         best, progress = Best(self.mixers), tqdm(total=settings.steps, desc="Aligning jointly", unit="step")
         loss = PredictionLoss(self.student, self.teacher)
         take_step = training_step(self.mixers, optimizer, loss, example, clip=settings.gradient_clip, at_once=at_once)
@@ -121,6 +122,8 @@ class JointRun:
                 progress.update()
                 if number % check_every == 0 or number == settings.steps:
                     best.see(self.distance(self.student))
+                    if 2 * number < settings.steps:  # large steps may lead away from where small ones then come closer
+                        best.not_better = 0
                     progress.set_postfix_str(f"held-out KL {best.distance:.4f}")
                     if best.is_past:
                         break

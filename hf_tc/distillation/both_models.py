@@ -53,8 +53,11 @@ class BothModelsMixin:
                     if is_sharded(model):  # which brings a layer's weights back for a gradient of its output
                         layer_errors = layer_errors + 0.0 * student_hidden.sum()
                     return (None, layer_errors, router_loss), student_hidden
+                ours = student.lazy_logits(student_hidden)
+                if self.args.chunk_tokens:  # a size of pieces is asked for, and TRL's kernels have their own
+                    ours = ours._replace(linear=None)
                 losses = chunked(
-                    student.lazy_logits(student_hidden),
+                    ours,
                     taught,
                     targets_of(inputs),
                     self.args.objective,

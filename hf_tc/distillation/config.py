@@ -84,7 +84,8 @@ class DistillationConfig(DataSettings, TrainingArguments):
         default=None,
         metadata={
             "help": "Tokens whose logits exist at the same time; memory is 28 to 32 bytes x chunk_tokens x vocabulary, "
-            "48 with a jsd, 14 with forward KL on a GPU. By default as many as 2 GB hold of the first."
+            "48 with a jsd, 14 with forward KL on a GPU. By default as many as 4 GB hold of the first, or "
+            "the pieces of TRL's kernels where they are installed and fit."
         },
     )
 
@@ -136,6 +137,7 @@ class DistillationConfig(DataSettings, TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        check_no_text(self)
         if self.teacher_cache is not None and self.curriculum:
             raise ValueError(
                 f"curriculum is {self.curriculum}, and teacher_cache has blocks of one length. Leave curriculum out, "
@@ -151,7 +153,6 @@ class DistillationConfig(DataSettings, TrainingArguments):
             self.train_sampling_strategy = "sequential"
         if "LOCAL_RANK" in os.environ and not (torch.accelerator.is_available() or is_torch_xla_available()):
             self.use_cpu = True  # without being told so, the library lets each of torchrun's processes train alone
-        check_no_text(self)
         super().__post_init__()
         check_numbers(self)
         if not (math.isfinite(self.temperature) and self.temperature > 0):

@@ -47,7 +47,7 @@ def check_no_text(config: Any) -> None:
         if isinstance(value, str) and re.search("float|int", kind) and "str" not in kind:
             raise ValueError(
                 f"{field.name} is {value!r}, which is text; it must be a number. Leave out the quotation marks, and in "
-                "YAML write 1.0e-3, not 1e-3."
+                "YAML write 1.0e-3 and 20000000, not 1e-3 and 2e7."
             )
 
 

@@ -35,9 +35,9 @@ def chunked_objective(
     """The objective's sum over the labelled positions, a fp32 number in nats.
 
     Logits exist for `chunk_tokens` positions at a time, or in the pieces of TRL's kernels where `trl_divergence` fits;
-    unlabelled positions cost nothing. Gradients reach the
-    student's hidden states and its `parameters`, also when nothing is labelled (they are zeros then, so that
-    data-parallel processes stay in step). Nothing is differentiated through the teacher.
+    unlabelled positions cost nothing. Gradients reach the student's hidden states and its `parameters`, also when
+    nothing is labelled (they are zeros then, so that data-parallel processes stay in step). Nothing is differentiated
+    through the teacher.
 
     Args:
         student, teacher: the widths C of their hidden states may differ; of a teacher the likeliest tokens suffice.
@@ -54,7 +54,7 @@ def chunked_objective(
             "targets, or set ce_weight to 0."
         )
     hidden, *others = labelled_positions(targets, (student.hidden_states, targets, weights, *teacher.rows))
-    if (heads := trl_divergence.heads_of(student, teacher, objective)) is not None:
+    if (heads := trl_divergence.fitting_heads(student, teacher, objective)) is not None:
         _, weight, taught = others
         return _weighted_sum(trl_divergence.per_token(heads[0], hidden, heads[1], taught, objective), weight)
 

@@ -39,7 +39,7 @@ TOKEN_WEIGHTS = "token_weights"  # as a column of a batch [B, T]: what the predi
 CPU_LOGITS = 2**20  # what stays in a CPU's caches from one operation to the next ...
 CPU_TOKENS = 256  # ... unless the head's weights, read for so few tokens, would take longer than the arithmetic
 # Each takes 28 to 32 bytes while a loss is computed, 48 with a jsd, 14 by `fused_forward_kl`: 2 to 6 GB. The fewer at
-# once, the more often the gradient of a large head is added to: half as many take a third longer.
+# once, the more often the gradient of a large head is added to: half as many take 14 % (V 49,152) to a third longer.
 LOGITS_AT_ONCE = 2**27
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
@@ -82,7 +82,7 @@ class LazyLogits(NamedTuple):
     """Logits [B, T, V] that are not computed yet: the head, and the hidden states [B, T, C] to apply it to.
 
     Gradients of a loss reach the hidden states and those of `parameters` that are trained: name all that the head uses.
-    `linear` is the head where it is no more than a linear layer, whose weights stay where they are until the backward.
+    `linear` is the head where that is all it is, see `linear_head`; without it, it is called.
     """
 
     head: Head

@@ -21,16 +21,21 @@ class LinearHead(NamedTuple):
 
 
 def linear_head(module: Any) -> LinearHead | None:
-    """Of a linear layer with weights of its own, neither wrapped nor sharded nor views of others; None for all else."""
-    if type(module) is not nn.Linear or is_sharded(module) or "weight" not in module._parameters:
+    """Of a linear layer whose own weights stay where they are until the backward; None for all else.
+
+    So not of one that is wrapped, whose weight is made anew at each forward, or that FSDP, which marks all modules that
+    it manages, or ZeRO-3 take the weights of.
+    """
+    is_bare = type(module) is nn.Linear and type(module.weight) is nn.Parameter
+    if not is_bare or getattr(module, "_is_fsdp_managed_module", False) or is_sharded(module):
         return None
     return LinearHead(module.weight, module.bias)
 
 
-def gives(module: Any, hidden: Tensor, logits: Tensor) -> bool:
+def is_linear(module: Any, hidden: Tensor, logits: Tensor) -> bool:
     """Whether such a layer alone has these logits [N, V] of hidden states [N, C]: nothing scales or follows it."""
     head = linear_head(module)
-    if head is None or len({head.weight.device, hidden.device, logits.device}) > 1:
+    if head is None or len({head.weight.device, hidden.device, logits.device}) > 1 or not logits.any():
         return False
     with Float32Linear():
         return torch.equal(linear(hidden, *head), logits)

@@ -23,7 +23,7 @@ from transformers.utils import logging
 from hf_tc.evaluation.finite_outputs import not_finite
 from hf_tc.evaluation.float32_linear import Float32Linear
 from hf_tc.evaluation.kd_loss import IGNORE_INDEX, TOKEN_WEIGHTS, LazyLogits, tokens_at_once
-from hf_tc.evaluation.linear_head import gives, linear_head
+from hf_tc.evaluation.linear_head import is_linear, linear_head
 from hf_tc.evaluation.sharded_head import gather_head, without_sharding_hooks
 from hf_tc.evaluation.top_k import TOP_K_COLUMNS
 from hf_tc.teachers.nope_layers import evaluating
@@ -178,7 +178,7 @@ class BackboneThenHead:
                 # Of a model on several devices, forward alone brings its logits back to where its inputs were.
                 hidden = self.hidden_states(inputs)[0]
                 logits = self.logits(hidden)
-                self._is_linear = gives(self.model.get_output_embeddings(), hidden, logits)
+                self._is_linear = has_weights and is_linear(self.model.get_output_embeddings(), hidden, logits)
                 logits = logits.to(expected)
         except (AttributeError, TypeError, ValueError) as error:
             logger.warning("Running the head of %s alone failed: %s", type(self.model).__name__, error)

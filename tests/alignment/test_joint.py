@@ -3,6 +3,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -137,7 +138,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypa
     file = tmp_path / "parts" / PROGRESS_FILE
     assert file.exists()
     parts = run.convert(task_of(tmp_path / "parts", steps=20), RETAINED).state_dict()
-    assert len(looks) == 5 + 1 + 6  # four looks of 10 were done, and are not done again
+    assert len(looks) == 1 + 4 + 1 + 16  # four looks of 20 were done, and are not done again
     assert all(torch.equal(value, parts[name]) for name, value in whole.items())
     assert not file.exists()
 
@@ -153,6 +154,21 @@ def test_a_torn_or_foreign_file_is_not_gone_on_from(tmp_path: Path) -> None:
     assert joint_progress.ProgressFile(tmp_path / "file", {"seed": 1}).read() is None
     (tmp_path / "file").write_bytes((tmp_path / "file").read_bytes()[:-2])
     assert file.read() is None
+
+
+@pytest.mark.parametrize(("later", "steps"), [(0.5, 20), (3.0, 13)])
+def test_a_run_does_not_end_while_its_steps_are_large(
+    later: float, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+
+    def look(distance: Any, student: Any) -> float:
+        looks.append(1.0 if not looks else 2.0 if len(looks) < 12 else later - len(looks) / 100)
+        return looks[-1]
+
+    monkeypatch.setattr(joint_alignment.HeldOutDistance, "__call__", look)
+    run.convert(task_of(tmp_path, steps=20), RETAINED)
+    assert len(looks) == 1 + steps
 
 
 def test_a_run_ends_when_it_comes_no_closer() -> None:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from hf_tc.evaluation import trl_divergence
+from hf_tc.evaluation import kd_loss, trl_divergence
 from hf_tc.evaluation.chunked_objective import chunked_objective
 from hf_tc.evaluation.float32_linear import Float32Linear
 from hf_tc.evaluation.kd_loss import IGNORE_INDEX, LazyLogits, Objective, next_token_targets
@@ -44,6 +44,7 @@ Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 def main() -> None:
     options = parse()
+    kd_loss.LOGITS_AT_ONCE = options.logits_at_once
     dtype = getattr(torch, options.dtype)
     results = Results(
         options.out, COLUMNS, benchmark="distillation_step", **{k: str(v) for k, v in vars(options).items()}
@@ -119,7 +120,7 @@ def steps(ours: PreTrainedModel, theirs: PreTrainedModel, data: dict[str, Tensor
         return step
 
     found: dict[str, Step] = {"all logits": all_logits, "hf_tc": chunked}
-    if trl_divergence.function() is not None:
+    if trl_divergence.divergence_function() is not None:
         found["hf_tc's own form"] = functools.partial(chunked, own_form=True)
     found |= {name: of_library(loss) for name, loss in library_losses().items()}
     return found | {"cross-entropy of the student": cross_entropy}
@@ -199,6 +200,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--frozen-head", action="store_true")
+    parser.add_argument("--logits-at-once", type=int, default=kd_loss.LOGITS_AT_ONCE, help="of hf_tc's own form")
     return parser.parse_args()
 
 

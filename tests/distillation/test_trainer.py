@@ -14,6 +14,8 @@ from tiny_causal_lms import labelled_examples, tiny_config, tiny_llama, tiny_qwe
 from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from hf_tc.distillation import DistillationTrainer
+from hf_tc.evaluation import trl_divergence
+from hf_tc.evaluation.kd_loss import LazyLogits, Objective
 
 
 @pytest.mark.parametrize(("temperature", "share"), [(1.0, 0.0), (2.0, 0.4)])
@@ -84,6 +86,20 @@ def test_the_divergence_asked_for_is_trained_and_evaluated(tmp_path: Path) -> No
     assert metrics["eval_kl"] == pytest.approx(forward, rel=1e-5)
     trainer.train()
     assert logged(trainer, "loss")[0] == pytest.approx(reverse, rel=1e-4)
+
+
+@pytest.mark.parametrize("chunk_tokens", [None, 7])
+def test_the_size_of_pieces_that_was_asked_for_leaves_trls_kernels_aside(
+    chunk_tokens: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def fitting_heads(student: LazyLogits, teacher: LazyLogits, objective: Objective) -> None:
+        seen.append(student.linear is not None)
+
+    monkeypatch.setattr(trl_divergence, "fitting_heads", fitting_heads)
+    train(tmp_path, tiny_llama(), tiny_llama(seed=1), count=2, max_steps=1, chunk_tokens=chunk_tokens)
+    assert set(seen) == {chunk_tokens is None}
 
 
 def test_families_with_logit_post_processing_distil_to_their_own_teacher(tmp_path: Path) -> None:

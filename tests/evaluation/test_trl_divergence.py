@@ -3,22 +3,29 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from loss_cases import case, slow_objective
 from tiny_causal_lms import tiny_config, tiny_llama
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, CohereConfig, Gemma2Config, GraniteConfig, PhiConfig
 
+from hf_tc.evaluation import chunked_objective as chunked_objective_module
 from hf_tc.evaluation import trl_divergence
 from hf_tc.evaluation.chunked_objective import chunked_objective
 from hf_tc.evaluation.kd_loss import Divergence, LazyLogits, Objective
-from hf_tc.evaluation.linear_head import LinearHead
+from hf_tc.evaluation.linear_head import LinearHead, linear_head
 from hf_tc.evaluation.lm_head import BackboneThenHead
 
-needs_trl = pytest.mark.skipif(trl_divergence.function() is None, reason="needs TRL")
+needs_trl = pytest.mark.skipif(trl_divergence.divergence_function() is None, reason="needs TRL")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DIVERGENCES = [("forward_kl", 0.5), ("reverse_kl", 0.5), ("jsd", 0.1), ("jsd", 0.9)]
 ERROR = {torch.float32: 1e-5, torch.bfloat16: 3.2e-3}
@@ -30,8 +37,9 @@ def linear(head: nn.Linear, hidden: Tensor, is_linear: bool = True) -> LazyLogit
 
 
 def take_trl(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its torch form, on a CPU."""
-    monkeypatch.setattr(trl_divergence, "heads_of", lambda ours, theirs, objective: (ours.linear, theirs.linear))
+    """Its torch form, on a CPU; fails where it is not taken."""
+    monkeypatch.setattr(trl_divergence, "_are_on_one_gpu", lambda *tensors: True)
+    monkeypatch.setattr(chunked_objective_module, "_SumWithGradients", None)
 
 
 def compare(length: int, objective: Objective, dtype: torch.dtype, device: str) -> None:
@@ -96,26 +104,44 @@ def test_on_a_gpu(divergence: Divergence, beta: float, dtype: torch.dtype, monke
     assert used
 
 
-@needs_gpu
 @needs_trl
-def test_what_does_not_fit_on_a_gpu() -> None:
-    head, hidden, teacher_head, taught, _ = (x.cuda() for x in case(5))
+def test_what_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_trl(monkeypatch)
+    head, hidden, teacher_head, taught, _ = case(5)
     student, teacher = linear(head, hidden), linear(teacher_head, taught)
-    assert trl_divergence.heads_of(student, teacher, Objective()) is not None
-    assert trl_divergence.heads_of(student, teacher, Objective(ce_weight=0.3)) is None
-    assert trl_divergence.heads_of(linear(head, hidden, is_linear=False), teacher, Objective()) is None
-    assert trl_divergence.heads_of(student, linear(teacher_head.cpu(), taught), Objective()) is None
+    fitting = trl_divergence.fitting_heads
+    assert fitting(student, teacher, Objective()) == (student.linear, teacher.linear)
+    assert fitting(student, teacher, Objective(ce_weight=0.3)) is None
+    assert fitting(linear(head, hidden, is_linear=False), teacher, Objective()) is None
+    assert fitting(student, linear(teacher_head, taught, is_linear=False), Objective()) is None
+    assert fitting(student, linear(nn.Linear(24, 96), taught), Objective()) is None
     with torch.no_grad():
-        assert trl_divergence.heads_of(student, teacher, Objective()) is None
-    with torch.autocast("cuda", torch.float16):
-        assert trl_divergence.heads_of(student, teacher, Objective()) is None
+        assert fitting(student, teacher, Objective()) is None
+    with torch.autocast("cpu", torch.float16):
+        assert fitting(student, teacher, Objective()) is None
+    monkeypatch.setattr(trl_divergence, "_is_right", lambda *about: False)
+    assert fitting(student, teacher, Objective()) is None
     head.weight.requires_grad_(False)
-    assert trl_divergence.heads_of(student, teacher, Objective()) is None
+    assert fitting(student, teacher, Objective()) is None
+
+
+def test_a_trl_that_does_not_import_is_left_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    package = tmp_path / "trl"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('of another time')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "trl"]:
+        monkeypatch.delitem(sys.modules, name)
+    with caplog.at_level(logging.WARNING):
+        assert trl_divergence.divergence_function.__wrapped__() is None
+    assert "TRL does not import: of another time" in caplog.text
 
 
 def test_a_cpu_takes_the_chunked_loss() -> None:
     head, hidden, teacher_head, taught, _ = case(5)
-    assert trl_divergence.heads_of(linear(head, hidden), linear(teacher_head, taught), Objective()) is None
+    assert trl_divergence.fitting_heads(linear(head, hidden), linear(teacher_head, taught), Objective()) is None
 
 
 @pytest.mark.parametrize(
@@ -143,3 +169,23 @@ def test_a_head_with_an_adapter_is_none() -> None:
     peft = pytest.importorskip("peft")
     model = peft.get_peft_model(tiny_llama(), peft.LoraConfig(target_modules=["lm_head"]))
     assert BackboneThenHead(model).lazy_logits(torch.zeros(1, 2, 32)).linear is None
+
+
+def test_a_head_that_gives_nothing_yet_is_none() -> None:
+    model = AutoModelForCausalLM.from_config(tiny_config(GraniteConfig, logits_scaling=8.0))
+    nn.init.zeros_(model.lm_head.weight)  # 0 / 8 is 0: nothing tells that logits are scaled
+    assert BackboneThenHead(model).lazy_logits(torch.zeros(1, 2, 32)).linear is None
+
+
+def test_heads_whose_weights_come_and_go_are_none() -> None:
+    head = nn.Linear(3, 5)
+    assert linear_head(head) == LinearHead(head.weight, head.bias)
+    assert linear_head(nn.utils.parametrizations.weight_norm(nn.Linear(3, 5))) is None
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 5))
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))  # the head is a part of its group, and no group itself
+        model.unshard()
+        assert linear_head(model[1]) is None
+    finally:
+        dist.destroy_process_group()
