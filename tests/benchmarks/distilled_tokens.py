@@ -20,6 +20,7 @@ files together.
 
 import argparse
 import copy
+import hashlib
 import math
 import tempfile
 from pathlib import Path
@@ -98,9 +99,16 @@ def training_blocks(data: Any, tokenizer: Any, length: int, tokens: int) -> Tens
     return torch.cat(parts)[places.argsort(stable=True)]
 
 
+def kept_file(name: str, options: argparse.Namespace, *about: Any) -> Path | None:
+    """Where something is kept that is made of teacher and data, and depends on what else is given."""
+    given = repr((options.teacher, options.data, *about))
+    digest = hashlib.sha256(given.encode()).hexdigest()[:12]
+    return options.kept and options.kept / f"{name}-{digest}.safetensors"
+
+
 def kept_blocks(tokenizer: Any, options: argparse.Namespace) -> Tensor:
     """The blocks of all runs, read where they are kept: tens of millions of tokens take a minute or more to make."""
-    file = options.kept and options.kept / f"blocks-{options.tokens}-{options.length}.safetensors"
+    file = kept_file("blocks", options, options.tokens, options.length)
     if file and file.exists():
         return load_file(file)["blocks"].long()
     blocks = training_blocks(options.data, tokenizer, options.length, options.tokens)
@@ -132,7 +140,7 @@ def start_of(name: str, teacher: PreTrainedModel, tokenizer: Any, options: argpa
 def reference_layers(teacher: PreTrainedModel, linear: list[int], tokenizer: Any, options: argparse.Namespace) -> Any:
     """By the number of its layer, each calibrated and aligned layer of the reference; read where they are kept."""
     layers = nn.ModuleDict({str(index): reference_layer(teacher, index, options.seed) for index in linear})
-    file = options.kept and options.kept / "reference.safetensors"
+    file = kept_file("reference", options, linear, options.reference_tokens, options.reference_steps, options.seed)
     if file and file.exists():
         load_model(layers, file)
         return layers
@@ -224,7 +232,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--kept",
         type=Path,
-        help="folder for blocks and the reference's layers, made once; one for each teacher, student and data",
+        help="folder for blocks and the reference's layers, made once",
     )
     parser.add_argument("--save", type=Path, help="folder for the last student")
     parser.add_argument("--plot", type=Path)
