@@ -34,6 +34,7 @@ from hf_tc.teachers.adapters import check_no_adapter
 from hf_tc.teachers.checks import check_teacher, load_teacher, resolve_text_config, will_be_on_one_gpu
 from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.parity import parity_self_check
+from hf_tc.teachers.positions import check_fits
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, check_vocabulary, tokenizer_of
 
 
@@ -200,6 +201,7 @@ def teacher_and_text(
     """
     loading = settings.loading
     check_no_adapter(teacher, loading.merge_adapter)
+    check_fits({"teacher": teacher}, settings.sequence_length)
     with clock.stage("load"):
         on_gpu = will_be_on_one_gpu(teacher, loading.device, loading.device_map)
         text = CalibrationText(calibration_data, settings, on_gpu)

@@ -14,6 +14,7 @@ from .fused_heads import fused_heads
 from .fused_recurrence_inputs import convolution_of, has_kernels
 from .gated_delta_rule import gated_delta_rule
 from .joint_projection import can_be_joined, joined
+from .kernel_checks import compute_dtype
 from .masks import RecurrentMask
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def can_be_one_call(
         return False
     if not can_be_joined((*mixer.input_projections, mixer.o_proj), hidden_states):
         return False
-    return has_kernels(mixer, hidden_states.device, _compute_dtype(hidden_states), rotation)
+    return has_kernels(mixer, hidden_states.device, compute_dtype(hidden_states), rotation)
 
 
 def in_one_call(
@@ -53,7 +54,7 @@ def in_one_call(
         output_bias=mixer.o_proj.bias,
     )
     heads = (mixer.num_heads, mixer.num_kv_heads, mixer.head_dim)
-    return call_graphed(mixed, tensors, heads=heads, eps=eps, dtype=_compute_dtype(hidden_states))
+    return call_graphed(mixed, tensors, heads=heads, eps=eps, dtype=compute_dtype(hidden_states))
 
 
 def mixed(
@@ -98,8 +99,3 @@ def mixed(
             first = first_tokens(mask, x.shape[1], None)
             recurrence_output = add_first_values(recurrence_output, v, first_token_weight, first)
         return F.linear(recurrence_output.flatten(2) * F.silu(gate), output_weight, output_bias)
-
-
-def _compute_dtype(hidden_states: Tensor) -> torch.dtype:
-    kind = hidden_states.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden_states.dtype

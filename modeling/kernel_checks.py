@@ -57,6 +57,12 @@ def kernel_is_right(
     return False
 
 
+def compute_dtype(tensor: torch.Tensor) -> torch.dtype:
+    """What products with it are computed in: autocast's precision where that is on, or its own."""
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
 def relative_error(
     kernel: Callable[..., Tensors], plain: Callable[..., Tensors], problem: dict[str, torch.Tensor], training: bool
 ) -> float:

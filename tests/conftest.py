@@ -15,8 +15,10 @@ import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# Tests run in several processes: one thread each, or they fight over the cores.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests run in several processes, which would fight over the cores. And with one thread a result is bit for bit that of
+# another run, which many tests hold against each other, whatever the caller's environment says.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 if torch.cuda.is_available():  # where joint alignment is done by default: in a few steps, not in minutes

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hf_tc.data.text_files import source_name
 from hf_tc.data.token_blocks import check_enough_blocks, read_documents, token_blocks
-from hf_tc.distillation.length_checks import check_fits
 from hf_tc.distillation.teacher_cache import (
     CACHE_FILE,
     INSTALL,
@@ -38,6 +37,7 @@ from hf_tc.teachers.adapters import check_not_wrapped
 from hf_tc.teachers.checks import load_teacher
 from hf_tc.teachers.finite_weights import check_finite_weights
 from hf_tc.teachers.offloading import execution_device, stored_weights
+from hf_tc.teachers.positions import check_fits
 from hf_tc.teachers.vocabulary import check_vocabulary, logit_count
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def cache_teacher(
     out = Path(out)
     check_not_occupied(out)
     check_writable(out)
-    given, way_out = f"sequence_length is {sequence_length}", "Set sequence_length (--sequence-length) to"
-    check_fits({"teacher": teacher}, sequence_length, given, way_out)
+    check_fits({"teacher": teacher}, sequence_length)
     model, tokenizer = load_teacher(teacher, tokenizer, device, device_map, dtype="auto")
     check_not_wrapped(model, "teacher")
     check_vocabulary(tokenizer, model)

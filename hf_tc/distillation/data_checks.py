@@ -19,9 +19,9 @@ from transformers.trainer_utils import has_length
 
 from hf_tc.distillation.collator import MASK_COLUMNS, Collator, weights_of
 from hf_tc.distillation.datasets import StreamedExamples, wanted_tokens
-from hf_tc.distillation.length_checks import most_positions
 from hf_tc.distillation.token_columns import TOKEN_COLUMNS
 from hf_tc.evaluation.kd_loss import IGNORE_INDEX
+from hf_tc.teachers.positions import most_positions
 from hf_tc.teachers.vocabulary import embedding_count, logit_count
 
 BATCH_COLUMNS = (

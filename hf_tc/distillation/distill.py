@@ -16,9 +16,9 @@ from hf_tc.distillation.checkpoints import last_complete_checkpoint
 from hf_tc.distillation.config import DistillationConfig
 from hf_tc.distillation.datasets import DataPreparation
 from hf_tc.distillation.finite_training import DivergedError
+from hf_tc.distillation.given_data import check_rows_fit
 from hf_tc.distillation.input_checks import check_is_no_adapter, check_keeps_weights_whole, load_student
 from hf_tc.distillation.learning_curve import EVALUATIONS, LearningCurve
-from hf_tc.distillation.length_checks import check_rows_fit
 from hf_tc.distillation.recipes import DEFAULT_RECIPE, settings_of
 from hf_tc.distillation.teacher_cache import CacheIdentity
 from hf_tc.distillation.teacher_placement import check_placement

@@ -13,7 +13,7 @@ from hf_tc.data.conversations import CONVERSATION_COLUMNS
 from hf_tc.data.row_files import TEXT_COLUMN
 from hf_tc.data.text_files import DEFAULT_SPLIT
 from hf_tc.distillation.data_settings import DataSettings
-from hf_tc.distillation.length_checks import check_rows_fit
+from hf_tc.teachers.positions import check_fits
 
 TOKENS_COLUMN = "input_ids"
 
@@ -66,6 +66,17 @@ def check_given(
     cut = [] if has_own_collator else [(name, dataset) for name, dataset in _named(datasets) if name not in of_a_cache]
     if any(_holds_text(dataset, name) for name, dataset in cut):
         check_rows_fit(models, settings)
+
+
+def check_rows_fit(models: Mapping[str, Any], settings: DataSettings) -> None:
+    """Raises `ValueError` for rows longer than the positions of a model; `models` as in `check_given`. The longest rows
+    of all stages count, which are those of an evaluation too."""
+    length = settings.row_length
+    if settings.curriculum:
+        stages = f"curriculum has sequences of {length} tokens"
+        check_fits(models, length, stages, "Give stages (--curriculum) of")
+    else:
+        check_fits(models, length)
 
 
 def _holds_text(dataset: Any, name: str) -> bool:

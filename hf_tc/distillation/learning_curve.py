@@ -23,6 +23,7 @@ from hf_tc.evaluation.lm_head import NotFiniteError
 from hf_tc.evaluation.perplexity import EVAL_TOKENS
 from hf_tc.evaluation.recall import DISTANCES, RecallRows, recall_rows
 from hf_tc.teachers.adapters import is_peft_model
+from hf_tc.teachers.positions import most_positions
 
 if TYPE_CHECKING:
     from hf_tc.distillation.trainer import DistillationTrainer
@@ -76,11 +77,13 @@ class LearningCurve(TrainerCallback):
         if getattr(trainer, "teacher", None) is None:
             raise ValueError("LearningCurve needs a teacher in memory. Give the trainer one, or leave the curve out.")
         self.trainer, self.evaluations = trainer, evaluations
-        length = min(BLOCK_TOKENS, trainer.args.row_length)
+        teacher: Any = trainer.teacher
+        models = (self._student, teacher)
+        known = (most_positions(model) or BLOCK_TOKENS for model in models)
+        length = min(BLOCK_TOKENS, trainer.args.row_length, *known)
         blocks, self.data = held_out_blocks(self._student, trainer.processing_class, text, length)
         check_is_held_out(blocks, self.data, text is not None, trainer)
-        teacher: Any = trainer.teacher
-        rows = recall_of(blocks, trainer.processing_class, (self._student, teacher))
+        rows = recall_of(blocks, trainer.processing_class, models)
         self._evaluator = Evaluator(
             Measures(trainer.processing_class, blocks, rows),
             teacher,
@@ -188,8 +191,7 @@ def _at_most(tokens: int, rows: Iterable[Tensor]) -> Iterator[Tensor]:
 
 def recall_of(blocks: Tensor, tokenizer: Any, models: Iterable[Any]) -> RecallRows | None:
     """Rows for recall made of the text, at those of the usual distances that fit into text and models, if any does."""
-    positions = (getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models)
-    most = min(known or blocks.numel() for known in positions)
+    most = min(most_positions(model) or blocks.numel() for model in models)
     prefix = start_of_texts(tokenizer)
     text = blocks[:, len(prefix) :] if begin_with(blocks, prefix) else blocks
     passages = passages_of(text.flatten())

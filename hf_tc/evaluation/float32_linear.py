@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
+from hf_tc.modeling.kernel_checks import compute_dtype
+
 UPCAST_AT_ONCE = 2**25  # numbers of a weight that are held in float32 where no kernel multiplies 16 bits into it
 
 TORCH_LINEAR = torch._C._nn.linear  # what `F.linear` is a name of
@@ -54,7 +56,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     is_plain = type(weight) in (Tensor, nn.Parameter) and weight.is_floating_point()
     if not is_plain or not (device == "cpu" or (device == "cuda" and _CUDA_HAS_FLOAT32_OUTPUT)):
         return F.linear(input, weight, bias)
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    dtype = compute_dtype(weight)
     if dtype not in (torch.float16, torch.bfloat16):
         return F.linear(input, weight, bias)
     rows = _Linear.apply(input.flatten(0, -2), weight, dtype)

@@ -26,6 +26,7 @@ from hf_tc.evaluation.figures import Recall
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.evaluation.perplexity import token_nll
 from hf_tc.teachers.offloading import execution_device
+from hf_tc.teachers.positions import most_positions
 
 PASSAGES = 64
 LISTS, PAIRS = 32, 8
@@ -127,7 +128,7 @@ def lookup_rows(text: Tensor, prefix: Tensor, distance: int, *, lists: int = LIS
 
 def check_positions(model: PreTrainedModel, rows: RecallRows) -> None:
     """Raises ValueError if a row is longer than the positions that the model has."""
-    known = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    known = most_positions(model)
     if known is not None and rows.longest > known:
         raise ValueError(
             f"Recall makes rows of {rows.longest} tokens, and {type(model).__name__} has {known} positions. Give "

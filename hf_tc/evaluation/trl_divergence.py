@@ -19,7 +19,7 @@ from transformers.utils import logging
 from hf_tc.evaluation.kd_loss import Divergence, LazyLogits, Objective
 from hf_tc.evaluation.linear_head import LinearHead
 from hf_tc.evaluation.top_k import TopK
-from hf_tc.modeling.kernel_checks import kernel_is_right
+from hf_tc.modeling.kernel_checks import compute_dtype, kernel_is_right
 
 logger = logging.get_logger(__name__)
 
@@ -34,7 +34,7 @@ def fitting_heads(
     ours, theirs = student.linear.weight, teacher.linear.weight
     if not (torch.is_grad_enabled() and ours.requires_grad and len(ours) == len(theirs)):
         return None
-    dtype = _computed_in(student.hidden_states)
+    dtype = compute_dtype(student.hidden_states)
     if dtype not in (torch.float32, torch.bfloat16):
         return None
     if not _are_on_one_gpu(ours, theirs, student.hidden_states, teacher.hidden_states):
@@ -66,11 +66,6 @@ def divergence_function() -> Any:
 
 def _are_on_one_gpu(*tensors: Tensor) -> bool:
     return tensors[0].is_cuda and len({tensor.device for tensor in tensors}) == 1
-
-
-def _computed_in(hidden: Tensor) -> torch.dtype:
-    device = hidden.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from hf_tc.selection import LayerSelection
 from hf_tc.teachers.adapters import adapter_base, check_no_adapter
 from hf_tc.teachers.checks import QUANTISED, check_architecture
 from hf_tc.teachers.families import REVIEWED_FAMILIES
+from hf_tc.teachers.positions import check_fits, most_positions
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def plan_conversion(
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     check_architecture(model, allow_unreviewed=settings.loading.allow_unreviewed)
+    check_fits({"teacher": config}, settings.sequence_length)
     policy, retained = _retained(settings.selection, config.num_hidden_layers)
     student = _student_on_meta(config, retained, settings)
     mixers = tuple(_parameters(module) for module in student.modules() if isinstance(module, GatedDeltaNet))
@@ -170,7 +172,7 @@ def plan_conversion(
         policy=policy,
         retained_layers=retained,
         linear_layers=student.config.linear_layers,
-        longest_context=getattr(config, "max_position_embeddings", None),
+        longest_context=most_positions(config),
         cache=cache_sizes(model, student, dtype.itemsize),
         teacher_parameters=_parameters(model),
         student_parameters=_parameters(student),

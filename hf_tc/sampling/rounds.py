@@ -18,6 +18,7 @@ from hf_tc.modeling.library_cache import cache_argument
 from hf_tc.sampling.graphed_decoding import cache_in_place, graphed_decoding
 from hf_tc.teachers.nope_layers import evaluating
 from hf_tc.teachers.offloading import execution_device
+from hf_tc.teachers.positions import most_positions
 
 ROUND_TOKENS = 256  # of a row, at most
 CACHE_MULTIPLE = 16  # tokens; fused attention copies masks of other lengths
@@ -50,7 +51,7 @@ def sample_round(
     device = execution_device(teacher.get_input_embeddings())
     ids, mask = left_padded(list(rows), 0)
     room = torch.tensor([most_tokens - len(row) for row in rows])
-    steps = min(ROUND_TOKENS, int(room.max()), _positions(teacher, most_tokens + ROUND_TOKENS) - ids.shape[1])
+    steps = min(ROUND_TOKENS, int(room.max()), (most_positions(teacher) or most_tokens + ROUND_TOKENS) - ids.shape[1])
     stops = sorted(stop_ids)
     # A cache that grows is copied at every step.
     cache = cache_in_place(teacher, -(-(ids.shape[1] + steps) // CACHE_MULTIPLE) * CACHE_MULTIPLE)
@@ -74,11 +75,6 @@ def sample_round(
         )
     new = generated[:, ids.shape[1] :].tolist()
     return [_until_stop(row[:left], stop_ids) for row, left in zip(new, room.tolist(), strict=True)]
-
-
-def _positions(teacher: PreTrainedModel, default: int) -> int:
-    """Positions that the teacher has, where it says so; a table of embeddings has no more."""
-    return getattr(teacher.config, "max_position_embeddings", None) or default
 
 
 def _until_stop(row: list[int], stop_ids: Collection[int]) -> list[int]:

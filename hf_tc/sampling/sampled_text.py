@@ -21,6 +21,7 @@ from hf_tc.sampling.collection import Collection
 from hf_tc.sampling.prompts import kinds_of, prompts_of
 from hf_tc.sampling.rounds import ROUND_TOKENS, sample_round
 from hf_tc.teachers.offloading import stored_weights
+from hf_tc.teachers.positions import most_positions
 
 DOCUMENT_TOKENS = 1024  # of a document at most; heads cannot be seen to look further
 ROUNDS_FILE, TEXT_FILE = "rounds.jsonl", "text.jsonl"
@@ -52,7 +53,7 @@ def sampled_text(
     """
     kinds = kinds_of(kind, tokenizer)
     prompts = prompts_of(teacher, tokenizer, kinds)
-    most_tokens = min(document_tokens, getattr(teacher.config, "max_position_embeddings", None) or document_tokens)
+    most_tokens = min(document_tokens, most_positions(teacher) or document_tokens)
     log = None
     if folder is not None:
         weights = weights_fingerprint(tensor for _, tensor in stored_weights(teacher))

@@ -29,7 +29,8 @@ def task_of(
 ) -> ConversionTask:
     teacher = letter_teacher("qwen3").to(dtype).eval()
     blocks = random_blocks(9, 24, 0) % teacher.config.vocab_size
-    settings = ConversionConfig(blocks.numel(), 24, 0.2, alignment=AlignmentConfig(steps=2), joint=JointConfig(steps))
+    joint = JointConfig(steps, batch_tokens=512)
+    settings = ConversionConfig(blocks.numel(), 24, 0.2, alignment=AlignmentConfig(steps=2), joint=joint)
     return ConversionTask(teacher, blocks, settings, folder, share_weights)
 
 

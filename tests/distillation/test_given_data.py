@@ -14,8 +14,8 @@ from tiny_causal_lms import labelled_examples, tiny_llama, tiny_qwen3
 from tiny_models import student as tiny_student
 
 from hf_tc.data.row_files import CalibrationDataError
-from hf_tc.distillation import DistillationConfig, DistillationTrainer
-from hf_tc.distillation.length_checks import check_rows_fit, most_positions
+from hf_tc.distillation import DistillationTrainer
+from hf_tc.teachers.positions import most_positions
 
 TEXTS = ["abcdefgh ijk", "lmnop qrstuvwxyz", "some text"]
 TALK = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
@@ -119,7 +119,7 @@ def test_tokens_are_of_text(tmp_path: Path) -> None:
 
 
 def test_rows_longer_than_the_positions_of_a_model_are_refused(tmp_path: Path) -> None:
-    assert (most_positions(tiny_student()), most_positions(tiny_qwen3())) == (256, 512)
+    assert (most_positions(tiny_student()), most_positions(tiny_qwen3())) == (256, 2048)
     long = {"sequence_length": 1024}
     for data in ({"train": TEXTS}, {"evaluated": TEXTS}, {"train": [{"text": "abc"}]}):
         told = r"sequence_length is 1024, and the student has 256 positions .* \(--sequence-length\) to 256 or less"
@@ -138,23 +138,6 @@ def test_positions_are_asked_of_a_folder_before_it_is_loaded(tmp_path: Path) -> 
     for teacher in (folder, str(folder)):
         with pytest.raises(ValueError, match="sequence_length is 128, and the teacher has 64 positions"):
             DistillationTrainer(tiny_llama(), teacher, arguments, train_dataset=TEXTS)
-
-
-@pytest.mark.parametrize(
-    ("scaling", "most"),
-    [
-        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 1e4}, 256),
-        ({"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}, 256),
-        ({"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}, 128),
-        ({"rope_type": "yarn", "factor": 0.5, "original_max_position_embeddings": 64, "rope_theta": 1e4}, 64),
-        ({"rope_type": "default", "rope_theta": 1e4}, 64),
-    ],
-)
-def test_scaled_positions_count(scaling: dict[str, Any], most: int) -> None:
-    model = tiny_qwen3(max_position_embeddings=64)
-    model.config.rope_parameters = scaling
-    assert most_positions(model) == most
-    check_rows_fit({"teacher": model, "student": None}, DistillationConfig("out", sequence_length=most, use_cpu=True))
 
 
 def test_examples_longer_than_the_positions_of_a_model_are_refused(tmp_path: Path) -> None:

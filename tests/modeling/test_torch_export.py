@@ -9,8 +9,10 @@ from torch.export import Dim
 ALL = (0, 1, 2, 3)
 
 
-@pytest.mark.parametrize(("family", "linear"), [("llama", (0, 2)), ("mistral", (1,)), ("qwen2", ALL)])
-@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    ("family", "linear", "strict"),
+    [("llama", (0, 2), False), ("mistral", (1,), False), ("qwen2", ALL, False), ("qwen2", ALL, True)],
+)
 def test_a_forward_of_fixed_shape(family: str, linear: tuple[int, ...], strict: bool) -> None:
     model, ids = student(family, linear), token_ids(2, 12)
     with torch.no_grad():

@@ -35,7 +35,7 @@ def test_the_table_says_it_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("joint_steps", "length", "has_less"), [(0, 1024, True), (5, 1024, True), (5, 16_384, False)])
 def test_a_machine_without_a_gpu_says_what_a_gpu_must_have(joint_steps: int, length: int, has_less: bool) -> None:
     """One figure is enough where the peak is a single block in joint alignment, which nothing makes smaller."""
-    config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
+    config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8, "max_position_embeddings": length})
     settings = ConversionConfig(65_536, length, joint=JointConfig(joint_steps))
     plan = plan_conversion(config, layer_policy="uniform", settings=settings)
     console = Console(width=160, record=True)

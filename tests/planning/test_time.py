@@ -21,7 +21,7 @@ from hf_tc.selection import LayerSelection
 
 def passes_of(steps: int = 10, tokens: int = 32_768, length: int = 1024, joint: int = 0, **options: Any) -> int:
     settings = ConversionConfig(tokens, length, alignment=AlignmentConfig(steps=steps), joint=JointConfig(joint))
-    config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8})
+    config = AutoConfig.for_model("llama", **{**SIZES, "num_hidden_layers": 8, "max_position_embeddings": length})
     return passes(plan_conversion(config, settings=settings, **{"retained_layers": [0, 4], **options}), joint)
 
 

@@ -144,7 +144,6 @@ def test_a_conversion_killed_at_random_moments(
 @pytest.mark.parametrize(
     ("options", "saves"),
     [
-        ([], 3),
         (["--joint-steps", "2"], 3 + 1),
         (["--layer-policy", "kl", "--retain", "0.34"], 3 + 2),  # every layer is a candidate, two are converted
     ],

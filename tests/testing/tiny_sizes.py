@@ -11,7 +11,7 @@ SIZES = {
     "num_attention_heads": HEADS,
     "num_key_value_heads": 2,
     "head_dim": HEAD_DIM,
-    "max_position_embeddings": 512,
+    "max_position_embeddings": 2048,
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
