@@ -217,7 +217,9 @@ class ConversionConfig:
         default=65_536, metadata={"help": "tokens of text to calibrate on, held-out ones included"}
     )
     # Heads cannot be seen to look further than a block.
-    sequence_length: int = field(default=1024, metadata={"help": "tokens per block"})
+    sequence_length: int = field(
+        default=1024, metadata={"help": "tokens per block, no more than the positions of the teacher"}
+    )
     held_out_fraction: float = 0.0625
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     joint: JointConfig = field(default_factory=JointConfig)

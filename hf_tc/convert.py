@@ -77,7 +77,8 @@ def from_teacher(
             text; by default the calibration blocks that no fit sees.
         retained_layers: share of layers that keep softmax attention, or their indices, or what `select_layers` chose.
         layer_policy: how a share becomes layers: one of `hf_tc.config.LAYER_POLICIES`.
-        calibration_tokens, sequence_length: tokens of text to use, and tokens of a block of it.
+        calibration_tokens, sequence_length: tokens of text to use, and tokens of a block of it, which must fit the
+            positions of the teacher.
         alignment_steps: gradient steps per layer, of 2,048 tokens or one block if that is longer; 0 keeps the closed
             form.
         joint_steps: gradient steps of all recurrent layers together afterwards, see `hf_tc.alignment.joint`; by default

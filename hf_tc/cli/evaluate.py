@@ -127,7 +127,7 @@ def _tokenizer_of_all(options: argparse.Namespace) -> Any:
     from transformers import AutoConfig, AutoTokenizer
 
     from hf_tc.teachers.loading import check_is_model
-    from hf_tc.teachers.positions import check_fits
+    from hf_tc.teachers.positions import check_has_positions
     from hf_tc.teachers.vocabulary import check_tokenizers_agree
 
     named = {name: "model" for name in options.models} | ({options.teacher: "teacher"} if options.teacher else {})
@@ -135,8 +135,9 @@ def _tokenizer_of_all(options: argparse.Namespace) -> Any:
         check_is_model(name)
     tokenizer = AutoTokenizer.from_pretrained(options.models[0])
     for name, role in named.items():
-        check_fits({role: AutoConfig.from_pretrained(name)}, options.sequence_length)
+        AutoConfig.from_pretrained(name)
         check_tokenizers_agree({f"The tokenizer of {options.models[0]}": tokenizer}, name, role)
+    check_has_positions({f"{role} {name}": name for name, role in named.items()}, options.sequence_length)
     return tokenizer
 
 

@@ -93,8 +93,8 @@ def _check_length(batch: Mapping[str, Any], most: int) -> None:
         longest = tokens.shape[1]
     if longest > most:
         raise ValueError(
-            f"A batch has a sequence of {longest} tokens, and the models have {most} positions "
-            f"(max_position_embeddings): a sequence must not be longer. Cut the examples to {most} tokens or fewer."
+            f"A batch has a sequence of {longest} tokens, and the models have {most} positions: a "
+            f"sequence must not be longer. Cut the examples to {most} tokens or fewer."
         )
 
 

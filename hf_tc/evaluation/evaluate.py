@@ -30,7 +30,7 @@ from hf_tc.evaluation.recall import (
 from hf_tc.evaluation.tasks import load_tasks, measure_tasks
 from hf_tc.modeling.out_of_memory import memory_advice
 from hf_tc.teachers.adapters import check_not_wrapped
-from hf_tc.teachers.positions import check_fits
+from hf_tc.teachers.positions import check_has_positions
 from hf_tc.teachers.vocabulary import check_tokenizers_agree, check_vocabulary
 
 LESS_MEMORY = (
@@ -78,7 +78,7 @@ def evaluate(
         CalibrationDataError: unreadable or too little text, or a tokenizer with more tokens than a model.
         ValueError: the two vocabularies differ, in size or in what the ids mean, or a model is not decoder-only; no
             such task, a task's data cannot be had, or its file breaks a rule; blocks are longer than a model's
-            positions; a distance is beyond the text or the model.
+            table of positions (beyond rotary ones it warns); a distance is beyond the text or the model.
         ImportError: tasks without the extra `eval`.
     """
     measures = Measures.prepare(
@@ -189,7 +189,7 @@ class Evaluator:
         check_not_wrapped(model, role)
         check_vocabulary(tokenizer, model)
         check_tokenizers_agree({"The tokenizer given": tokenizer}, model, role)
-        check_fits({role: model}, self.measures.blocks.shape[1])
+        check_has_positions({role: model}, self.measures.blocks.shape[1])
         if self.measures.recall is not None:
             check_positions(model, self.measures.recall)
 

@@ -29,7 +29,7 @@ from hf_tc.selection import LayerSelection
 from hf_tc.teachers.adapters import adapter_base, check_no_adapter
 from hf_tc.teachers.checks import QUANTISED, check_architecture
 from hf_tc.teachers.families import REVIEWED_FAMILIES
-from hf_tc.teachers.positions import check_fits, most_positions
+from hf_tc.teachers.positions import check_fits
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def plan_conversion(
         policy=policy,
         retained_layers=retained,
         linear_layers=student.config.linear_layers,
-        longest_context=most_positions(config),
+        longest_context=getattr(config, "max_position_embeddings", None),
         cache=cache_sizes(model, student, dtype.itemsize),
         teacher_parameters=_parameters(model),
         student_parameters=_parameters(student),

@@ -8,8 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import logging
 
 from hf_tc.teachers.adapters import adapter_base
+
+logger = logging.get_logger(__name__)
+
+EXTENDING = ("linear", "dynamic", "yarn")  # of llama3 and longrope `max_position_embeddings` counts the scaling
+RECURRENT = ("rwkv",)  # what it calls its context is not a limit
 
 
 def check_fits(
@@ -27,27 +33,56 @@ def check_fits(
         if most is not None and most < length:
             least = min(found for found in known.values() if found is not None)
             raise ValueError(
-                f"{given or f'sequence_length is {length}'}, and the {role} has {most} positions "
-                f"(max_position_embeddings): a sequence must not be longer. {way_out} {least} or less."
+                f"{given or f'sequence_length is {length}'}, and the {role} has {most} positions: a sequence must not "
+                f"be longer. {way_out} {least} or less."
+            )
+
+
+def check_has_positions(models: Mapping[str, Any], length: int) -> None:
+    """The same for a measurement, in which rotary embeddings go on beyond what a model was trained for: of those it
+    warns, and raises where a table of positions ends."""
+    rotary = {role: model for role, model in models.items() if _is_rotary(model)}
+    check_fits({role: model for role, model in models.items() if role not in rotary}, length)
+    for role, model in rotary.items():
+        most = most_positions(model)
+        if most is not None and most < length:
+            logger.warning(
+                f"sequence_length is {length}, and the {role} has {most} positions: its figures are of longer texts "
+                "than it was made for."
             )
 
 
 def most_positions(model: Any) -> int | None:
     """Positions of a model, a configuration, a folder or a Hub id, with those that a scaling of its rotary embeddings
-    adds; None where they are not known. Some configurations (cohere) say how long texts may be in
-    `model_max_length`."""
-    config = _config_of(model)
-    if not hasattr(config, "get_text_config"):
-        return None
-    text: Any = config.get_text_config()
+    adds; None where there is no such number or it limits nothing (biases by distance, recurrence).
+
+    Some configurations (cohere) say how long texts may be in `model_max_length`. Whether `max_position_embeddings`
+    counts a linear or dynamic scaling already differs from model to model, so there it is the larger number.
+    """
+    text = _text_config_of(model)
     most = getattr(text, "max_position_embeddings", None)
-    if not isinstance(most, int):
+    if not isinstance(most, int) or most < 1 or getattr(text, "alibi", False) or text.model_type in RECURRENT:
         return None
-    most = max(most, getattr(text, "model_max_length", None) or 0)
+    known = [most, getattr(text, "model_max_length", None)]
     scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
     parts = [scaling, *(part for part in scaling.values() if isinstance(part, Mapping))]  # one for a kind of layers
-    scaled = ((part.get("original_max_position_embeddings") or most, part.get("factor")) for part in parts)
-    return max([most, *(int(original * factor) for original, factor in scaled if factor)])
+    return max(*(number for number in known if isinstance(number, int)), *(_scaled(part, most) for part in parts))
+
+
+def _scaled(scaling: Mapping[str, Any], most: int) -> int:
+    factor = scaling.get("factor")
+    if not isinstance(factor, int | float) or scaling.get("rope_type", scaling.get("type")) not in EXTENDING:
+        return most
+    return int((scaling.get("original_max_position_embeddings") or most) * factor)
+
+
+def _is_rotary(model: Any) -> bool:
+    return getattr(_text_config_of(model), "rope_parameters", None) is not None
+
+
+def _text_config_of(model: Any) -> Any:
+    config = _config_of(model)
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else None
 
 
 def _config_of(model: Any) -> Any:

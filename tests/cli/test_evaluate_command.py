@@ -158,8 +158,7 @@ def test_figures_go_into_the_report_and_the_card(
     ("arguments", "message"),
     [
         (["--data", "/no/such.txt"], "/no/such.txt"),
-        (["--sequence-length", "2000"], "one block of sequence_length needs 2000"),
-        (["--sequence-length", "5000"], "sequence_length is 5000, and the model has 2048 positions"),
+        (["--sequence-length", "5000"], "one block of sequence_length needs 5000"),
         (["--sequence-length", "1"], "sequence_length is 1"),
         (["--batch-size", "0", "--sequence-length", "32"], "batch_size is 0"),
         (["--teacher", "/no/such/teacher", "--sequence-length", "32"], "/no/such/teacher"),

@@ -215,7 +215,7 @@ def test_text_that_is_no_rows_is_compared_with_the_cache(
 def test_longer_blocks_than_positions_and_missing_devices_are_refused(
     write: Callable[..., Any], tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="sequence_length is 4096, and the teacher has 512 positions"):
+    with pytest.raises(ValueError, match="sequence_length is 4096, and the teacher has 2048 positions"):
         write(tmp_path / "out", sequence_length=4096)
     for name in ("device", "device_map"):
         with pytest.raises(ValueError, match=rf"{name} is 'cuda:99', and this machine has \d+ GPUs?: it must be cpu"):
