@@ -119,13 +119,13 @@ def test_tokens_are_of_text(tmp_path: Path) -> None:
 
 
 def test_rows_longer_than_the_positions_of_a_model_are_refused(tmp_path: Path) -> None:
-    assert (most_positions(tiny_student()), most_positions(tiny_qwen3())) == (256, 2048)
+    assert (most_positions(tiny_student()), most_positions(tiny_qwen3())) == (128, 2048)
     long = {"sequence_length": 1024}
     for data in ({"train": TEXTS}, {"evaluated": TEXTS}, {"train": [{"text": "abc"}]}):
-        told = r"sequence_length is 1024, and the student has 256 positions .* \(--sequence-length\) to 256 or less"
+        told = r"sequence_length is 1024, and the student has 128 positions: .* \(--sequence-length\) to 128 or less"
         with pytest.raises(ValueError, match=told):
             trainer_of(tmp_path, **data, **long)
-    with pytest.raises(ValueError, match="curriculum has sequences of 1024 tokens, and the student has 256 positions"):
+    with pytest.raises(ValueError, match="curriculum has sequences of 1024 tokens, and the student has 128 positions"):
         trainer_of(tmp_path, TEXTS, curriculum=["1024:8", "1024:1024"])
     trainer_of(tmp_path, labelled_examples(4), **long)  # of which no rows are made
 
@@ -145,9 +145,9 @@ def test_examples_longer_than_the_positions_of_a_model_are_refused(tmp_path: Pat
         trainer_of(tmp_path, [example] * 4).train()
 
     tokens = torch.full((300,), 4)
-    with pytest.raises(ValueError, match="A batch has a sequence of 300 tokens, and the models have 256 positions"):
+    with pytest.raises(ValueError, match="A batch has a sequence of 300 tokens, and the models have 128 positions"):
         train({"input_ids": tokens})
     with pytest.raises(ValueError, match="A batch has a sequence of 300 tokens"):
         train({"input_ids": tokens, "position_ids": torch.arange(300)})
-    train({"input_ids": tokens, "position_ids": torch.arange(150).repeat(2)})  # two documents
-    train({"input_ids": tokens, "attention_mask": (torch.arange(300) < 250).long(), "labels": tokens})
+    train({"input_ids": tokens, "position_ids": torch.arange(100).repeat(3)})  # three documents
+    train({"input_ids": tokens, "attention_mask": (torch.arange(300) < 120).long(), "labels": tokens})
