@@ -46,7 +46,7 @@ def check_has_positions(models: Mapping[str, Any], length: int) -> None:
     for role, model in rotary.items():
         most = most_positions(model)
         if most is not None and most < length:
-            logger.warning(
+            logger.warning_once(  # a student is measured many times on its way
                 f"sequence_length is {length}, and the {role} has {most} positions: its figures are of longer texts "
                 "than it was made for."
             )
