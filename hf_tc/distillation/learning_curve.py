@@ -32,7 +32,7 @@ logger = logging.get_logger(__name__)
 
 PREFIX = "heldout_"  # of the figures in the log
 EVALUATIONS = 8
-BLOCK_TOKENS = 1024  # of a block, or fewer where the student is trained on shorter sequences
+BLOCK_TOKENS = 1024  # of a block, or fewer where the student is trained on shorter sequences or has fewer positions
 SEARCHED_TOKENS = 20_000_000  # of the training data, for held-out text in them
 TOKENS_PER_PASS = 4096
 OF_THE_CONVERSION = "the held-out text of the conversion"
