@@ -121,9 +121,8 @@ class JointRun:
                 schedule.step()
                 progress.update()
                 if number % check_every == 0 or number == settings.steps:
-                    best.see(self.distance(self.student))
-                    if 2 * number < settings.steps:  # large steps may lead away from where small ones then come closer
-                        best.not_better = 0
+                    # Large steps may lead away from where small ones then come closer.
+                    best.see(self.distance(self.student), counts=2 * number >= settings.steps)
                     progress.set_postfix_str(f"held-out KL {best.distance:.4f}")
                     if best.is_past:
                         break
@@ -189,11 +188,11 @@ class Best:
         self.mixers, self.before, self.distance = mixers, math.inf, math.inf
         self.state, self.not_better = snapshot(mixers), 0
 
-    def see(self, distance: float) -> None:
-        """Takes the weights as they are now if this distance of them is lower."""
+    def see(self, distance: float, counts: bool = True) -> None:
+        """Takes the weights as they are now if this distance of them is lower; else `is_past` may count it."""
         if self.before == math.inf:
             self.before = distance
-        self.not_better += 1
+        self.not_better = self.not_better + 1 if counts else 0
         if distance < self.distance:
             self.distance, self.state, self.not_better = distance, snapshot(self.mixers), 0
 

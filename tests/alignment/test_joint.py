@@ -127,11 +127,11 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypa
     whole = run.convert(task_of(tmp_path / "whole", steps=20), RETAINED).state_dict()
     see, looks = joint_alignment.Best.see, []
 
-    def die_at_the_sixth(best: joint_alignment.Best, distance: float) -> None:
+    def die_at_the_sixth(best: joint_alignment.Best, distance: float, **about: bool) -> None:
         looks.append(distance)
         if len(looks) == 6:
             raise KeyboardInterrupt
-        see(best, distance)
+        see(best, distance, **about)
 
     monkeypatch.setattr(joint_alignment.Best, "see", die_at_the_sixth)
     with pytest.raises(KeyboardInterrupt):
