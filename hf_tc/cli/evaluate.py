@@ -134,10 +134,11 @@ def _tokenizer_of_all(options: argparse.Namespace) -> Any:
     for name in named:
         check_is_model(name)
     tokenizer = AutoTokenizer.from_pretrained(options.models[0])
+    configs = {}
     for name, role in named.items():
-        AutoConfig.from_pretrained(name)
+        configs[f"{role} {name}"] = AutoConfig.from_pretrained(name)
         check_tokenizers_agree({f"The tokenizer of {options.models[0]}": tokenizer}, name, role)
-    check_has_positions({f"{role} {name}": name for name, role in named.items()}, options.sequence_length)
+    check_has_positions(configs, options.sequence_length)
     return tokenizer
 
 
