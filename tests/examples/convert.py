@@ -32,7 +32,7 @@ def main() -> None:
     student.save_pretrained(options.out)
 
     generate = pipeline("text-generation", model=options.out)  # as any other model
-    print(generate("It was a dark night, and the old man", max_new_tokens=40)[0]["generated_text"])
+    print(generate("It was a dark night, and the old man", max_new_tokens=40, do_sample=False)[0]["generated_text"])
 
 
 if __name__ == "__main__":
