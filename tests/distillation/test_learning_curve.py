@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from distillation_runs import config, logged
 from student_folders import letter_tokenizer, save_student, tiny_report, tiny_student
 from transformers import AutoModelForCausalLM, TrainerCallback
@@ -141,6 +140,7 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
 
 
 def test_text_that_is_trained_on_is_refused_as_held_out_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    datasets = pytest.importorskip("datasets")
     texts = TEXTS[:1]
     mixed = [{"text": "".join(HELD_OUT) + TEXTS[0]["text"]}]
     trainer = trainer_of(tmp_path / "work", trained_student(tmp_path / "student"))
@@ -150,14 +150,16 @@ def test_text_that_is_trained_on_is_refused_as_held_out_text(tmp_path: Path, cap
         ):
             LearningCurve(trainer, text)
     blocks = token_blocks(HELD_OUT, letter_tokenizer(), 16)
-    trainer.train_dataset = Dataset.from_dict({"input_ids": blocks.tolist()})  # tokens, as a teacher's cache has them
+    trainer.train_dataset = datasets.Dataset.from_dict(
+        {"input_ids": blocks.tolist()}
+    )  # tokens, as a teacher's cache has them
     LearningCurve(trainer, texts)
     with pytest.raises(CalibrationDataError, match=r"100\.0% of the evaluation text .* Evaluate on other text"):
         LearningCurve(trainer, HELD_OUT)
     trainer.train_dataset = trainer.train_dataset.to_iterable_dataset()
     LearningCurve(trainer, HELD_OUT)  # a stream is not read for it
     rows = trainer.model.conversion_report.held_out_tokens
-    trainer.train_dataset = Dataset.from_dict({"input_ids": rows[1:]})
+    trainer.train_dataset = datasets.Dataset.from_dict({"input_ids": rows[1:]})
     caplog.clear()
     LearningCurve(trainer)
     assert "66.7% of the held-out text of the conversion also stands in the training text" in caplog.text

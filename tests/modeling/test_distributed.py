@@ -9,12 +9,16 @@ import torch
 from distributed_worker import load_float8, results
 from fresh_processes import SCRIPT, run_side_by_side
 from optional_packages import needs_extra
+from packaging.version import Version
 from servers import free_port
 from tiny_models import student, token_ids
 
 from hf_tc.modeling import HybridGDNForCausalLM
 
 WORKER = Path(__file__).parents[1] / "testing" / "distributed_worker.py"
+NEEDS_WHOLE_EXPERTS = pytest.mark.skipif(
+    Version(torch.__version__) < Version("2.13"), reason="PyTorch 2.11 cannot read gradients of divided experts whole"
+)
 
 
 def run_on_two_ranks(mode: str, folder: Path) -> list[dict]:
@@ -38,7 +42,9 @@ def own_part(name: str, whole: torch.Tensor, shape: torch.Size, rank: int) -> to
     return whole
 
 
-@pytest.mark.parametrize(("family", "mode"), [("qwen2", "fsdp"), ("llama", "tp"), ("qwen3_moe", "tp")])
+@pytest.mark.parametrize(
+    ("family", "mode"), [("qwen2", "fsdp"), ("llama", "tp"), pytest.param("qwen3_moe", "tp", marks=NEEDS_WHOLE_EXPERTS)]
+)
 def test_two_ranks_equal_one_process(family: str, mode: str, tmp_path) -> None:
     model = student(family, (0, 2), output_norm=True, vocab_size=62)
     model.save_pretrained(tmp_path / "student")
@@ -97,4 +103,5 @@ def test_an_automatic_device_map(tmp_path) -> None:
     model, ids = student("qwen3_moe", (0, 2)), token_ids(1, 9)
     model.save_pretrained(tmp_path)
     mapped = HybridGDNForCausalLM.from_pretrained(tmp_path, device_map="auto")
-    torch.testing.assert_close(mapped(ids.to(mapped.device)).logits.cpu(), model(ids).logits, rtol=0, atol=2e-4)
+    allowed = 2e-4 if mapped.device.type == "cpu" else 2e-2  # a GPU's kernels multiply in TF32
+    torch.testing.assert_close(mapped(ids.to(mapped.device)).logits.cpu(), model(ids).logits, rtol=0, atol=allowed)

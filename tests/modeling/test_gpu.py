@@ -15,6 +15,7 @@ from hf_tc.modeling.cache_adoption import OFFLOADING_IS_SAFE
 from hf_tc.modeling.fla_kernels import HOPPER_CONFIGS, WIDE_HOPPER_CONFIGS, _hopper_tuners, fla_gated_delta_rule
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, fla_is_usable, gated_delta_rule
 from hf_tc.modeling.library_cache import cache_argument
+from hf_tc.modeling.tf32 import NAME
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 needs_fla = pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="needs flash-linear-attention")
@@ -61,7 +62,7 @@ def test_the_torch_form_of_bfloat16_values_in_tf32(length: int, packed: bool) ->
     """Outputs and gradients of the same values in float64."""
     problem = on_gpu(draw(length, key_dim=64, value_dim=64), torch.bfloat16)
     starts = random_starts(length).cuda() if packed else None
-    results = []
+    results, before = [], getattr(torch.backends.cuda.matmul, NAME)
     for inputs in (problem, {name: x.double() for name, x in problem.items()}):
         inputs = {name: x.detach().requires_grad_() for name, x in inputs.items()}
         output = chunk_gated_delta_rule(**inputs, document_start=starts)[0]
@@ -69,7 +70,7 @@ def test_the_torch_form_of_bfloat16_values_in_tf32(length: int, packed: bool) ->
         results.append([output, *torch.autograd.grad(output, list(inputs.values()), given)])
     for ours, exact in zip(*results, strict=True):
         assert relative_error(ours.double(), exact) < 1e-2
-    assert not torch.backends.cuda.matmul.allow_tf32
+    assert getattr(torch.backends.cuda.matmul, NAME) == before
 
 
 @needs_fla
