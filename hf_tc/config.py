@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 # How a share of layers becomes a list of them.
-LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl", "recall", "restore")
+LAYER_POLICIES = ("uniform", "bypass", "greedy", "kl", "restore", "recall")
 DEFAULT_POLICY = "restore"
 # What recurrent layers compute: as in `hf_tc.modeling.gated_deltanet`, or as in Transformers' Qwen3.5.
 MIXER_FORMS = ("gdn", "qwen3_5")

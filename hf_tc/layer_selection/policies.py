@@ -28,9 +28,9 @@ MEASURING_POLICIES = {
     "bypass": Policy(bypass.rank, bypass.SCORE, False, lambda layers, count: layers),
     "greedy": Policy(greedy.rank, greedy.SCORE, True, lambda layers, count: sum(range(max(count, 1), layers + 1))),
     "kl": Policy(kl.rank, kl.SCORE, True, lambda layers, count: layers),
-    "recall": Policy(recall.rank, recall.SCORE, True, lambda layers, count: 2 * layers),
-    # About: two or three layers are measured again in each round.
-    "restore": Policy(restore.rank, restore.SCORE, True, lambda layers, count: 2 * (layers + 2 * count)),
+    # About: two or three layers are measured again in each round, `recall`'s on two texts.
+    "restore": Policy(restore.rank, restore.SCORE, True, lambda layers, count: layers + 2 * count),
+    "recall": Policy(recall.rank, recall.SCORE, True, lambda layers, count: 2 * (layers + 2 * count)),
 }
 
 

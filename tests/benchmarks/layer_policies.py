@@ -6,7 +6,8 @@
 All layers are calibrated once (and aligned, with --alignment-steps): under teacher forcing a layer's weights do not
 depend on what else is converted, so a policy only combines them. Policies see calibration text alone; the table is
 measured on the validation text. Policies but `uniform` and `bypass` are a score of hybrids and a way to use it:
-`kl, one swap` is the package's `kl`, `recall, one swap` its `recall`, `kl, greedy converting` its `greedy`.
+`kl, one swap` is the package's `kl`, `kl, greedy converting` its `greedy`; its `restore` and `recall` are `kl, greedy
+retaining` and, with all of the weight, `recall, greedy retaining`, as long as no layer gains from company.
 --exhaustive adds the best of all combinations on the selection text.
 
 Columns: perplexity over the teacher's and KL to it; with --recall how much less likely than to the teacher, in nats,
@@ -28,7 +29,6 @@ from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import perplexity
 from hf_tc.layer_selection.greedy import Score, convert_greedily
 from hf_tc.layer_selection.probe import bypassed
-from hf_tc.layer_selection.recall import WEIGHT
 from hf_tc.layer_selection.uniform import retained_count, uniform
 
 from .bench import LARGE_BATCHES, Bench, Results, add_bench_arguments, clock, parser_of
@@ -36,6 +36,7 @@ from .hybrids import BATCH_TOKENS, KL, NLL, Figures, Hybrids
 from .retain_greedily import retain_greedily
 
 Choose = Callable[[int], list[int]]  # how many to retain -> which
+WEIGHT = 0.25  # of second copies in the score `recall`; the package's policy of that name takes 1
 Ranking = list[tuple[int, float]]  # layers, the most worth retaining first, with their scores
 
 

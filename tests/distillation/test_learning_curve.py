@@ -150,9 +150,8 @@ def test_text_that_is_trained_on_is_refused_as_held_out_text(tmp_path: Path, cap
         ):
             LearningCurve(trainer, text)
     blocks = token_blocks(HELD_OUT, letter_tokenizer(), 16)
-    trainer.train_dataset = datasets.Dataset.from_dict(
-        {"input_ids": blocks.tolist()}
-    )  # tokens, as a teacher's cache has them
+    # Tokens, as a teacher's cache has them.
+    trainer.train_dataset = datasets.Dataset.from_dict({"input_ids": blocks.tolist()})
     LearningCurve(trainer, texts)
     with pytest.raises(CalibrationDataError, match=r"100\.0% of the evaluation text .* Evaluate on other text"):
         LearningCurve(trainer, HELD_OUT)

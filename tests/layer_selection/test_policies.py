@@ -24,10 +24,9 @@ from hf_tc.conversion.checkpoint import CANDIDATES, SCORES
 from hf_tc.conversion.choose_layers import choose_layers
 from hf_tc.conversion.task import ConversionTask
 from hf_tc.evaluation.perplexity import perplexity
-from hf_tc.layer_selection import probe, restore
+from hf_tc.layer_selection import probe, recall, restore
 from hf_tc.layer_selection.policies import MEASURING_POLICIES
 from hf_tc.layer_selection.probe import bypassed
-from hf_tc.layer_selection.recall import WEIGHT
 from hf_tc.modeling.teacher_attention import find_attention, find_decoder_layers, output_projection
 from hf_tc.selection import LayerSelection
 
@@ -90,7 +89,7 @@ def test_a_layer_whose_attention_does_nothing_is_the_last_to_retain(
         selection, _ = chosen(policy)
     else:
         selection = choose(tmp_path, policy, teacher=teacher_with(silent=silent, loud=1))
-    if policy == "restore":  # another layer may do harm among recurrent ones
+    if policy in ("restore", "recall"):  # another layer may do harm among recurrent ones
         scores = dict(zip(selection.ranking, selection.scores, strict=True))
         assert scores[silent] == pytest.approx(0.0, abs=1e-6)
     else:
@@ -122,19 +121,19 @@ def test_kl_of_a_silent_layer_is_nothing_and_scores_descend(chosen: Chosen) -> N
     assert selection.scores[0] > 1e-3
 
 
-def test_recall_adds_what_second_copies_cost_to_kl_on_text(chosen: Chosen) -> None:
-    (by_kl, _), (by_recall, folder) = (chosen(policy) for policy in ("kl", "recall"))
-    layers = by_recall.ranking
-    scores, text, second = by_recall.scores, *(by_recall.components[name] for name in ("text", "second copies"))
-    assert dict(zip(layers, text, strict=True)) == dict(zip(by_kl.ranking, by_kl.scores, strict=True))
-    assert scores == pytest.approx([a + b for a, b in zip(text, second, strict=True)])
-    assert scores == sorted(scores, reverse=True)
-    assert min(second[:3]) > 1e-4
+def test_recall_adds_what_second_copies_gain_to_what_text_gains(chosen: Chosen) -> None:
+    (by_text, _), (by_both, folder) = (chosen(policy) for policy in ("restore", "recall"))
+    text, second = (by_both.components[name] for name in ("text", "second copies"))
+    assert by_both.scores == pytest.approx([a + b for a, b in zip(text, second, strict=True)])
     log = (folder / SCORES / "scores.jsonl").read_text().splitlines()
     measured = {row["name"]: row["score"] for row in map(json.loads, log)}
-    assert second == [WEIGHT * measured[f"converted {layer}, second copies"] for layer in layers]
-    assert second[layers.index(2)] == pytest.approx(0.0, abs=1e-6)
-    assert by_kl.components == {}
+    first, everything = by_both.ranking[0], "converted 0,1,2,3"
+    without = "converted " + ",".join(str(layer) for layer in range(4) if layer != first)
+    assert text[0] == measured[everything] - measured[without] > 1e-4
+    assert second[0] == measured[f"{everything}, second copies"] - measured[f"{without}, second copies"] > 1e-4
+    assert second[by_both.ranking.index(2)] == pytest.approx(0.0, abs=1e-6)  # of the silent layer
+    assert by_text.components == {}
+    assert (by_text.ranking[0], by_text.scores[0]) == (first, text[0])
 
 
 def test_first_step_of_greedy_is_the_one_swap_that_costs_least(chosen: Chosen) -> None:
@@ -172,7 +171,7 @@ def test_bypass_takes_the_attention_out_of_every_family(family: str) -> None:
 # What a selection costs and leaves behind
 
 
-@pytest.mark.parametrize(("policy", "forwards"), [("bypass", 4), ("kl", 4), ("recall", 8), ("greedy", 4 + 3 + 2)])
+@pytest.mark.parametrize(("policy", "forwards"), [("bypass", 4), ("kl", 4), ("greedy", 4 + 3 + 2)])
 def test_cost(policy: str, forwards: int, chosen: Chosen) -> None:
     selection, _ = chosen(policy)
     assert (selection.policy, selection.forwards, selection.tokens) == (policy, forwards, 256)
@@ -214,7 +213,7 @@ def test_uniform_lists_and_earlier_selections(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("retained", "policy", "message"),
     [
-        (0.5, "best", "layer_policy is 'best'; it must be one of uniform, bypass, greedy, kl, recall"),
+        (0.5, "best", "layer_policy is 'best'; it must be one of uniform, bypass, greedy, kl, restore, recall"),
         ([0, 1], "greedy", "names the layers already"),
         (LayerSelection("kl", [0]), "kl", "names the layers already"),
         (1.5, "greedy", r"a share must lie in \[0, 1\]"),
@@ -313,10 +312,12 @@ def test_restore_goes_on_from_what_it_has_and_measures_no_more_than_it_must() ->
     planned = PlannedProbe({frozenset(layers): value for layers, value in kl.items()})
     ranking = restore.rank(planned, 2)
     assert [ranked.layer for ranked in ranking] == [1, 2, 0]
-    assert ranking[0].parts == pytest.approx({"text": 0.5, "second copies": 1.0})
-    assert ranking[1].parts == pytest.approx({"text": 0.15, "second copies": 0.3})
-    assert ranking[2].score == pytest.approx(0.15)
+    assert [ranked.score for ranked in ranking] == pytest.approx([0.5, 0.15, 0.05])
     assert planned.asked[4:] == [{0, 1}, {1, 2}]
+    both = recall.rank(PlannedProbe(planned.kl), 2)
+    assert [ranked.layer for ranked in both] == [1, 2, 0]
+    assert both[0].parts == pytest.approx({"text": 0.5, "second copies": 1.0})
+    assert both[1].parts == pytest.approx({"text": 0.15, "second copies": 0.3})
     few = PlannedProbe({frozenset(layers): value for layers, value in (kl | {(0, 1): 0.2}).items()})
     assert [ranked.layer for ranked in restore.rank(few, 2)] == [1, 0, 2]
     assert few.asked[4:] == [{0, 1}]  # layer 2 gained less alone, and is not asked again
