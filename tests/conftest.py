@@ -54,7 +54,7 @@ def nothing_deprecated_is_called() -> Iterator[None]:
 
 
 def _library_layers_in_torch() -> None:
-    """Gives Transformers' Gated DeltaNet, which tests hold ours against on a CPU, its torch form: where
+    """Gives Transformers' Gated DeltaNet its torch form, which tests hold ours against on a CPU, GPU or not: where
     flash-linear-attention and Triton are installed it takes their kernels as soon as it is imported, for a CPU too."""
     if "fla" in sys.modules:
         return

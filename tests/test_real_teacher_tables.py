@@ -36,6 +36,7 @@ def test_every_run_is_a_command_line_of_real_teacher(tmp_path: Path, monkeypatch
         assert parsed.out.parent == parsed.students.parent == tmp_path
         steps = (0, 0) if run.name == "closed-form" else (1200, 600 if run.teacher.name == "big" else None)
         assert (parsed.alignment_steps, parsed.joint_steps) == steps
+        assert parsed.layer_policy == options.layer_policy == "restore"
 
 
 def test_gpus_share_the_runs_and_what_is_there_or_fails_is_told(
@@ -59,7 +60,7 @@ def test_gpus_share_the_runs_and_what_is_there_or_fails_is_told(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     monkeypatch.setattr(real_teacher_tables, "subprocess", SimpleNamespace(run=run))
     monkeypatch.setattr(sys, "argv", words(tmp_path, "--only", "text", "--jobs", 2))
-    with pytest.raises(SystemExit, match=r"2 of 10 runs failed, see .*: text-sampled-262144, text-real-262144"):
+    with pytest.raises(SystemExit, match=r"2 of 10 runs failed, see .*: text-sampled-262144, text-mixed-262144"):
         real_teacher_tables.main()
     assert most == {"4": 2, "6": 2}
     rows = json.loads((tmp_path / "tables.json").read_text())["rows"]

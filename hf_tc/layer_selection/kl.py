@@ -1,7 +1,7 @@
 # Copyright 2026 The hf_tc authors. Licensed under the Apache License, Version 2.0.
 """Policy `kl`: how far is the teacher from itself with one layer converted?
 
-As arXiv 2512.20569: KL(teacher || hybrid) on generic text, here with the calibrated layer in place.
+KL(teacher || hybrid) on calibration text, with the calibrated layer in place. `restore` measures from the other end.
 """
 
 from hf_tc.layer_selection.probe import Probe

@@ -5,10 +5,10 @@
         --wiki wikitext2-train.txt --books books-train.txt --texts wikitext2-test.txt books-test.txt \
         --tasks lambada_openai_test.jsonl ... [--jobs 2] [--only seed text] [--folder real_teachers]
 
-Every teacher at a quarter and a half, the large ones at a quarter with fewer joint steps; of the first one also three
-seeds, of mixed and of real text, real text at a half, a closed form alone, five kinds of text at 65,536 tokens, three
-at 262,144, two at 1,048,576, and 16,384 tokens for the curve; at the end its layers against the public reference's,
-by `reference_baseline`. The folder gets a JSON file, a log, the command line and the students of each run; a run whose
+Every teacher at a quarter and a half, the large ones at a quarter with fewer joint steps, on encyclopedic text and
+books; of the first one also three seeds, a closed form alone, five kinds of text at 65,536 tokens, three at 262,144,
+two at 1,048,576, and 16,384 tokens for the curve; at the end its layers against the public reference's, by
+`reference_baseline`. The folder gets a JSON file, a log, the command line and the students of each run; a run whose
 file is there is not made again, and one with another command line is refused. Seconds are right with --jobs 1 alone.
 """
 
@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hf_tc.assets import sample_text_path
+from hf_tc.config import DEFAULT_POLICY, LAYER_POLICIES
 
 from .bench import Results, parser_of
 
@@ -57,6 +58,7 @@ class Run(NamedTuple):
             "--retain": [self.share],
             "--seeds": [self.seed],
             "--calibration-tokens": [self.tokens],
+            "--layer-policy": [options.layer_policy],
             **{option: [steps] for option, steps in self.steps.items()},
             "--students": [folder / self.name],
             "--out": [folder / f"{self.name}.json"],
@@ -72,12 +74,10 @@ def words_of(given: dict[str, list[Any]]) -> list[str]:
 def runs_of(teachers: list[Path], large: list[Path], wiki: str, books: str) -> list[Run]:
     packaged = str(sample_text_path("calibration"))
     real, mixed = {wiki: 0.5, books: 0.5}, {wiki: 0.25, books: 0.25, "sampled": 0.5}
-    found = [Run(f"{x.name}-share{share:g}", x, mixed, share) for x in teachers for share in (0.25, 0.5)]
-    found += [Run(f"{x.name}-share0.25", x, mixed, steps={"--joint-steps": LARGE_JOINT_STEPS}) for x in large]
+    found = [Run(f"{x.name}-share{share:g}", x, real, share) for x in teachers for share in (0.25, 0.5)]
+    found += [Run(f"{x.name}-share0.25", x, real, steps={"--joint-steps": LARGE_JOINT_STEPS}) for x in large]
     first = teachers[0]
-    found += [Run(f"seed{seed}", first, mixed, seed=seed) for seed in (1, 2)]
-    found += [Run(f"real-seed{seed}", first, real, seed=seed) for seed in (1, 2)]
-    found += [Run("real-share0.5", first, real, share=0.5)]
+    found += [Run(f"seed{seed}", first, real, seed=seed) for seed in (1, 2)]
     found += [Run("closed-form", first, real, steps={"--alignment-steps": 0, "--joint-steps": 0})]
     texts: dict[str, Data] = {
         "packaged": {packaged: 1},
@@ -87,7 +87,7 @@ def runs_of(teachers: list[Path], large: list[Path], wiki: str, books: str) -> l
         "real": real,
     }
     found += [Run(f"text-{name}-65536", first, data, tokens=65_536) for name, data in texts.items()]
-    found += [Run(f"text-{name}-262144", first, texts[name]) for name in ("sampled", "real")]
+    found += [Run(f"text-{name}-262144", first, texts[name]) for name in ("sampled", "mixed")]
     found += [Run(f"text-{name}-1048576", first, texts[name], tokens=1_048_576) for name in ("mixed", "real")]
     return [*found, Run("text-mixed-16384", first, mixed, tokens=16_384)]
 
@@ -190,6 +190,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--books", required=True, help="books to calibrate on")
     parser.add_argument("--texts", nargs=2, required=True, help="encyclopedic text and books to measure on")
     parser.add_argument("--tasks", nargs="*", default=[])
+    parser.add_argument("--layer-policy", choices=LAYER_POLICIES, default=DEFAULT_POLICY)
     parser.add_argument("--only", nargs="+", default=[""], help="parts of the names of the runs to make")
     parser.add_argument("--jobs", type=int, default=2, help="at a time on a GPU")
     parser.add_argument("--folder", type=Path, default=Path("real_teachers"))

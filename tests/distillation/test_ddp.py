@@ -50,8 +50,8 @@ def test_accelerate_knows_the_configurations() -> None:
 def test_two_processes_equal_one_with_the_double_batch(way: str, alone: Path, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--config_file"]
     launch += [str(CONFIGURATIONS / f"{way}.yaml"), "--main_process_port", str(free_port()), str(WORKER)]
-    paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    paths = filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     completed = subprocess.run(
         [*launch, str(tmp_path), "2", "2"],
         env=environment,

@@ -140,7 +140,6 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
 
 
 def test_text_that_is_trained_on_is_refused_as_held_out_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    datasets = pytest.importorskip("datasets")
     texts = TEXTS[:1]
     mixed = [{"text": "".join(HELD_OUT) + TEXTS[0]["text"]}]
     trainer = trainer_of(tmp_path / "work", trained_student(tmp_path / "student"))
@@ -149,6 +148,7 @@ def test_text_that_is_trained_on_is_refused_as_held_out_text(tmp_path: Path, cap
             CalibrationDataError, match=r"% of the evaluation text also stands in the training text, 1%"
         ):
             LearningCurve(trainer, text)
+    datasets = pytest.importorskip("datasets")
     blocks = token_blocks(HELD_OUT, letter_tokenizer(), 16)
     # Tokens, as a teacher's cache has them.
     trainer.train_dataset = datasets.Dataset.from_dict({"input_ids": blocks.tolist()})

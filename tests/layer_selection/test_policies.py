@@ -171,10 +171,13 @@ def test_bypass_takes_the_attention_out_of_every_family(family: str) -> None:
 # What a selection costs and leaves behind
 
 
-@pytest.mark.parametrize(("policy", "forwards"), [("bypass", 4), ("kl", 4), ("greedy", 4 + 3 + 2)])
-def test_cost(policy: str, forwards: int, chosen: Chosen) -> None:
-    selection, _ = chosen(policy)
-    assert (selection.policy, selection.forwards, selection.tokens) == (policy, forwards, 256)
+@pytest.mark.parametrize("policy", MEASURING_POLICIES)
+def test_cost(policy: str, chosen: Chosen) -> None:
+    selection, folder = chosen(policy)
+    log = (folder / SCORES / "scores.jsonl").read_text().splitlines()
+    known = {"bypass": 4, "kl": 4, "greedy": 4 + 3 + 2}
+    assert (selection.policy, selection.forwards, selection.tokens) == (policy, known.get(policy, len(log)), 256)
+    assert any("second copies" in line for line in log) is (policy == "recall")
     assert selection.seconds > 0
     assert selection.score_meaning == MEASURING_POLICIES[policy].score_meaning
 
@@ -275,6 +278,12 @@ def test_going_on_measures_only_what_is_missing(
     assert choose(tmp_path, policy) == selection
 
 
+def test_what_one_policy_measured_serves_another(chosen: Chosen, tmp_path: Path) -> None:
+    (of_text, _), (_, folder) = chosen("restore"), chosen("recall")
+    selection = choose(shutil.copytree(folder, tmp_path / "begun"), "restore")
+    assert (selection.ranking, selection.scores) == (of_text.ranking, of_text.scores)
+
+
 def test_a_line_torn_by_a_crash_is_measured_again(tmp_path: Path) -> None:
     expected = choose(tmp_path, "bypass")
     scores = tmp_path / SCORES / "scores.jsonl"
@@ -292,10 +301,11 @@ def test_going_on_with_another_teacher_is_refused(policy: str, chosen: Chosen, t
 
 
 class PlannedProbe:
-    """Answers by a table instead of measuring; counts the hybrids asked for."""
+    """Answers by tables of restored layers instead of measuring; counts the hybrids asked for."""
 
-    def __init__(self, kl: dict[frozenset[int], float]) -> None:
-        self.layers, self.kl, self.asked = range(3), kl, list[frozenset[int]]()
+    def __init__(self, kl: dict[tuple[int, ...], float], recall_kl: dict[tuple[int, ...], float] | None = None) -> None:
+        self.layers, self.asked = range(3), list[frozenset[int]]()
+        self.kl, self.recall_kl = ({frozenset(layers): x for layers, x in (t or {}).items()} for t in (kl, recall_kl))
 
     def kl_of(self, converted: Any) -> float:
         restored = frozenset(self.layers) - frozenset(converted)
@@ -303,29 +313,34 @@ class PlannedProbe:
         return self.kl[restored]
 
     def recall_kl_of(self, converted: Any) -> float:
-        return 2 * self.kl[frozenset(self.layers) - frozenset(converted)]
+        return self.recall_kl[frozenset(self.layers) - frozenset(converted)]
 
 
 def test_restore_goes_on_from_what_it_has_and_measures_no_more_than_it_must() -> None:
     """Layer 1 helps most alone; beside it layer 0, second alone, helps little, and layer 2 more."""
     kl = {(): 1.0, (0,): 0.7, (1,): 0.5, (2,): 0.8, (0, 1): 0.45, (1, 2): 0.35}
-    planned = PlannedProbe({frozenset(layers): value for layers, value in kl.items()})
+    planned = PlannedProbe(kl)
     ranking = restore.rank(planned, 2)
     assert [ranked.layer for ranked in ranking] == [1, 2, 0]
     assert [ranked.score for ranked in ranking] == pytest.approx([0.5, 0.15, 0.05])
     assert planned.asked[4:] == [{0, 1}, {1, 2}]
-    both = recall.rank(PlannedProbe(planned.kl), 2)
-    assert [ranked.layer for ranked in both] == [1, 2, 0]
-    assert both[0].parts == pytest.approx({"text": 0.5, "second copies": 1.0})
-    assert both[1].parts == pytest.approx({"text": 0.15, "second copies": 0.3})
-    few = PlannedProbe({frozenset(layers): value for layers, value in (kl | {(0, 1): 0.2}).items()})
+    few = PlannedProbe(kl | {(0, 1): 0.2})
     assert [ranked.layer for ranked in restore.rank(few, 2)] == [1, 0, 2]
     assert few.asked[4:] == [{0, 1}]  # layer 2 gained less alone, and is not asked again
 
 
+def test_recall_goes_by_the_sum() -> None:
+    """Text would take layer 1 first, second copies layer 2; layer 0 gains the most of both together."""
+    kl = {(): 1.0, (0,): 0.7, (1,): 0.6, (2,): 0.9, (0, 2): 0.55}
+    recall_kl = {(): 2.0, (0,): 1.5, (1,): 1.8, (2,): 1.4, (0, 2): 1.0}
+    ranking = recall.rank(PlannedProbe(kl, recall_kl), 2)
+    assert [ranked.layer for ranked in ranking] == [0, 2, 1]
+    assert ranking[0].parts == pytest.approx({"text": 0.3, "second copies": 0.5})
+    assert ranking[1].parts == pytest.approx({"text": 0.15, "second copies": 0.5})
+
+
 def test_restore_of_what_is_infinitely_bad() -> None:
-    kl = {(): math.inf, (0,): math.inf, (1,): 0.5, (2,): math.inf}
-    planned = PlannedProbe({frozenset(layers): value for layers, value in kl.items()})
+    planned = PlannedProbe({(): math.inf, (0,): math.inf, (1,): 0.5, (2,): math.inf})
     ranking = restore.rank(planned, 1)
     assert ranking[0].layer == 1
     assert [ranked.score for ranked in ranking] == [math.inf, 0.0, 0.0]

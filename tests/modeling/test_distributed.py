@@ -17,7 +17,8 @@ from hf_tc.modeling import HybridGDNForCausalLM
 
 WORKER = Path(__file__).parents[1] / "testing" / "distributed_worker.py"
 NEEDS_WHOLE_EXPERTS = pytest.mark.skipif(
-    Version(torch.__version__) < Version("2.13"), reason="PyTorch 2.11 cannot read gradients of divided experts whole"
+    Version(torch.__version__) < Version("2.13"),
+    reason="PyTorch 2.11 cannot read gradients of divided experts whole, 2.13 can",
 )
 
 
@@ -103,5 +104,6 @@ def test_an_automatic_device_map(tmp_path) -> None:
     model, ids = student("qwen3_moe", (0, 2)), token_ids(1, 9)
     model.save_pretrained(tmp_path)
     mapped = HybridGDNForCausalLM.from_pretrained(tmp_path, device_map="auto")
+    logits, expected = mapped(ids.to(mapped.device)).logits.cpu(), model(ids).logits
     allowed = 2e-4 if mapped.device.type == "cpu" else 2e-2  # a GPU's kernels multiply in TF32
-    torch.testing.assert_close(mapped(ids.to(mapped.device)).logits.cpu(), model(ids).logits, rtol=0, atol=allowed)
+    assert (logits - expected).norm() <= allowed * expected.norm()

@@ -15,7 +15,7 @@ from hf_tc.modeling.cache_adoption import OFFLOADING_IS_SAFE
 from hf_tc.modeling.fla_kernels import HOPPER_CONFIGS, WIDE_HOPPER_CONFIGS, _hopper_tuners, fla_gated_delta_rule
 from hf_tc.modeling.gated_delta_rule import chunk_gated_delta_rule, fla_is_usable, gated_delta_rule
 from hf_tc.modeling.library_cache import cache_argument
-from hf_tc.modeling.tf32 import NAME
+from hf_tc.modeling.tf32 import NAME, TF32
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 needs_fla = pytest.mark.skipif(importlib.util.find_spec("fla") is None, reason="needs flash-linear-attention")
@@ -62,7 +62,9 @@ def test_the_torch_form_of_bfloat16_values_in_tf32(length: int, packed: bool) ->
     """Outputs and gradients of the same values in float64."""
     problem = on_gpu(draw(length, key_dim=64, value_dim=64), torch.bfloat16)
     starts = random_starts(length).cuda() if packed else None
+    torch.set_float32_matmul_precision("highest")  # whatever a test before left
     results, before = [], getattr(torch.backends.cuda.matmul, NAME)
+    assert before != TF32
     for inputs in (problem, {name: x.double() for name, x in problem.items()}):
         inputs = {name: x.detach().requires_grad_() for name, x in inputs.items()}
         output = chunk_gated_delta_rule(**inputs, document_start=starts)[0]
