@@ -26,7 +26,7 @@ from hf_tc.evaluation.figures import Recall
 from hf_tc.evaluation.lm_head import BackboneThenHead
 from hf_tc.evaluation.perplexity import token_nll
 from hf_tc.teachers.offloading import execution_device
-from hf_tc.teachers.positions import most_positions
+from hf_tc.teachers.positions import check_fits
 
 PASSAGES = 64
 LISTS, PAIRS = 32, 8
@@ -128,12 +128,8 @@ def lookup_rows(text: Tensor, prefix: Tensor, distance: int, *, lists: int = LIS
 
 def check_positions(model: PreTrainedModel, rows: RecallRows) -> None:
     """Raises ValueError if a row is longer than the positions that the model has."""
-    known = most_positions(model)
-    if known is not None and rows.longest > known:
-        raise ValueError(
-            f"Recall makes rows of {rows.longest} tokens, and {type(model).__name__} has {known} positions. Give "
-            "shorter distances."
-        )
+    given = f"recall makes rows of {rows.longest} tokens"
+    check_fits({type(model).__name__: model}, rows.longest, given, "Give shorter distances, for rows of")
 
 
 @torch.no_grad()
