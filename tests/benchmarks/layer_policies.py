@@ -36,8 +36,8 @@ from .hybrids import BATCH_TOKENS, KL, NLL, Figures, Hybrids
 from .retain_greedily import retain_greedily
 
 Choose = Callable[[int], list[int]]  # how many to retain -> which
-WEIGHT = 0.25  # of second copies in the score `recall`; the package's policy of that name takes 1
 Ranking = list[tuple[int, float]]  # layers, the most worth retaining first, with their scores
+WEIGHT = 0.25  # of second copies in the score `recall`; the package's policy of that name takes 1
 
 
 def one_swap(score: Score, layers: list[int], count: int) -> Ranking:
