@@ -61,6 +61,14 @@ def choose(
     return choose_layers(ConversionTask(teacher or TEACHER, blocks, settings, folder, share_weights=True))
 
 
+def measured_in(folder: Path) -> dict[str, float]:
+    """The scores that a selection leaves, by their names, in the order in which they were measured, none twice."""
+    rows = [json.loads(line) for line in (folder / SCORES / "scores.jsonl").read_text().splitlines()]
+    scores = {row["name"]: row["score"] for row in rows}
+    assert len(scores) == len(rows)
+    return scores
+
+
 TEACHER = teacher_with(silent=2, loud=1)
 BLOCKS = text_of(TEACHER)
 
@@ -125,9 +133,7 @@ def test_recall_adds_what_second_copies_gain_to_what_text_gains(chosen: Chosen) 
     (by_text, _), (by_both, folder) = (chosen(policy) for policy in ("restore", "recall"))
     text, second = (by_both.components[name] for name in ("text", "second copies"))
     assert by_both.scores == pytest.approx([a + b for a, b in zip(text, second, strict=True)])
-    log = (folder / SCORES / "scores.jsonl").read_text().splitlines()
-    measured = {row["name"]: row["score"] for row in map(json.loads, log)}
-    first, everything = by_both.ranking[0], "converted 0,1,2,3"
+    measured, first, everything = measured_in(folder), by_both.ranking[0], "converted 0,1,2,3"
     without = "converted " + ",".join(str(layer) for layer in range(4) if layer != first)
     assert text[0] == measured[everything] - measured[without] > 1e-4
     assert second[0] == measured[f"{everything}, second copies"] - measured[f"{without}, second copies"] > 1e-4
@@ -174,10 +180,9 @@ def test_bypass_takes_the_attention_out_of_every_family(family: str) -> None:
 @pytest.mark.parametrize("policy", MEASURING_POLICIES)
 def test_cost(policy: str, chosen: Chosen) -> None:
     selection, folder = chosen(policy)
-    log = (folder / SCORES / "scores.jsonl").read_text().splitlines()
-    known = {"bypass": 4, "kl": 4, "greedy": 4 + 3 + 2}
-    assert (selection.policy, selection.forwards, selection.tokens) == (policy, known.get(policy, len(log)), 256)
-    assert any("second copies" in line for line in log) is (policy == "recall")
+    measured, known = measured_in(folder), {"bypass": 4, "kl": 4, "greedy": 4 + 3 + 2}
+    assert (selection.policy, selection.forwards, selection.tokens) == (policy, known.get(policy, len(measured)), 256)
+    assert any("second copies" in name for name in measured) is (policy == "recall")
     assert selection.seconds > 0
     assert selection.score_meaning == MEASURING_POLICIES[policy].score_meaning
 
@@ -290,7 +295,7 @@ def test_a_line_torn_by_a_crash_is_measured_again(tmp_path: Path) -> None:
     lines = scores.read_text().splitlines()
     scores.write_text("\n".join(lines[:2]) + "\n" + lines[2][:9])
     assert choose(tmp_path, "bypass").scores == expected.scores
-    assert [json.loads(line)["name"] for line in scores.read_text().splitlines()] == [f"without {i}" for i in range(4)]
+    assert list(measured_in(tmp_path)) == [f"without {i}" for i in range(4)]
 
 
 @pytest.mark.parametrize("policy", MEASURING_POLICIES)

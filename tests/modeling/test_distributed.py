@@ -104,6 +104,5 @@ def test_an_automatic_device_map(tmp_path) -> None:
     model, ids = student("qwen3_moe", (0, 2)), token_ids(1, 9)
     model.save_pretrained(tmp_path)
     mapped = HybridGDNForCausalLM.from_pretrained(tmp_path, device_map="auto")
-    logits, expected = mapped(ids.to(mapped.device)).logits.cpu(), model(ids).logits
-    allowed = 2e-4 if mapped.device.type == "cpu" else 2e-2  # a GPU's kernels multiply in TF32
-    assert (logits - expected).norm() <= allowed * expected.norm()
+    allowed = 2e-4 if mapped.device.type == "cpu" else 2e-2  # a GPU's kernels multiply in TF32; logits are up to 3.9
+    torch.testing.assert_close(mapped(ids.to(mapped.device)).logits.cpu(), model(ids).logits, rtol=0, atol=allowed)
